@@ -1,0 +1,66 @@
+# Each target does all its own set-up: a Python >= 3.11 with venv and a C++ compiler suffice. `make help` lists the targets.
+VENV ?= .venv
+# The first Python that is new enough and can make environments and extensions; PYTHON=... chooses another.
+PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.11 python3.13,$(shell $(name) -c $(CAPABLE) >/dev/null 2>&1 && echo $(name))))
+CAPABLE := 'import os, sys, sysconfig, venv, ensurepip; \
+	sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+# An index that has PyTorch's CPU wheels (pytorch.org, "Start locally", names it). Without it pip takes what its own configuration finds;
+# from the default index on Linux that is the build with CUDA, which works and is a large download.
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+CXX ?= c++
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+READY := $(VENV)/ready
+SANITIZED := build/sanitize/reader
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint bench sanitize clean distclean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo 'Settings: PYTHON, VENV, TORCH_INDEX (index with CPU builds of torch), ARGS (more arguments for demo, bench and the tests).'
+
+setup: $(READY) ## the environment in .venv, with cosparse installed in place
+
+demo: $(READY) ## trains, compresses, exports, runs and times a small network; no download of data
+	$(BIN)/cosparse demo $(ARGS)
+
+test: lint ## lint, then all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+# mypy does not follow the folder mapping of an editable install: a tree of links shows it the package as it is imported.
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@rm -rf build/types && mkdir -p build/types/cosparse
+	@ln -s $(addprefix $(CURDIR)/,$(filter-out %__pycache__,$(wildcard cosparse/*)) engine kernels compress bench) build/types/cosparse/
+	MYPYPATH=build/types $(BIN)/mypy
+
+bench: $(READY) ## ResNet-56 at 60 % fewer operations against torch and ONNX Runtime, one image at a time
+	@mkdir -p out
+	$(BIN)/cosparse export zoo:resnet56 --impose-flops 0.6 --out out/resnet56.cosparse
+	$(BIN)/cosparse bench out/resnet56.cosparse --against onnxruntime,torch $(ARGS)
+
+# A recompiled extension costs a minute, a new environment several: only what changed is made again.
+$(READY): pyproject.toml setup.py constraints.txt $(CSRC) | $(BIN)/python
+	@command -v $(CXX) >/dev/null || { echo 'cosparse needs a C++17 compiler: install g++ or clang++, or name yours with CXX=...' >&2; exit 1; }
+	$(if $(filter-out csrc/%,$?),$(INSTALL) setuptools wheel pybind11)
+	$(if $(filter-out csrc/%,$?),$(INSTALL) --no-build-isolation --editable '.[dev]',$(BIN)/python setup.py --quiet build_ext --inplace)
+	@touch $@
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'cosparse needs Python 3.11 or newer with its venv module and headers' \
+	  '(Debian, Ubuntu: apt install python3-venv python3-dev); PYTHON=... names one that is not on the path.' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean: ## removes what was built and written, but not the environment
+	rm -rf build dist out $(READY) cosparse/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean ## removes the environment too
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""Harness, model zoo, peers, report: what measures and compares."""

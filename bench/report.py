@@ -1,0 +1,83 @@
+"""A bench result for people: one table of candidates, one of layers, and the sentence that sums them up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+
+CANDIDATE_COLUMNS = ("runtime", "median ms", "min", "p90", "p99", "spread", "load ms", "first run ms", "peak MB", "version")
+LAYER_COLUMNS = ("step", "kernel", "density", "MFLOP", "kB", "us", "GFLOP/s", "dense us", "realised", "why")
+
+
+def tables(result: dict[str, Any], layers: bool = True) -> list[RenderableType]:
+    """What `cosparse bench` prints for one result."""
+    machine = result["machine"]
+    title = f"{result['model']}: batch {result['batch']}, {result['threads']} threads, {result['dtype']}, {machine['isa']} on {machine['cpu']}"
+    shown: list[RenderableType] = [title, _candidates(result), _sentence(result)]
+    if layers and result["layers"]:
+        shown += ["", _layers(result["layers"])]
+    return shown
+
+
+def failure(result: dict[str, Any]) -> str | None:
+    """What `--strict` objects to, None if nothing."""
+    setting = f"batch {result['batch']}, {result['threads']} threads"
+    if not result["check"]["passed"]:
+        return f"{setting}: outputs differ from the peers' ({_check(result)})"
+    if result["speedup"] is not None and result["speedup"] < 1:
+        return f"{setting}: {1 / result['speedup']:.2f} times slower than {result['fastest_peer']}"
+    return None
+
+
+def _candidates(result: dict[str, Any]) -> Table:
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    for column in CANDIDATE_COLUMNS:
+        made.add_column(column, justify="left" if column in ("runtime", "version") else "right", no_wrap=True)
+    keys = ("median_ms", "min_ms", "p90_ms", "p99_ms", "spread", "load_ms", "first_run_ms", "peak_rss_mb")
+    own = result["engine"] | {"version": result["machine"]["versions"]["cosparse"]}
+    for name, row in {"engine": own, **result["peers"]}.items():
+        made.add_row(name, *(_number(row[key], 3 if key.endswith("_ms") else 2) for key in keys), row["version"])
+    return made
+
+
+def _layers(rows: list[dict[str, Any]]) -> Table:
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    for column in LAYER_COLUMNS:
+        made.add_column(column, justify="left" if column in ("step", "kernel", "why") else "right", overflow="fold")
+    for row in rows:
+        figures = (row["density"], row["flops"] / 1e6, row["bytes"] / 1e3, row["us"], row["gflops"], row["dense_us"], row["realised"])
+        made.add_row(row["name"], row["kernel"], *(_number(figure, 2) for figure in figures), row["why"])
+    return made
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    if not result["check"]["passed"]:
+        return f"Outputs differ ({_check(result)}): no speedup is given."
+    parts = [f"Outputs agree ({_check(result)})"]
+    cut = f"-{result['flops_reduction']:.1%} multiply-adds with the basis step, -{result['params_reduction']:.1%} parameters"
+    if result["speedup"] is None:
+        parts.append(cut)
+    else:
+        flops = f"{result['flop_speedup']:.2f} x fewer multiply-adds" if result["flop_speedup"] else "no multiply-adds counted"
+        realised = f", {result['realised']:.0%} of it realised" if result["realised"] else ""
+        parts.append(f"{result['speedup']:.2f} x as fast as {result['fastest_peer']}; {flops} ({cut}){realised}")
+    return ". ".join(parts) + ". " + verdict(result["verdict"])
+
+
+def verdict(value: dict[str, Any]) -> str:
+    """Whether the times can be trusted, in words."""
+    busy = value["neighbours"]
+    beside = "neighbours cannot be seen here" if busy is None else f"others kept {busy:.2f} processors busy"
+    return f"Times are stable ({beside})." if value["stable"] else f"Times are NOT stable ({beside}): measure again on a quiet machine."
+
+
+def _check(result: dict[str, Any]) -> str:
+    error = result["check"]["max_abs_err"]
+    size = "not finite or of another shape" if error is None else f"{error:.2g}"
+    return f"largest difference {size}, bound {result['check']['tolerance']:.2g}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"

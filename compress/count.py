@@ -1,0 +1,190 @@
+"""Parameters and multiply-adds of a network, layer by layer, dense and with its masks.
+
+Counting rule. One multiply-add is one FLOP, per input image. Counted: every call of Conv2d, ConvTranspose2d and Linear at the example's size, and every matrix
+product, attention or convolution that the network does outside such modules ("functional", always dense). Bias, normalisation, activation,
+pooling and additions count nothing, as in the pruning literature. A masked layer costs its kept coefficients times its output pixels, plus the basis
+step of every input channel that a kept coefficient uses (`transforms.basis_cost`). Parameters: every distinct parameter of the model, biases and
+normalisation included; a masked layer stores its kept coefficients. The zeros that pad a last, partial block are no parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cosparse.compress import masks, transforms
+from cosparse.errors import Error
+
+COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One layer: `pixels` = multiply-adds per weight and image; `form` = how it is stored, with the reason where it was left dense."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    calls: int
+    pixels: float
+    params_dense: int
+    params: int
+    flops_dense: float
+    flops_coefficients: float
+    flops_basis: float
+    form: str
+
+    @property
+    def flops(self) -> float:
+        return self.flops_coefficients + self.flops_basis
+
+    @property
+    def density(self) -> float:
+        return self.params / self.params_dense if self.params_dense else 1.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Counts of a network; `flops` charges the basis step, `flops_coefficients` does not."""
+
+    layers: tuple[LayerCount, ...]
+    params_other: int
+    flops_functional: float
+
+    @property
+    def params_dense(self) -> int:
+        return sum(layer.params_dense for layer in self.layers) + self.params_other
+
+    @property
+    def params(self) -> int:
+        return sum(layer.params for layer in self.layers) + self.params_other
+
+    @property
+    def flops_dense(self) -> float:
+        return sum(layer.flops_dense for layer in self.layers) + self.flops_functional
+
+    @property
+    def flops_coefficients(self) -> float:
+        return sum(layer.flops_coefficients for layer in self.layers) + self.flops_functional
+
+    @property
+    def flops(self) -> float:
+        return sum(layer.flops for layer in self.layers) + self.flops_functional
+
+    @property
+    def params_reduction(self) -> float:
+        return 1 - self.params / self.params_dense if self.params_dense else 0.0
+
+    @property
+    def flops_reduction(self) -> float:
+        return 1 - self.flops / self.flops_dense if self.flops_dense else 0.0
+
+    @property
+    def flops_reduction_coefficients(self) -> float:
+        return 1 - self.flops_coefficients / self.flops_dense if self.flops_dense else 0.0
+
+    def totals(self) -> dict[str, float]:
+        """The totals as plain numbers, as the artifact's provenance keeps them."""
+        names = ("params_dense", "params", "params_reduction", "flops_dense", "flops", "flops_coefficients")
+        return {name: getattr(self, name) for name in (*names, "flops_reduction", "flops_reduction_coefficients")}
+
+    def to_json(self) -> str:
+        layers = [{**asdict(layer), "flops": layer.flops, "density": layer.density} for layer in self.layers]
+        rest = {"params_other": self.params_other, "flops_functional": self.flops_functional}
+        return json.dumps({**self.totals(), **rest, "layers": layers}, indent=1)
+
+    def __str__(self) -> str:
+        head = ("layer", "kind", "weights", "params", "kept", "MFLOP dense", "MFLOP", "basis", "form")
+        rows = [head]
+        for layer in self.layers:
+            shape = "x".join(map(str, layer.shape))
+            figures = (f"{layer.flops_dense / 1e6:.3f}", f"{layer.flops / 1e6:.3f}", f"{layer.flops_basis / 1e6:.3f}")
+            rows.append((layer.name, layer.kind, shape, f"{layer.params_dense:,}", f"{layer.density:.1%}", *figures, layer.form))
+        if self.flops_functional:
+            figures = (f"{self.flops_functional / 1e6:.3f}", f"{self.flops_functional / 1e6:.3f}", "0.000")
+            rows.append(("(functional)", "", "", "0", "", *figures, "dense: computed outside Conv2d, ConvTranspose2d and Linear"))
+        rows.append(("(other parameters)", "", "", f"{self.params_other:,}", "100.0%", "0.000", "0.000", "0.000", "biases, normalisation"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        basis = sum(layer.flops_basis for layer in self.layers)
+        total = (
+            f"parameters {self.params_dense:,} -> {self.params:,} (-{self.params_reduction:.2%}); MFLOP {self.flops_dense / 1e6:.2f} -> "
+            f"{self.flops / 1e6:.2f} (-{self.flops_reduction:.2%}), of which basis step {basis / 1e6:.2f} "
+            f"(coefficients only -{self.flops_reduction_coefficients:.2%})"
+        )
+        return "\n".join([*lines, total])
+
+
+def as_tuple(example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The example as the tuple of the model's positional inputs; raises Error where it is none."""
+    inputs = example if isinstance(example, tuple) else (example,)
+    if not inputs or not all(isinstance(x, torch.Tensor) and x.ndim >= 1 and x.shape[0] >= 1 for x in inputs):
+        raise Error("example", "a tensor [N, ...] or a tuple of them, N >= 1", type(example).__name__)
+    return inputs
+
+
+def _pixels(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Multiply-adds per weight of one call, over the whole batch."""
+    if isinstance(module, nn.Linear):
+        return y.numel() / module.out_features
+    grid = x if isinstance(module, nn.ConvTranspose2d) else y
+    return grid.numel() / grid.shape[-3]
+
+
+def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> Report:
+    """Runs the model once on the example, in evaluation mode and without gradients, and counts by this file's rule.
+
+    Modules that run several times are charged for every run; modules that never run are listed with 0 calls.
+    """
+    inputs = as_tuple(example)
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, COUNTED)}
+    calls = dict.fromkeys(modules, 0)
+    pixels = dict.fromkeys(modules, 0.0)
+
+    def observe(name: str):
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: torch.Tensor) -> None:
+            calls[name] += 1
+            pixels[name] += _pixels(module, args[0] if args else kwargs["input"], output) / inputs[0].shape[0]
+
+        return hook
+
+    hooks = [module.register_forward_hook(observe(name), with_kwargs=True) for name, module in modules.items()]
+    was_training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in was_training.items():
+            module.training = training
+
+    seen: set[int] = set()
+    layers = []
+    for name, module in modules.items():
+        tied = id(module.weight) in seen
+        seen.add(id(module.weight))
+        layers.append(_layer(name, module, calls[name], pixels[name], tied))
+    total = counter.get_total_flops() / 2 / inputs[0].shape[0]
+    functional = max(0.0, total - sum(layer.flops_dense for layer in layers))
+    weights = sum(layer.params_dense for layer in layers)
+    return Report(tuple(layers), sum(p.numel() for p in model.parameters()) - weights, functional)
+
+
+def _layer(name: str, module: nn.Module, calls: int, pixels: float, tied: bool) -> LayerCount:
+    size = module.weight.numel()
+    stored = 0 if tied else size
+    common = (name, type(module).__name__, tuple(module.weight.shape), calls, pixels, stored)
+    mask = masks.mask_of(module)
+    if mask is None:
+        why = masks.why_dense(module) or ("shares its weight with a layer above" if tied else "")
+        return LayerCount(*common, stored, size * pixels, size * pixels, 0.0, f"dense: {why}" if why else "dense")
+    kept = mask.kept()
+    step = transforms.basis_cost(mask.transform, *masks.geometry(module))
+    form = f"{mask.transform} {mask.block}x1"
+    return LayerCount(*common, kept, size * pixels, kept * pixels, mask.channels_used() * step * pixels, form)

@@ -1,0 +1,5 @@
+"""From a PyTorch module to the graph of docs/artifact.md: `from_torch(model, example)`."""
+
+from cosparse.compress.importer.walk import from_torch
+
+__all__ = ["from_torch"]

@@ -1,0 +1,144 @@
+"""Pooling, means, resizing, padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+from cosparse.compress.importer.call import Call, Unsupported
+from cosparse.compress.importer.layout import Size, Value, axes_of, same, size_of, whole
+from cosparse.compress.importer.ops_slice import part
+from cosparse.compress.importer.table import handles
+
+
+@handles("max_pool2d", "max_pool2d_with_indices")
+def max_pool2d(call: Call) -> Value | tuple[Value, ...]:
+    attrs = {**_window(call), "dilation": call.integers("dilation"), "ceil": int(call.flag("ceil_mode"))}
+    result = call.result(call.emit("max_pool", [call.plain()], attrs))
+    return result if call.op == "max_pool2d" else (result,)
+
+
+@handles("avg_pool2d")
+def avg_pool2d(call: Call) -> Value:
+    divisor = 0 if call.arguments["divisor_override"] is None else call.integer("divisor_override")
+    count = int(call.flag("count_include_pad"))
+    attrs = {**_window(call), "ceil": int(call.flag("ceil_mode")), "count_pad": count, "divisor": divisor}
+    return call.result(call.emit("avg_pool", [call.plain()], attrs))
+
+
+def _window(call: Call) -> dict[str, Any]:
+    kernel = call.integers("kernel_size")
+    return {"kernel": kernel, "stride": call.integers("stride") or kernel, "pad": call.integers("padding") * 2}
+
+
+@handles("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d")
+def adaptive_pool2d(call: Call) -> Value | tuple[Value, ...]:
+    op = "adaptive_max_pool" if call.op == "adaptive_max_pool2d" else "adaptive_avg_pool"
+    result = call.result(call.emit(op, [call.plain()], {"size": call.integers("output_size")}))
+    return (result,) if op == "adaptive_max_pool" else result
+
+
+@handles("mean")
+def mean(call: Call) -> Value:
+    x = call.value()
+    dims = _reduced(call, x)
+    axes = axes_of(x, dims)
+    if axes is None or 0 in axes or x.expanded or len(x.sizes) != 4:
+        raise Unsupported("a mean over the batch or over part of an axis")
+    if not axes:
+        raise Unsupported("a mean over dimensions of size 1")
+    keep = bool(call.arguments.get("keepdim"))
+    rest = [dim for i, dim in enumerate(x.dims) if i not in dims]
+    rank2 = axes == [2, 3] and not keep and rest == [whole(0, x.sizes[0]), whole(1, x.sizes[1])]
+    name = call.emit("mean", [x.name], {"axes": axes, "keep": int(not rank2)})
+    if rank2:
+        return call.result(name)
+    sizes = tuple(size_of(1) if axis in axes else size for axis, size in enumerate(x.sizes))
+    left = tuple(() if i in dims else dim for i, dim in enumerate(x.dims)) if keep else tuple(rest)
+    return Value(name, sizes, left, call.shape)
+
+
+@handles("amax")
+def amax(call: Call) -> Value:
+    """Over height and width: an adaptive pool to one pixel."""
+    x = call.value()
+    dims = _reduced(call, x)
+    if axes_of(x, dims) != [2, 3] or x.expanded:
+        raise Unsupported("a maximum over other dimensions than height and width")
+    name = call.emit("adaptive_max_pool", [x.name], {"size": [1, 1]})
+    kept = tuple(() if i in dims else dim for i, dim in enumerate(x.dims) if call.flag("keepdim") or i not in dims)
+    return Value(name, (*x.sizes[:2], size_of(1), size_of(1)), kept, call.shape)
+
+
+def _reduced(call: Call, x: Value) -> list[int]:
+    """The dimensions that a reduction removes; all where none are given."""
+    rank = len(x.dims)
+    if not call.arguments.get("dim") and call.arguments.get("dim") != 0:
+        return list(range(rank))
+    return [dim % rank for dim in call.integers("dim", 1)]
+
+
+@handles("upsample_nearest2d", "upsample_bilinear2d")
+def upsample(call: Call) -> Value:
+    x = call.as_stored(call.value())
+    attrs: dict[str, Any] = {
+        "mode": "nearest" if "nearest" in call.op else "bilinear",
+        "size": [0, 0],
+        "factor": [0, 0],
+        "align_corners": int(bool(call.arguments.get("align_corners"))),
+    }
+    factors = call.arguments.get("scale_factors") or [call.arguments.get("scales_h"), call.arguments.get("scales_w")]
+    inputs = [x.name]
+    if None not in factors:
+        attrs["factor"] = [float(f) for f in factors]
+    else:
+        sizes = [call.size(n) for n in call.arguments["output_size"]]
+        ratios = [sympy.cancel(size / before) for size, before in zip(sizes, x.sizes[2:], strict=True)]
+        if all(size.is_Integer for size in sizes):
+            attrs["size"] = [int(size) for size in sizes]
+        elif (like := _like(call, sizes)) is not None:
+            inputs.append(like.name)
+        elif all(ratio.is_Rational for ratio in ratios):
+            attrs["factor"] = [float(ratio) for ratio in ratios]
+        else:
+            raise Unsupported("the new size depends on the input's in a way that no tensor has")
+    return call.result(call.emit("upsample", inputs, attrs))
+
+
+def _like(call: Call, sizes: list[Size]) -> Value | None:
+    """A tensor of that height and width: the one whose shape the code asked for, else the first."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, Value) and len(value.sizes) == 4 and all(map(same, value.sizes[2:], sizes))
+
+    asked = [n.args[0] for n in call.arguments["output_size"] if isinstance(n, fx.Node) and n.target is torch.ops.aten.sym_size.int]
+    candidates = [call.values.get(node) for node in asked] + list(call.values.values())
+    return next((value for value in candidates if fits(value)), None)
+
+
+@handles("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
+def pad(call: Call) -> Value:
+    mode = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}.get(call.op, call.arguments.get("mode", "constant"))
+    if mode not in ("constant", "reflect", "replicate"):
+        raise Unsupported(f"padding of mode {mode}")
+    x = call.as_stored(call.value())
+    amounts = call.integers("padding" if "padding" in call.arguments else "pad", 1)
+    rank = len(x.shape)
+    before, after = [0] * 4, [0] * 4
+    for i in range(len(amounts) // 2):
+        before[rank - 1 - i], after[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
+    if before[0] or after[0]:
+        raise Unsupported("padding of the batch")
+    for axis in range(1, rank):
+        if before[axis] < 0 or after[axis] < 0:
+            start, cut = max(0, -before[axis]), max(0, -after[axis])
+            x = part(call, x, axis, size_of(start), x.shape[axis] - cut, 1, "crop")
+    before, after = [max(0, n) for n in before[1:]], [max(0, n) for n in after[1:]]
+    if not any(before + after):
+        return x
+    value = call.arguments.get("value") or 0
+    attrs = {"before": before, "after": after, "mode": mode, "value": float(value)}
+    return call.result(call.emit("pad", [x.name], attrs))

@@ -1,0 +1,129 @@
+"""Brings a tensor that torch code has viewed, permuted or split into the order in which an operator needs it, with the fewest nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sympy
+from torch import fx
+
+from cosparse.compress.importer.draft import Draft
+from cosparse.compress.importer.layout import Atom, Dim, Size, Value, axis_of, joined, product, same, stored, stored_dims, whole
+from cosparse.compress.importer.names import base, path
+
+
+def as_stored(draft: Draft, value: Value, user: fx.Node) -> Value | str:
+    """The stored value that lies as the tensor `value` does, made where there is none yet; a reason where that cannot be had.
+
+    New nodes are named after the last layout operation (`user` where there was none).
+    """
+    if value.dims == stored_dims(value.sizes) and len(value.sizes) == len(value.shape) and not value.expanded:
+        return value
+    if len(value.shape) not in (2, 4):
+        return f"a tensor of rank {len(value.shape)}: values have rank 2 or 4"
+    if value.dims[0] != whole(0, value.sizes[0]):
+        return "the batch mixed with another axis"
+    key = (value.name, value.dims, value.shape)
+    if key not in draft.arranged:
+        name = _repeated(draft, value, user) if value.expanded else _arranged(draft, value, value.origin or user)
+        if name is None:
+            return f"an order of dimensions that no operator gives, to shape {list(value.shape)}"
+        draft.arranged[key] = name
+    return stored(draft.arranged[key], value.shape)
+
+
+def _arranged(draft: Draft, value: Value, origin: fx.Node) -> str | None:
+    flat = [atom for dim in value.dims for atom in dim]
+    ordered = sorted(flat, key=lambda atom: (atom.axis, -atom.stride))
+    if flat == ordered:
+        op = "flatten" if base(origin.target) == "flatten" else "reshape"
+        return _reshape(draft, path(origin, op), value.name, value.sizes, value.shape)
+    if (order := _whole_axes(value)) is not None:
+        return draft.add(path(origin, "permute"), "permute", [value.name], {"order": order}, {})
+    if (groups := _shuffle(value)) is not None:
+        return draft.add(path(origin, "channel_shuffle"), "channel_shuffle", [value.name], {"groups": groups}, {})
+    if (block := _depth_to_space(value)) is not None:
+        size, order_name = block
+        attrs = {"block": size, "order": order_name, "crop": [0, 0, 0, 0]}
+        return draft.add(path(origin, "depth_to_space"), "depth_to_space", [value.name], attrs, {})
+    return _by_runs(draft, value, origin, flat, ordered)
+
+
+def _repeated(draft: Draft, value: Value, user: fx.Node) -> str | None:
+    """An expanded tensor: one pixel repeated over the height and width that a nearest-neighbour upsampling to them gives."""
+    if len(value.shape) != 4 or any(value.dims[2:]) or not all(size.is_Integer for size in value.shape[2:]):
+        return None
+    pixel = as_stored(draft, Value(value.name, value.sizes, value.dims, (*value.shape[:2], sympy.Integer(1), sympy.Integer(1))), user)
+    if isinstance(pixel, str):
+        return None
+    attrs = {"mode": "nearest", "size": [int(size) for size in value.shape[2:]], "factor": [0, 0], "align_corners": 0}
+    return draft.add(path(value.origin or user, "expand"), "upsample", [pixel.name], attrs, {})
+
+
+def _reshape(draft: Draft, name: str, source: str, before: Sequence[Size], after: Sequence[Size]) -> str | None:
+    """A reshape node from sizes `before` to `after` (both with N); None where more than one new size would depend on the input's."""
+    if len(after) == 2:
+        sizes = [-1]
+    else:
+        kept = [len(before) == len(after) and same(a, b) for a, b in zip(before[1:], after[1:], strict=False)] + [False] * 3
+        sizes = [0 if keep and not size.is_Integer else int(size) if size.is_Integer else -1 for keep, size in zip(kept, after[1:], strict=False)]
+    return None if sizes.count(-1) > 1 else draft.add(name, "reshape", [source], {"shape": sizes}, {})
+
+
+def _whole_axes(value: Value) -> list[int] | None:
+    """The order of a permute: dimension i is stored axis order[i]. Axes of size 1 take what places are left."""
+    if len(value.sizes) != 4 or len(value.dims) != 4:
+        return None
+    axes = [axis_of(value, i) for i in range(4)]
+    if any(dim and axis is None for dim, axis in zip(value.dims, axes, strict=True)):
+        return None
+    axes[0] = 0
+    spare = [axis for axis in range(4) if axis not in axes]
+    return [spare.pop(0) if axis is None else axis for axis in axes]
+
+
+def _shuffle(value: Value) -> int | None:
+    """Groups of a channel shuffle: channels (a, b) read as (b, a), all else in place."""
+    match value.dims:
+        case (_, (Atom(1, _, 1), Atom(1, groups, _)), *rest) if [*rest] == [whole(i + 2, s) for i, s in enumerate(value.sizes[2:])]:
+            return int(groups)
+    return None
+
+
+def _depth_to_space(value: Value) -> tuple[list[int], str] | None:
+    """Block and order where channels (c, i, j) or (i, j, c) go to rows (h, i) and columns (w, j)."""
+    if len(value.sizes) != 4 or len(value.dims) != 4:
+        return None
+    channels, rows, columns = value.dims[1:]
+    h, w = whole(2, value.sizes[2]), whole(3, value.sizes[3])
+    i, j = rows[len(h) :], columns[len(w) :]
+    if rows[: len(h)] != h or columns[: len(w)] != w or any(a.axis != 1 for a in (*channels, *i, *j)):
+        return None
+    block = [int(product(a.size for a in i)), int(product(a.size for a in j))]
+    axis = whole(1, value.sizes[1])
+    for order, atoms in (("crd", (*channels, *i, *j)), ("dcr", (*i, *j, *channels))):
+        if joined(atoms) == axis:
+            return block, order
+    return None
+
+
+def _by_runs(draft: Draft, value: Value, origin: fx.Node, flat: list[Atom], ordered: list[Atom]) -> str | None:
+    """Reshape, permute, reshape: where the order has at most three runs of atoms that lie together."""
+    runs: list[Dim] = []
+    for atom in flat[1:]:
+        if runs and (at := ordered.index(runs[-1][-1]) + 1) < len(ordered) and ordered[at] == atom:
+            runs[-1] += (atom,)
+        else:
+            runs.append((atom,))
+    if len(runs) > 3:
+        return None
+    stored_runs = sorted(runs, key=lambda run: ordered.index(run[0]))
+    one = sympy.Integer(1)
+    between = [value.sizes[0], *(product(a.size for a in run) for run in stored_runs), *[one] * (3 - len(runs))]
+    order = [0, *(1 + stored_runs.index(run) for run in runs), *range(1 + len(runs), 4)]
+    name = path(origin, "permute")
+    first = _reshape(draft, f"{name}.before", value.name, value.sizes, between)
+    if first is None:
+        return None
+    middle = draft.add(name, "permute", [first], {"order": order}, {})
+    return _reshape(draft, f"{name}.after", middle, [between[i] for i in order], value.shape)

@@ -1,0 +1,147 @@
+"""From a module to a pure program: torch.export, batch, height and width free, mutation removed, dead operations dropped."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.utils._pytree import MappingKey, tree_flatten_with_path
+
+from cosparse.compress.importer.layout import size_of
+from cosparse.errors import ShapeError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Program:
+    """Live operations in order, without mutation. `constants` holds parameters, buffers and literals; `outputs` pairs a dict key or None."""
+
+    operations: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[tuple[str | None, Any], ...]
+    constants: dict[fx.Node, Tensor]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards each module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool) -> Program:
+    """The program that `model` runs on inputs shaped like `inputs`, batch free, height and width too where `free_size`.
+
+    Raises UnsupportedError where torch.export cannot follow the model or fixes the batch, ShapeError for inputs of another rank than 2 or 4.
+    """
+    for i, x in enumerate(inputs):
+        if x.ndim not in (2, 4) or not x.is_floating_point() or not x.numel():
+            raise ShapeError(f"model {name}, input {i}", "floating point [N, C, H, W] or [N, F]", f"{x.dtype} {list(x.shape)}")
+    # A size of 1 would be taken for fixed.
+    inputs = tuple(x if x.shape[0] > 1 else x.repeat(2, *[1] * (x.ndim - 1)) for x in inputs)
+    free = [{axis: Dim.AUTO for axis in ((0, 2, 3) if free_size and x.ndim == 4 else (0,))} for x in inputs]
+    with evaluating(model):
+        keys = [_key(path) for path, _ in tree_flatten_with_path(model(*inputs))[0]]
+        try:
+            exported = torch.export.export(model, tuple(inputs), dynamic_shapes=tuple(free), strict=False)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UnsupportedError(f"model {name}", "a model that torch.export can follow", reason[0][:300]) from error
+        if _aliased_mutation(exported.graph):
+            exported = exported.run_decompositions({})
+    return _program(exported, keys, name)
+
+
+def _program(exported: ExportedProgram, keys: Sequence[str | None], name: str) -> Program:
+    signature, graph = exported.graph_signature, exported.graph
+    holders = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    data: dict[str, Any] = {**dict(exported.named_parameters()), **exported.state_dict, **exported.constants}
+    constants = {n: data[holders[n.name]].detach().cpu() for n in graph.nodes if n.op == "placeholder" and n.name in holders}
+    inputs = tuple(n for n in graph.nodes if n.op == "placeholder" and n.name in signature.user_inputs)
+    for node in inputs:
+        if size_of(node.meta["val"].shape[0]).is_Integer:
+            raise UnsupportedError(f"model {name}, input {node.name}", "a batch of any size", f"code that fixes it to {node.meta['val'].shape[0]}")
+    values = _without_mutation(graph)
+    returned = [value for value, spec in zip(values, signature.output_specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
+    outputs = tuple((key, value) for key, value in zip(keys, returned, strict=True) if value is not None)
+    live: set[fx.Node] = set()
+    pending = [value for _, value in outputs if isinstance(value, fx.Node)]
+    while pending:
+        node = pending.pop()
+        if node not in live:
+            live.add(node)
+            pending.extend(node.all_input_nodes)
+    operations = tuple(n for n in graph.nodes if n in live and n.op == "call_function")
+    return Program(operations, inputs, outputs, constants)
+
+
+def _key(path: Sequence[Any]) -> str | None:
+    names = [str(part.key) for part in path if isinstance(part, MappingKey)]
+    return ".".join(names) or None
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    """The tensors that the operation writes in place."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return []
+    bound = {**dict(zip((a.name for a in schema.arguments), node.args, strict=False)), **node.kwargs}
+    written = (bound.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    return [value for value in written if isinstance(value, fx.Node)]
+
+
+def _source(node: fx.Node) -> fx.Node | None:
+    """The tensor whose memory the result may share without being the same variable."""
+    schema = getattr(node.target, "_schema", None)
+    shares = node.target is operator.getitem or "dropout" in str(node.target)
+    if schema is not None and not schema.is_mutable:
+        shares = shares or any(r.alias_info is not None for r in schema.returns)
+    return node.args[0] if shares and node.args and isinstance(node.args[0], fx.Node) else None
+
+
+def _aliased_mutation(graph: fx.Graph) -> bool:
+    """Whether an in-place operation writes memory that another variable sees, so that renaming alone cannot remove it."""
+    root: dict[fx.Node, fx.Node] = {}
+    shared: set[fx.Node] = set()
+    written: set[fx.Node] = set()
+    for node in graph.nodes:
+        targets, source = _written(node), _source(node)
+        if len(targets) == 1:
+            root[node] = root[targets[0]]
+            written.add(root[node])
+        elif targets:
+            return True
+        elif source is not None:
+            root[node] = root[source]
+            shared.add(root[node])
+        else:
+            root[node] = node
+    return bool(shared & written)
+
+
+def _without_mutation(graph: fx.Graph) -> list[Any]:
+    """Maps each later use of a variable to the operation that last wrote it, in place in `graph`; returns what the graph returns."""
+    latest: dict[fx.Node, fx.Node] = {}
+    output: list[Any] = []
+    for node in graph.nodes:
+        if latest:
+            node.args = fx.map_arg(node.args, lambda n: latest.get(n, n))
+            node.kwargs = fx.map_arg(node.kwargs, lambda n: latest.get(n, n))
+        if node.op == "output":
+            output = list(node.args[0])
+        for target in _written(node):
+            older = [n for n, last in latest.items() if last is target]
+            latest.update({n: node for n in [*older, target]})
+    return output

@@ -1,0 +1,145 @@
+"""Walks the exported program once and turns each operation into nodes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, fx, nn
+
+from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_slice  # noqa: F401
+from cosparse.compress.importer.call import Call, Unsupported
+from cosparse.compress.importer.draft import Draft
+from cosparse.compress.importer.fold import simplified
+from cosparse.compress.importer.layout import Value, sizes_of, stored
+from cosparse.compress.importer.names import base, place
+from cosparse.compress.importer.rearrange import as_stored
+from cosparse.compress.importer.table import HANDLERS
+from cosparse.compress.importer.trace import Program, trace
+from cosparse.engine.graph import Graph, Input, Node, unique_name
+from cosparse.errors import UnsupportedError
+
+
+class Refused:
+    """Stands for the result of an operation that cannot be imported, and of all that depends on it."""
+
+
+def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str = "") -> Graph:
+    """The model in eval mode as a graph, weights float32, batch norm folded, nodes named after its modules.
+
+    `example` is one input [N, C, H, W] or [N, F], or a sequence of them. The batch is free. Height and width are free where the model's code
+    allows it; else the sizes of the example are built in, and `provenance["import"]["size"]` says why.
+    Raises UnsupportedError that lists every operation that an artifact cannot hold, with module and source line.
+    """
+    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    name = name or type(model).__name__.lower()
+    try:
+        graph, size = _imported(model, inputs, name, free_size=True), "free"
+    except UnsupportedError as error:
+        graph, size = _imported(model, inputs, name, free_size=False), f"the example's, for {error.got}"
+    return replace(graph, provenance={"import": {"torch": str(torch.__version__), "size": size}})
+
+
+def _imported(model: nn.Module, inputs: tuple[Tensor, ...], name: str, free_size: bool) -> Graph:
+    program = trace(model, inputs, name, free_size)
+    draft = Draft(node.name for node in program.inputs)
+    values: dict[fx.Node, Any] = {node: stored(node.name, sizes_of(node.meta["val"].shape)) for node in program.inputs}
+    values |= program.constants
+    problems: list[str] = []
+    for node in program.operations:
+        try:
+            values[node] = _evaluated(node, draft, values)
+        except Unsupported as reason:
+            problems.append(f"{place(node)}: {reason}" if str(reason) else place(node))
+            values[node] = Refused()
+    outputs = _outputs(program, draft, values, problems)
+    if problems:
+        found, supported = "; ".join(dict.fromkeys(problems)), ", ".join(sorted(HANDLERS))
+        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, f"supported are {supported}")
+    sources = tuple(Input(node.name, (None, *x.shape[1:])) for node, x in zip(program.inputs, inputs, strict=True))
+    graph = simplified(Graph(name, sources, tuple(outputs), tuple(draft.nodes)))
+    ranks = [node.meta["val"].ndim for _, node in program.outputs]
+    return _named(replace(graph, nodes=tuple(map(_single, graph.nodes))), [key for key, _ in program.outputs], ranks)
+
+
+def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
+    """What the operation gives: a Value (a tuple of them), a constant Tensor, or None where it is no tensor."""
+    fake = node.meta.get("val")
+    tensor = fake[0] if isinstance(fake, list | tuple) and fake else fake
+    if not isinstance(tensor, Tensor):
+        return None
+    operands = [values.get(n) for n in node.all_input_nodes]
+    if any(isinstance(operand, Refused) for operand in operands):
+        return Refused()
+    if node.target is operator.getitem:
+        items, index = operands[0], node.args[1]
+        if not isinstance(items, tuple | list) or not isinstance(index, int) or index >= len(items):
+            raise Unsupported("this result of the operation")
+        return items[index]
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    if not random and all(_is_constant(operand) for operand in operands):
+        return _constant(node, values)
+    handler = HANDLERS.get(base(node.target))
+    if handler is None:
+        raise Unsupported
+    if not tensor.is_floating_point():
+        raise Unsupported(f"a result of {tensor.dtype}")
+    return handler(Call(node, draft, values))
+
+
+def _is_constant(operand: Any) -> bool:
+    return isinstance(operand, Tensor) or (isinstance(operand, tuple | list) and all(map(_is_constant, operand)))
+
+
+def _constant(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    """The operation carried out now, on copies, since it may write in place."""
+
+    def load(n: fx.Node) -> Any:
+        return values[n].clone() if isinstance(values[n], Tensor) else values[n]
+
+    kwargs = {key: torch.device("cpu") if isinstance(v, torch.device) else fx.map_arg(v, load) for key, v in node.kwargs.items()}
+    with torch.no_grad():
+        return node.target(*fx.map_arg(node.args, load), **kwargs)  # type: ignore[operator]
+
+
+def _outputs(program: Program, draft: Draft, values: dict[fx.Node, Any], problems: list[str]) -> list[str]:
+    names = []
+    for i, (key, node) in enumerate(program.outputs):
+        value = values.get(node) if isinstance(node, fx.Node) else None
+        if isinstance(value, Refused):
+            continue
+        result = as_stored(draft, value, node) if isinstance(value, Value) else "a constant"
+        if isinstance(result, str):
+            problems.append(f"output {key or i}: {result}")
+        else:
+            names.append(result.name)
+    return names
+
+
+def _single(node: Node) -> Node:
+    return replace(node, tensors={role: numpy.ascontiguousarray(array, numpy.float32) for role, array in node.tensors.items()})
+
+
+def _named(graph: Graph, keys: Sequence[str | None], ranks: Sequence[int]) -> Graph:
+    """Outputs that the model returns under a key bear it. A node with weights keeps its module's name; a reshape to the same shape follows it."""
+    for i, key in enumerate(keys):
+        old = graph.outputs[i]
+        if key is None or key == old:
+            continue
+        new = unique_name(key, {value.name for value in (*graph.inputs, *graph.nodes)})
+        source = next((node for node in graph.nodes if node.name == old), None)
+        if source is None or source.tensors or graph.outputs.count(old) > 1:
+            graph = replace(graph, nodes=(*graph.nodes, Node(new, "reshape", (old,), {"shape": [0] * (ranks[i] - 1)})))
+        else:
+            graph = replace(graph, nodes=tuple(_renamed(node, old, new) for node in graph.nodes))
+        graph = replace(graph, outputs=(*graph.outputs[:i], new, *graph.outputs[i + 1 :]))
+    return graph
+
+
+def _renamed(node: Node, old: str, new: str) -> Node:
+    inputs = tuple(new if name == old else name for name in node.inputs)
+    return replace(node, name=new if node.name == old else node.name, inputs=inputs)

@@ -1,0 +1,96 @@
+"""Which layers get a mask, in which transform and block size, and why the others are left dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from cosparse.compress import masks, transforms
+from cosparse.compress.count import LayerCount, Report
+from cosparse.errors import Error
+
+FEW_CHANNELS = 4
+DENSE = "dense"
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """One counted layer: `transform` is None where it stays dense, and `why` then says why."""
+
+    name: str
+    module: nn.Module
+    count: LayerCount
+    transform: str | None
+    block: int
+    why: str
+
+
+def block_size(filters: int, block: int) -> int:
+    """`block`, or the largest power of two that is no larger than the number of filters."""
+    while block > filters:
+        block //= 2
+    return block
+
+
+def _dense_because(module: nn.Module, layer: LayerCount, last: bool, tied: bool) -> str:
+    if layer.calls == 0:
+        return "never runs on the example"
+    if tied:
+        return "shares its weight with another layer"
+    if isinstance(module, nn.ConvTranspose2d):
+        return "transposed convolution"
+    if isinstance(module, nn.Linear):
+        return "classifier: the last layer" if last else ""
+    if module.groups > 1:
+        depthwise = module.groups == module.in_channels
+        return "depthwise: nothing to share among filters" if depthwise else f"grouped convolution, {module.groups} groups"
+    if module.in_channels <= FEW_CHANNELS:
+        share = f"{layer.shape[1] * layer.shape[2] * layer.shape[3]} columns in all"
+        return f"reads {module.in_channels} input channel{'s' * (module.in_channels > 1)}: {share}"
+    return ""
+
+
+def choose(
+    model: nn.Module, report: Report, transform: str = "dct", block: int = 8, overrides: Mapping[str, str] | None = None
+) -> tuple[Choice, ...]:
+    """Decides for every layer of the report.
+
+    k x k convolutions take `transform`, 1x1 convolutions and linear layers the identity. `overrides` maps module paths to "dense" or a transform and
+    wins over the rules below, except that grouped, transposed, tied and unused layers cannot be masked.
+    """
+    if block not in masks.BLOCKS:
+        raise Error("block", f"one of {', '.join(map(str, masks.BLOCKS))}", repr(block))
+    transforms.basis(transform, (3, 3))
+    modules = dict(model.named_modules())
+    wanted = dict(overrides or {})
+    if unknown := sorted(set(wanted) - {layer.name for layer in report.layers}):
+        raise Error(f"layers[{unknown[0]!r}]", "the path of a Conv2d, ConvTranspose2d or Linear", "no such layer")
+    owners: dict[int, int] = {}
+    for module in modules.values():
+        if isinstance(getattr(module, "weight", None), nn.Parameter):
+            owners[id(module.weight)] = owners.get(id(module.weight), 0) + 1
+    running = [layer.name for layer in report.layers if layer.calls]
+    return tuple(
+        _choice(layer, modules[layer.name], transform, block, wanted.get(layer.name), layer.name == running[-1], owners) for layer in report.layers
+    )
+
+
+def _choice(
+    layer: LayerCount, module: nn.Module, transform: str, block: int, wanted: str | None, last: bool, owners: Mapping[int, int]
+) -> Choice:
+    size = block_size(layer.shape[0], block)
+    why = _dense_because(module, layer, last, owners[id(module.weight)] > 1)
+    if wanted == DENSE:
+        return Choice(layer.name, module, layer, None, size, "as asked")
+    possible = not why or why.startswith(("classifier", "reads"))
+    if wanted is not None:
+        transforms.basis(wanted, (3, 3))
+        if not possible:
+            raise Error(f"layers[{layer.name!r}]", "a layer that can carry a mask", why)
+        return Choice(layer.name, module, layer, wanted, size, "")
+    if why:
+        return Choice(layer.name, module, layer, None, size, why)
+    kernel, _ = masks.geometry(module)
+    return Choice(layer.name, module, layer, transform if kernel != (1, 1) else "identity", size, "")

@@ -1,0 +1,154 @@
+"""Masks over the transform coefficients of a layer, and the projection of weights onto what a mask keeps.
+
+A block is r x 1: r consecutive filters share the decision on one column k = (c R + u) S + v. A mask is attached to its module as the plain attribute
+`cosparse`; it is no parameter and no buffer, so it leaves the state dict alone and survives copy.deepcopy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from cosparse.compress import transforms
+from cosparse.errors import Error
+
+BLOCKS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMask:
+    """What one layer keeps: `keep` is bool [ceil(O / block), K], on the CPU; the last block row may reach beyond the O filters."""
+
+    transform: str
+    block: int
+    keep: torch.Tensor
+    filters: int
+    taps: int
+
+    def __post_init__(self) -> None:
+        expected = -(-self.filters // self.block)
+        if self.keep.dtype != torch.bool or self.keep.ndim != 2 or self.keep.shape[0] != expected or self.keep.shape[1] % self.taps:
+            wanted = f"bool [{expected}, a multiple of {self.taps}] for {self.filters} filters in blocks of {self.block}"
+            raise Error("mask", wanted, f"{self.keep.dtype} {list(self.keep.shape)}")
+
+    @cached_property
+    def full(self) -> torch.Tensor:
+        """The mask of every single coefficient, bool [O, K]."""
+        return self.keep.repeat_interleave(self.block, dim=0)[: self.filters]
+
+    def kept(self) -> int:
+        """Number of coefficients kept; the padding of a partial last block counts nothing."""
+        return int(self.full.sum())
+
+    def channels_used(self) -> int:
+        """Number of input channels of which at least one coefficient is kept."""
+        return int(self.keep.any(0).reshape(-1, self.taps).any(1).sum())
+
+    @property
+    def density(self) -> float:
+        return self.kept() / max(1, self.full.numel())
+
+
+def geometry(module: nn.Module) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(kernel, stride) of a Conv2d; a Linear layer counts as 1x1."""
+    if isinstance(module, nn.Linear):
+        return (1, 1), (1, 1)
+    return (module.kernel_size[0], module.kernel_size[1]), (module.stride[0], module.stride[1])
+
+
+def attach(module: nn.Module, mask: LayerMask) -> None:
+    """Gives the module its mask; raises Error where the two do not fit."""
+    filters, columns = module.weight.shape[0], module.weight[0].numel()
+    taps = columns // module.weight.shape[1]
+    if (mask.filters, mask.keep.shape[1], mask.taps) != (filters, columns, taps):
+        got = f"{mask.filters} filters, {mask.keep.shape[1]} columns, {mask.taps} taps"
+        raise Error(f"mask of {type(module).__name__}", f"{filters} filters, {columns} columns, {taps} taps", got)
+    module.cosparse = mask
+
+
+def leave_dense(module: nn.Module, why: str) -> None:
+    """Records why a layer has no mask, so that every table can say so."""
+    module.cosparse = why
+
+
+def mask_of(module: nn.Module) -> LayerMask | None:
+    mask = getattr(module, "cosparse", None)
+    return mask if isinstance(mask, LayerMask) else None
+
+
+def why_dense(module: nn.Module) -> str:
+    """The recorded reason for leaving the layer dense, or the empty string."""
+    why = getattr(module, "cosparse", "")
+    return why if isinstance(why, str) else ""
+
+
+def masked(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerMask]]:
+    """(module path, module, mask) of every masked layer."""
+    for name, module in model.named_modules():
+        mask = mask_of(module)
+        if mask is not None:
+            yield name, module, mask
+
+
+def keep_only(tensor: torch.Tensor, mask: LayerMask) -> torch.Tensor:
+    """Projects a tensor of the weight's shape onto the kept coefficients: T^-1 (mask * T w)."""
+    coefficients = transforms.forward(tensor, mask.transform)
+    kept = coefficients * mask.full.to(tensor.device).reshape(tensor.shape)
+    return transforms.inverse(kept, mask.transform)
+
+
+@torch.no_grad()
+def project(module: nn.Module) -> None:
+    """Projects the module's weight onto what its mask keeps; a module without a mask is left as it is."""
+    mask = mask_of(module)
+    if mask is not None:
+        module.weight.copy_(keep_only(module.weight, mask))
+
+
+@torch.no_grad()
+def residue(module: nn.Module) -> float:
+    """Largest masked-out coefficient of the weight relative to its largest coefficient, in float64; 0 for a module without a mask."""
+    mask = mask_of(module)
+    if mask is None:
+        return 0.0
+    coefficients = transforms.forward(module.weight.double(), mask.transform).abs().reshape(mask.full.shape)
+    largest = float(coefficients.max()) if coefficients.numel() else 0.0
+    outside = coefficients.masked_fill(mask.full.to(coefficients.device), 0.0)
+    return float(outside.max()) / largest if largest else 0.0
+
+
+def block_energy(weight: torch.Tensor, transform: str, block: int) -> torch.Tensor:
+    """Sum of squared coefficients of every block, float64 [ceil(O / block), K]."""
+    coefficients = transforms.forward(weight.detach().double().cpu(), transform).flatten(1)
+    padding = -coefficients.shape[0] % block
+    padded = nn.functional.pad(coefficients.square(), (0, 0, 0, padding))
+    return padded.reshape(-1, block, coefficients.shape[1]).sum(1)
+
+
+def to_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, object]]]:
+    """The masks as (tensors, plain data), for a safetensors file and its metadata."""
+    tensors, notes = {}, {}
+    for name, module in model.named_modules():
+        mask = mask_of(module)
+        if mask is not None:
+            tensors[name] = mask.keep
+            notes[name] = {"transform": mask.transform, "block": mask.block, "filters": mask.filters, "taps": mask.taps}
+        elif why_dense(module):
+            notes[name] = {"dense": why_dense(module)}
+    return tensors, notes
+
+
+def from_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Mapping[str, object]]) -> None:
+    """Attaches what `to_tensors` gave; raises Error where the model has no such layer."""
+    modules = dict(model.named_modules())
+    for name, note in notes.items():
+        if name not in modules:
+            raise Error(f"mask {name}", "a layer of this model", "none of that name", "resume with the model that was saved")
+        if "dense" in note:
+            leave_dense(modules[name], str(note["dense"]))
+        else:
+            attach(modules[name], LayerMask(keep=tensors[name].bool(), **note))  # type: ignore[arg-type]

@@ -1,0 +1,92 @@
+"""The `cosparse` command. Exit status: 0 done, 1 a bar in the command itself failed, 2 bad input, 130 interrupted.
+
+Each command is one file and imports what it needs when it runs, so that `--help` answers at once and `inspect` needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import rich  # noqa: F401  asked for here, so that the one sentence about a missing package comes before any work
+import typer
+
+from cosparse.cli import bench, compress, demo, doctor, evaluate, export, inspect, run_file
+from cosparse.errors import Error
+
+app = typer.Typer(
+    name="cosparse",
+    help="Train networks whose weights are sparse in a transform domain, and run them so that operations saved are time saved.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+COMMANDS = {
+    "demo": demo.command,
+    "compress": compress.command,
+    "export": export.command,
+    "inspect": inspect.command,
+    "run": run_file.command,
+    "eval": evaluate.command,
+    "bench": bench.command,
+    "doctor": doctor.command,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+EXTRAS = {
+    "torch": "compress",
+    "scipy": "compress",
+    "pyarrow": "compress",
+    "PIL": "compress",
+    "sklearn": "compress",
+    "matplotlib": "compress",
+    "onnx": "bench",
+    "onnxruntime": "bench",
+}
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"cosparse {metadata.version('cosparse')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; the exit status. Whatever the user can put right becomes one sentence on standard error."""
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            raise Error("command", f"one of {', '.join(COMMANDS)}", repr(arguments[0]))
+        status = app(args=list(arguments), prog_name="cosparse", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing is wrong, and the interpreter must not try to flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Error as error:
+        return _complain(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS:
+            raise
+        return _complain(f"this needs the package {package}; next step: pip install 'cosparse[{EXTRAS[package]}]'")
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own complaint about an option; its class moves between versions
+            raise
+        return _complain(error.format_message().rstrip("."))
+    return status if isinstance(status, int) else 0
+
+
+def _complain(sentence: str, status: int = 2) -> int:
+    print("cosparse: " + " ".join(sentence.split()), file=sys.stderr)
+    return status

@@ -1,0 +1,46 @@
+"""`cosparse bench`: the engine against dense peers, on this machine, now."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosparse.cli.output import JsonOption, Phases, emit, progress
+from cosparse.cli.values import IsaOption, integers, words
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
+    batch: Annotated[str, typer.Option(help="Images a run; several with commas between.")] = "1",
+    threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: all processors at hand.")] = None,
+    against: Annotated[str, typer.Option(help="Peers with commas between, or none.")] = "torch,onnxruntime",
+    isa: IsaOption = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,
+    layers: Annotated[bool, typer.Option(help="Also show the time of each layer.")] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 1 if outputs differ or the engine is slower than the fastest peer.")
+    ] = False,
+    json: JsonOption = None,
+) -> None:
+    """Time a network against the same network, dense, on other runtimes."""
+    from cosparse.bench.environment import processors
+    from cosparse.bench.harness import Settings, bench
+    from cosparse.bench.report import failure, tables
+    from cosparse.bench.timing import Effort
+
+    thread_counts = integers("--threads", threads) if threads else [len(processors())]
+    sweep = list(product(thread_counts, integers("--batch", batch)))
+    results = []
+    with progress() as bar:
+        for thread_count, batch_size in sweep:
+            settings = Settings(batch_size, thread_count, words(against), isa, Effort(seconds))
+            results.append(bench(artifact, settings, Phases(bar)))
+    shown = [table for result in results for table in tables(result, layers)]
+    emit(results[0] if len(sweep) == 1 else results, json, *shown)
+    failures = [reason for reason in map(failure, results) if reason]
+    if strict and failures:
+        typer.echo(f"cosparse: {'; '.join(failures)}", err=True)
+        raise typer.Exit(1)

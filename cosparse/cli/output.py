@@ -1,0 +1,90 @@
+"""What every command shares: where results go, and how progress is shown.
+
+For people: tables on standard output, progress on standard error where that is a terminal. For machines: `--json -` puts one JSON value,
+and nothing else, on standard output; `--json FILE` writes it beside the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+JsonOption = Annotated[str | None, typer.Option("--json", metavar="-|FILE", help="Write the result as JSON: - is standard output, alone.")]
+WIDTH = 140  # of tables that are not shown on a terminal
+
+
+def emit(result: Any, target: str | None, *shown: RenderableType) -> None:
+    """Gives the result to whoever asked: `shown` to people unless JSON has standard output for itself, `result` as JSON to `target`."""
+    if target == "-":
+        print(to_json(result))
+        return
+    # Names from files are shown as they are: brackets are no markup, colons no emoji.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
+    for renderable in shown:
+        console.print(renderable, soft_wrap=isinstance(renderable, str))
+    if target:
+        write_text(Path(target), to_json(result) + "\n")
+
+
+def to_json(result: Any) -> str:
+    """Strict JSON: a NaN or infinity in a result is an error of ours and raises ValueError."""
+    return json.dumps(result, indent=2, allow_nan=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[str] = ()) -> RenderableType:
+    """A plain table under its title. Columns named in `left` are text, the others numbers."""
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        text = column in left
+        made.add_column(column, justify="left" if text else "right", overflow="fold" if text else "ellipsis", no_wrap=not text)
+    for row in rows:
+        made.add_row(*("" if cell is None else str(cell) for cell in row))
+    return Group(Text(title, style="bold", no_wrap=True, overflow="ignore"), made)
+
+
+@contextmanager
+def progress(counted: bool = False) -> Iterator[Progress]:
+    """A progress bar on standard error; silent where that is no terminal."""
+    count = [MofNCompleteColumn()] if counted else [TaskProgressColumn()]
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), *count, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar
+
+
+class Phases:
+    """One bar whose text is the phase: what the long jobs of cosparse.bench call with (phase, share done)."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=1.0)
+
+    def __call__(self, phase: str, share: float) -> None:
+        self._bar.update(self._task, description=phase, completed=share)

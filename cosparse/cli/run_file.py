@@ -1,0 +1,57 @@
+"""`cosparse run`: one artifact on arrays from files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosparse.cli.output import JsonOption, emit, table
+from cosparse.cli.values import IsaOption, ThreadsOption
+from cosparse.errors import Error
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
+    input: Annotated[list[Path], typer.Option(help="Input array, .npy, float32 [N, C, H, W]; once for each input of the network.")],
+    output: Annotated[list[Path], typer.Option(help="Where the output goes, .npy; once for each output of the network.")],
+    threads: ThreadsOption = None,
+    isa: IsaOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Run a network on an array from a file."""
+    import numpy as np
+
+    import cosparse
+
+    engine = cosparse.load(artifact, threads=threads, isa=isa)
+    for option, files, values in (("--input", input, engine.inputs), ("--output", output, engine.outputs)):
+        if len(files) != len(values):
+            raise Error(option, f"{len(values)} files ({', '.join(value.name for value in values)})", str(len(files)))
+    arrays = [_read(path) for path in input]
+    start = time.perf_counter()
+    results = engine(*arrays)
+    ms = (time.perf_counter() - start) * 1e3
+    results = results if isinstance(results, tuple) else (results,)
+    for path, array in zip(output, results, strict=True):
+        with path.open("wb") as file:  # np.save would append .npy to a name without it
+            np.save(file, array, allow_pickle=False)
+    rows = [{"name": v.name, "file": str(p), "shape": list(y.shape)} for v, p, y in zip(engine.outputs, output, results, strict=True)]
+    shown = table(f"{artifact.name}: first run {ms:.2f} ms", ("output", "shape", "file"), [(r["name"], r["shape"], r["file"]) for r in rows])
+    emit({"outputs": rows, "first_run_ms": round(ms, 3)}, json, shown)
+
+
+def _read(path: Path):
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise Error(str(path), "an array file (.npy) of numbers", str(error)) from error
+    if not isinstance(array, np.ndarray):
+        raise Error(str(path), "one array (.npy)", "an archive of several")
+    if array.dtype.kind not in "fiu":
+        raise Error(str(path), "an array of numbers", str(array.dtype))
+    return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,0 +1,36 @@
+"""Option values that are more than one word, and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cosparse.errors import Error
+
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
+IsaOption = Annotated[str | None, typer.Option(help="Instruction set: scalar, avx2, avx512. Default: COSPARSE_ISA, else the best there is.")]
+
+
+def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:
+    """Whole numbers from "1,8"; Error unless there are `count` of them, each at least `least`."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < least or (count is not None and len(numbers) != count):
+        how_many = f"{count} whole numbers" if count else "whole numbers"
+        raise Error(option, f"{how_many} of at least {least}, with commas between", repr(text))
+    return numbers
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Names from "torch,onnxruntime", once each; empty for "" and "none"."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip() not in ("", "none")))
+
+
+def share(option: str, value: float | None) -> float | None:
+    """A share in [0, 1) or None; else Error."""
+    if value is not None and not 0 <= value < 1:
+        raise Error(option, "a share in [0, 1)", str(value), "0.6 removes 60 %")
+    return value

@@ -1,0 +1,21 @@
+// Rules of docs/artifact.md that tie attributes and tensors of one node together. Each throws Error(Fault::artifact) that names the node.
+#pragma once
+#include <string>
+
+#include "graph.h"
+
+namespace cosparse {
+
+std::string about(const Node& node);           // node 'layer1.0.conv1' (conv)
+void check_finite(const Tensor& tensor);       // no NaN, no infinity
+
+void check_conv(const Node& node);             // linear too
+void check_activation(const Node& node);
+void check_pool(const Node& node);
+void check_mean(const Node& node);
+void check_pad(const Node& node);
+void check_reshape(const Node& node);
+void check_permute(const Node& node);
+void check_upsample(const Node& node);
+
+}  // namespace cosparse

@@ -1,0 +1,142 @@
+#include <algorithm>
+#include <cstring>
+
+#include "check.h"
+#include "message.h"
+
+namespace cosparse {
+namespace {
+
+// A convolution's sizes; linear is the case R = S = G = 1.
+struct Sizes {
+  int64_t filters, channels, taps_down = 1, taps_across = 1, groups = 1, block;
+  int64_t columns() const { return channels / groups * taps_down * taps_across; }  // K
+  int64_t block_rows() const { return (filters + block - 1) / block; }
+};
+
+std::string about(const Tensor& tensor) { return "tensor " + quoted(tensor.name); }
+
+void expect_shape(const Tensor& tensor, const std::vector<int64_t>& shape) {
+  if (tensor.shape != shape) refuse(about(tensor), "shape " + text_of(shape), text_of(tensor.shape));
+}
+
+Sizes read_sizes(const Node& node) {
+  Sizes s{node.integer("filters"), node.integer("channels"), 1, 1, 1, node.integer("block")};
+  if (node.op == "conv") {
+    s.taps_down = node.list("kernel")[0], s.taps_across = node.list("kernel")[1], s.groups = node.integer("groups");
+    if (s.filters % s.groups != 0 || s.channels % s.groups != 0) {
+      refuse(about(node), "groups that divide filters and channels",
+             std::to_string(s.groups) + " groups, " + std::to_string(s.filters) + " filters, " + std::to_string(s.channels) + " channels");
+    }
+  }
+  // Every factor is below 2^31 (kernel: 2^10), and the left product is checked before the right one is formed.
+  constexpr int64_t most = 2147483647;
+  if (s.columns() > most || s.filters * s.columns() > most) {
+    refuse(about(node), "at most 2147483647 weights", std::to_string(s.filters) + " filters of " + std::to_string(s.columns()));
+  }
+  return s;
+}
+
+void check_rows(const Tensor& rows, const Sizes& s, int64_t blocks) {
+  expect_shape(rows, {s.block_rows() + 1});
+  const uint32_t* row = rows.u32();
+  if (row[0] != 0) refuse(about(rows), "a start at 0", std::to_string(row[0]));
+  for (int64_t b = 0; b < s.block_rows(); ++b) {
+    if (row[b + 1] < row[b]) {
+      refuse(about(rows), "row pointers that never fall", std::to_string(row[b]) + " then " + std::to_string(row[b + 1]) + " at block row " + std::to_string(b));
+    }
+  }
+  if (row[s.block_rows()] != blocks) refuse(about(rows), "an end at the number of blocks, " + std::to_string(blocks), std::to_string(row[s.block_rows()]));
+}
+
+template <class Index>
+void check_columns(const Tensor& columns, const Index* column, const uint32_t* rows, const Sizes& s) {
+  for (int64_t b = 0; b < s.block_rows(); ++b) {
+    for (uint32_t i = rows[b]; i < rows[b + 1]; ++i) {
+      const std::string where = " in block row " + std::to_string(b);
+      if (column[i] >= s.columns()) refuse(about(columns), "columns below " + std::to_string(s.columns()), std::to_string(column[i]) + where);
+      if (i > rows[b] && column[i] <= column[i - 1]) {
+        refuse(about(columns), "columns that ascend within a block row",
+               std::to_string(column[i - 1]) + (column[i] == column[i - 1] ? " twice" : " then " + std::to_string(column[i])) + where);
+      }
+    }
+  }
+}
+
+void check_padding(const Tensor& values, uint32_t first_block, const Sizes& s) {
+  const int64_t used = s.filters - (s.block_rows() - 1) * s.block;
+  for (int64_t i = first_block; i < values.shape[0]; ++i) {
+    for (int64_t r = used; r < s.block; ++r) {
+      const float value = values.f32()[i * s.block + r];
+      if (value != 0) {
+        refuse(about(values), "zeros where the last block row reaches beyond the " + std::to_string(s.filters) + " filters",
+               std::to_string(value) + " in block " + std::to_string(i));
+      }
+    }
+  }
+}
+
+void check_block(const Node& node, const Sizes& s) {
+  if (s.block & (s.block - 1)) refuse(about(node), "block 1, 2, 4, 8, 16, 32 or 64", std::to_string(s.block));
+  if (s.groups > 1 && s.filters / s.groups % s.block != 0) {
+    refuse(about(node), "a block that divides the " + std::to_string(s.filters / s.groups) + " filters of a group", std::to_string(s.block));
+  }
+  for (const char* role : {"columns", "rows"}) {
+    if (!node.tensor(role)) refuse(about(node), "the tensor " + quoted(role) + " (format block)", "none");
+  }
+  const Tensor &values = *node.tensor("values"), &columns = *node.tensor("columns"), &rows = *node.tensor("rows");
+  const int64_t blocks = columns.shape[0];
+  expect_shape(values, {blocks, s.block});
+  check_rows(rows, s, blocks);
+  const Dtype wanted = s.columns() <= 65536 ? Dtype::u16 : Dtype::u32;
+  if (columns.dtype != wanted) {
+    refuse(about(columns), wanted == Dtype::u16 ? "dtype U16 for K = " + std::to_string(s.columns()) + " <= 65536" : "dtype U32 for K = " + std::to_string(s.columns()) + " > 65536",
+           columns.dtype == Dtype::u16 ? "U16" : "U32");
+  }
+  if (wanted == Dtype::u16) {
+    check_columns(columns, columns.u16(), rows.u32(), s);
+  } else {
+    check_columns(columns, columns.u32(), rows.u32(), s);
+  }
+  check_padding(values, rows.u32()[s.block_rows() - 1], s);
+}
+
+void check_dense(const Node& node, const Sizes& s) {
+  if (s.block != 1) refuse(about(node), "block 1 (format dense)", std::to_string(s.block));
+  for (const char* role : {"columns", "rows"}) {
+    if (node.tensor(role)) refuse(about(node), "no tensor " + quoted(role) + " (format dense)", quoted(node.tensor(role)->name));
+  }
+  if (node.op == "linear")
+    expect_shape(*node.tensor("values"), {s.filters, s.channels});
+  else
+    expect_shape(*node.tensor("values"), {s.filters, s.channels / s.groups, s.taps_down, s.taps_across});
+}
+
+}  // namespace
+
+void check_conv(const Node& node) {
+  const Sizes s = read_sizes(node);
+  for (const char* role : {"scale", "bias"}) {
+    if (const Tensor* tensor = node.tensor(role)) expect_shape(*tensor, {s.filters});
+  }
+  if (node.text("format") == "dense") {
+    check_dense(node, s);
+  } else {
+    check_block(node, s);
+  }
+}
+
+void check_finite(const Tensor& tensor) {
+  if (tensor.dtype != Dtype::f32) return;
+  constexpr uint32_t exponent = 0x7F800000;
+  const int64_t count = tensor.count();
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, tensor.data + 4 * i, 4);
+    if ((bits & exponent) == exponent) {
+      refuse(about(tensor), "finite values", (bits & 0x7FFFFF ? "NaN" : "infinity") + (" at element " + std::to_string(i)), "export the network again");
+    }
+  }
+}
+
+}  // namespace cosparse

@@ -1,0 +1,77 @@
+// The network as the runtime sees it: a checked, immutable list of nodes in topological order (docs/artifact.md).
+// Whoever holds a Graph may rely on every rule of that page; nothing downstream checks them again.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace cosparse {
+
+enum class Dtype { f32, u16, u32 };
+size_t size_of(Dtype);
+
+// A tensor inside the artifact's bytes; 4-byte aligned (2 for u16), lives as long as the Graph that owns the bytes.
+struct Tensor {
+  std::string name;
+  Dtype dtype;
+  std::vector<int64_t> shape;
+  const std::byte* data;
+  int64_t count() const;  // number of elements
+  const float* f32() const { return reinterpret_cast<const float*>(data); }
+  const uint16_t* u16() const { return reinterpret_cast<const uint16_t*>(data); }
+  const uint32_t* u32() const { return reinterpret_cast<const uint32_t*>(data); }
+};
+
+using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
+
+struct Node {
+  std::string name, op;
+  std::vector<int> inputs;                        // value ids; value v < graph.inputs.size() is a graph input, else nodes[v - inputs.size()]
+  std::map<std::string, Attr> attrs;
+  std::map<std::string, const Tensor*> tensors;   // role -> tensor
+  int64_t integer(const std::string& key) const { return std::get<int64_t>(attrs.at(key)); }
+  double number(const std::string& key) const { return std::get<double>(attrs.at(key)); }
+  const std::string& text(const std::string& key) const { return std::get<std::string>(attrs.at(key)); }
+  const std::vector<int64_t>& list(const std::string& key) const { return std::get<std::vector<int64_t>>(attrs.at(key)); }
+  const Tensor* tensor(const std::string& role) const;  // nullptr where the node has none
+};
+
+// [n, c, h, w]; rank 2 values have h = w = 1.
+struct Shape {
+  int64_t n = 0, c = 0, h = 0, w = 0;
+  int rank = 4;
+  int64_t pixels() const { return n * h * w; }
+  bool operator==(const Shape& o) const { return n == o.n && c == o.c && h == o.h && w == o.w && rank == o.rank; }
+};
+
+struct Input {
+  std::string name;
+  Shape example;  // n = 1
+};
+
+struct Graph {
+  std::string name, file;
+  std::vector<Input> inputs;
+  std::vector<Node> nodes;
+  std::vector<int> outputs;           // value ids
+  std::string json;                   // the GRAPH string of the file, for Python (inspect, metadata)
+  std::vector<std::unique_ptr<Tensor>> tensors;
+  std::shared_ptr<const std::byte> bytes;  // the whole file, 64-byte aligned
+  int64_t file_bytes = 0;
+  const std::string& value_name(int v) const { return v < (int)inputs.size() ? inputs[v].name : nodes[v - inputs.size()].name; }
+};
+
+// Reads and checks everything that docs/artifact.md demands, shapes at the example's size included. Throws Error (Fault::artifact; Fault::unsupported for an unknown op or version).
+std::shared_ptr<const Graph> read_artifact(const std::string& path);
+std::shared_ptr<const Graph> parse_artifact(const std::string& name, std::shared_ptr<const std::byte> bytes, int64_t count);
+
+// Output shape of one node; throws Error(Fault::shape) that names the node.
+Shape infer_shape(const Node& node, const std::vector<Shape>& inputs);
+// Shapes of all values for the given input shapes, in value-id order; checks rank and channels of the inputs too.
+std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& inputs);
+
+}  // namespace cosparse

@@ -1,0 +1,90 @@
+// Activations on vectors, accurate to a few units in the last place of float. Included inside a per-ISA namespace.
+
+// e^x for x clamped to [-87.3, 88]: x = n ln2 + f, |f| <= ln2 / 2, Taylor polynomial of degree 7 in f (error < 1e-8 relative before rounding).
+template <class V> typename V::Reg exp(typename V::Reg x) {
+  using Reg = typename V::Reg;
+  x = V::min(V::max(x, V::set1(-87.3f)), V::set1(88.f));
+  const Reg n = V::round(V::mul(x, V::set1(1.44269504f)));
+  Reg f = V::fnma(n, V::set1(0.693359375f), x);           // ln2 in two parts: the first product is exact
+  f = V::fnma(n, V::set1(-2.12194440e-4f), f);
+  Reg p = V::set1(1.f / 5040);
+  for (const float c : {1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f}) p = V::fma(p, f, V::set1(c));
+  return V::mul(p, V::exp2i(n));
+}
+
+template <class V> typename V::Reg sigmoid(typename V::Reg x) {
+  return V::div(V::set1(1.f), V::add(V::set1(1.f), exp<V>(V::sub(V::zero(), x))));
+}
+
+// For |x| < 0.25 the odd series (1 - 2 / (e^2x + 1) would cancel), else by the exponential.
+template <class V> typename V::Reg tanh(typename V::Reg x) {
+  using Reg = typename V::Reg;
+  const Reg s = V::mul(x, x);
+  Reg p = V::set1(-1382.f / 155925);
+  for (const float c : {62.f / 2835, -17.f / 315, 2.f / 15, -1.f / 3, 1.f}) p = V::fma(p, s, V::set1(c));
+  const Reg far = V::sub(V::set1(1.f), V::div(V::set1(2.f), V::add(exp<V>(V::add(x, x)), V::set1(1.f))));
+  return V::select_positive(V::sub(V::set1(0.0625f), s), V::mul(x, p), far);
+}
+
+// log(1 + u) for u in [0, 1] as 2 artanh(u / (2 + u)): z <= 1/3, odd series to z^13.
+template <class V> typename V::Reg log1p_unit(typename V::Reg u) {
+  using Reg = typename V::Reg;
+  const Reg z = V::div(u, V::add(u, V::set1(2.f))), s = V::mul(z, z);
+  Reg p = V::set1(1.f / 13);
+  for (const float c : {1.f / 11, 1.f / 9, 1.f / 7, 1.f / 5, 1.f / 3, 1.f}) p = V::fma(p, s, V::set1(c));
+  return V::mul(V::add(z, z), p);
+}
+
+// erf by the rational-exponential form of Abramowitz and Stegun 7.1.26 beyond |x| = 0.5 (absolute error 1.5e-7), by its series below.
+template <class V> typename V::Reg erf(typename V::Reg x) {
+  using Reg = typename V::Reg;
+  const Reg a = V::max(x, V::sub(V::zero(), x)), s = V::mul(x, x);
+  Reg series = V::set1(2.f / 1.7724538509f / 1320 * -1);
+  for (const float c : {1.f / 216, -1.f / 42, 1.f / 10, -1.f / 3, 1.f}) series = V::fma(series, s, V::set1(c * 1.1283791671f));
+  const Reg t = V::div(V::set1(1.f), V::fma(V::set1(0.3275911f), a, V::set1(1.f)));
+  Reg p = V::set1(1.061405429f);
+  for (const float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) p = V::fma(p, t, V::set1(c));
+  const Reg far = V::fnma(V::mul(p, t), exp<V>(V::sub(V::zero(), s)), V::set1(1.f));
+  const Reg signed_far = V::select_positive(x, far, V::sub(V::zero(), far));
+  return V::select_positive(V::sub(V::set1(0.25f), s), V::mul(x, series), signed_far);
+}
+
+template <class V> typename V::Reg activate(Act act, typename V::Reg alpha, typename V::Reg beta, typename V::Reg x) {
+  using Reg = typename V::Reg;
+  const Reg zero = V::zero(), one = V::set1(1.f);
+  switch (act) {
+    case Act::none: return x;
+    case Act::relu: return V::max(zero, x);  // this order keeps NaN
+    case Act::clip: return V::min(beta, V::max(alpha, x));
+    case Act::leaky_relu: return V::select_positive(x, x, V::mul(alpha, x));
+    case Act::elu: return V::select_positive(x, x, V::mul(alpha, V::sub(exp<V>(V::min(x, zero)), one)));
+    case Act::sigmoid: return sigmoid<V>(x);
+    case Act::silu: return V::mul(x, sigmoid<V>(x));
+    case Act::tanh: return tanh<V>(x);
+    case Act::gelu: return V::mul(V::mul(V::set1(0.5f), x), V::add(one, erf<V>(V::mul(x, V::set1(0.70710678f)))));
+    case Act::gelu_tanh: {
+      const Reg inner = V::mul(V::set1(0.79788456f), V::fma(V::mul(V::set1(0.044715f), x), V::mul(x, x), x));
+      return V::mul(V::mul(V::set1(0.5f), x), V::add(one, tanh<V>(inner)));
+    }
+    case Act::hardswish: return V::mul(x, V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6)));
+    case Act::hardsigmoid: return V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6));
+    case Act::softplus:
+    case Act::mish: {
+      const Reg a = V::max(x, V::sub(zero, x));  // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)
+      const Reg soft = V::add(V::max(x, zero), log1p_unit<V>(exp<V>(V::sub(zero, a))));
+      return act == Act::softplus ? soft : V::mul(x, tanh<V>(soft));
+    }
+  }
+  return x;
+}
+
+// y[i] = act(x[i]) for n floats, any alignment, y may be x.
+template <class V> void activation_row(Act act, float alpha, float beta, const float* x, float* y, int64_t n) {
+  const typename V::Reg a = V::set1(alpha), b = V::set1(beta);
+  int64_t i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) V::storeu(y + i, activate<V>(act, a, b, V::loadu(x + i)));
+  if (i < n) {
+    const typename V::Mask m = V::mask((1u << (n - i)) - 1);
+    V::mask_store(y + i, m, activate<V>(act, a, b, V::mask_load(m, x + i, V::zero())));
+  }
+}

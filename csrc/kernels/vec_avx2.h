@@ -1,0 +1,47 @@
+// AVX2 + FMA: eight floats. Included by isa_avx2.cpp and, for eight filters side by side, by isa_avx512.cpp; each compiles its own copy.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace cosparse {
+namespace COSPARSE_ISA_NAMESPACE {
+
+struct Vec8 {
+  static constexpr int lanes = 8;
+  using Reg = __m256;
+  using Mask = __m256i;  // all ones in the lanes to touch
+
+  static Mask mask(uint32_t bits) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane), lane);
+  }
+  static Reg zero() { return _mm256_setzero_ps(); }
+  static Reg set1(float x) { return _mm256_set1_ps(x); }
+  static Reg load(const float* p) { return _mm256_load_ps(p); }
+  static Reg loadu(const float* p) { return _mm256_loadu_ps(p); }
+  static Reg mask_load(Mask m, const float* p, Reg other) { return _mm256_blendv_ps(other, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m)); }
+  static void store(float* p, Reg a) { _mm256_store_ps(p, a); }
+  static void storeu(float* p, Reg a) { _mm256_storeu_ps(p, a); }
+  static void mask_store(float* p, Mask m, Reg a) { _mm256_maskstore_ps(p, m, a); }
+  static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+  static Reg fnma(Reg a, Reg b, Reg c) { return _mm256_fnmadd_ps(a, b, c); }
+  static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  static Reg sqrt(Reg a) { return _mm256_sqrt_ps(a); }
+  static Reg round(Reg a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Reg exp2i(Reg a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23)); }
+  static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }
+  static float sum(Reg a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+};
+
+}  // namespace COSPARSE_ISA_NAMESPACE
+}  // namespace cosparse

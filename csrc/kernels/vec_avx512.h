@@ -1,0 +1,39 @@
+// AVX-512 (F, VL, DQ, BW): sixteen floats.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace cosparse::avx512 {
+
+struct Vec {
+  static constexpr int lanes = 16;
+  static constexpr const char* name = "avx512";
+  using Reg = __m512;
+  using Mask = __mmask16;
+
+  static Mask mask(uint32_t bits) { return (__mmask16)bits; }
+  static Reg zero() { return _mm512_setzero_ps(); }
+  static Reg set1(float x) { return _mm512_set1_ps(x); }
+  static Reg load(const float* p) { return _mm512_load_ps(p); }
+  static Reg loadu(const float* p) { return _mm512_loadu_ps(p); }
+  static Reg mask_load(Mask m, const float* p, Reg other) { return _mm512_mask_loadu_ps(other, m, p); }
+  static void store(float* p, Reg a) { _mm512_store_ps(p, a); }
+  static void storeu(float* p, Reg a) { _mm512_storeu_ps(p, a); }
+  static void mask_store(float* p, Mask m, Reg a) { _mm512_mask_storeu_ps(p, m, a); }
+  static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  static Reg fnma(Reg a, Reg b, Reg c) { return _mm512_fnmadd_ps(a, b, c); }
+  static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  static Reg sqrt(Reg a) { return _mm512_sqrt_ps(a); }
+  static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Reg exp2i(Reg a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23)); }
+  static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), no, yes); }
+  static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
+};
+
+}  // namespace cosparse::avx512

@@ -1,0 +1,100 @@
+// A plan: the flat list of steps that runs one graph at one set of input shapes, and where each value lies in the arena.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "graph.h"
+#include "kernels/table.h"
+#include "pool.h"
+#include "weights.h"
+
+namespace cosparse {
+
+struct Options {
+  int threads = 1;
+  Isa isa = Isa::scalar;
+  int tile = 0;  // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
+};
+
+// Where a value lies: c planes of `plane` floats from arena + offset.
+struct Place {
+  int64_t offset = -1, plane = 0;
+};
+
+// What one execution of a plan works on. Nothing in it is shared between two executions.
+struct Run {
+  float* arena;
+  float* scratch;       // threads * Plan::scratch_floats
+  int64_t scratch_each;
+  Pool& pool;
+  float* scratch_of(int slot) const { return scratch + slot * scratch_each; }
+};
+
+struct Step {
+  std::string name, op, kernel, why;
+  double density = 1;
+  double flops = 0, dense_flops = 0, basis_flops = 0;  // multiply-adds at the plan's batch: coefficients, all weights, basis step
+  int64_t bytes = 0;                                   // weights as the kernel reads them
+  std::function<void(const Run&)> run;
+};
+
+struct Plan {
+  std::vector<Shape> shapes;       // of all values, by value id
+  std::vector<Place> places;
+  std::vector<Step> steps;
+  int64_t arena_floats = 0, scratch_floats = 0;
+};
+
+// What a node's own step also does: the nodes after it that were folded into it.
+struct Fused {
+  int node;             // index of the node that computes
+  int output;           // value id that the step writes
+  int residual = -1;    // value id added before the activation
+  Act act = Act::none;
+  float alpha = 0, beta = 0;
+};
+
+// Everything that a step builder may look at. Builders append to plan.steps.
+struct Build {
+  const Graph& graph;
+  const Options& options;
+  const std::map<int, std::shared_ptr<const Weights>>& weights;  // by node index
+  Plan& plan;
+  Fused fused;
+  int64_t temporary = -1;  // arena offset of temporary_floats(), for this step alone
+  const Node& node() const { return graph.nodes[fused.node]; }
+  const Shape& in(int i) const { return plan.shapes[node().inputs[i]]; }
+  const Place& at(int i) const { return plan.places[node().inputs[i]]; }
+  const Shape& out() const { return plan.shapes[fused.output]; }
+  const Place& to() const { return plan.places[fused.output]; }
+  const SpanKernels& spans() const { return span_kernels(options.isa); }
+};
+
+// fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.
+std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes);
+
+// arena.cpp: fills places, arena_floats and, for each step, the offset of its temporary memory.
+// Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them.
+std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, Plan& plan);
+bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
+
+// Builders (step_*.cpp).
+int64_t temporary_floats(const Node& node, const std::vector<Shape>& in, const Shape& out);
+void build_conv(const Build&);
+void build_pool(const Build&);
+void build_adaptive_pool(const Build&);
+void build_mean(const Build&);
+void build_binary(const Build&);
+void build_affine(const Build&);
+void build_activation(const Build&);
+void build_prelu(const Build&);
+void build_norm(const Build&);
+void build_concat(const Build&);
+void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle, depth_to_space: values move, none changes
+void build_upsample(const Build&);
+
+std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs);
+
+}  // namespace cosparse

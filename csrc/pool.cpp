@@ -1,0 +1,103 @@
+#include "pool.h"
+
+#include <chrono>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace cosparse {
+
+namespace {
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Spins until `done()` or about `microseconds` have passed; true where it is done.
+template <class Done> bool spin(Done done, int microseconds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (done()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return done();
+}
+
+constexpr int kWorkerSpin = 100;  // longer than the serial gap between two layers, shorter than anybody notices
+constexpr int kCallerSpin = 50;   // a worker that needs longer has lost its core
+}  // namespace
+
+Pool::Pool(int threads) {
+  for (int slot = 1; slot < threads; ++slot) workers_.emplace_back([this, slot] { work(slot); });
+}
+
+Pool::~Pool() {
+  {
+    std::lock_guard<std::mutex> lock(sleep_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+void Pool::claim(int slot) {
+  for (int64_t unit; (unit = next_.fetch_add(1, std::memory_order_relaxed)) < units_;) call_(body_, unit, slot);
+}
+
+void Pool::run(int64_t units, Call call, const void* body) {
+  std::unique_lock<std::mutex> owner(busy_, std::defer_lock);
+  if (units < 2 || workers_.empty() || !owner.try_lock()) {
+    for (int64_t unit = 0; unit < units; ++unit) call(body, unit, 0);
+    return;
+  }
+  call_ = call, body_ = body, units_ = units;
+  next_ = 0;
+  loop_.fetch_add(1);  // odd: open. Sequentially consistent, as are inside_ and sleeping_: each side sees the other's announcement.
+  if (sleeping_ > 0) {
+    std::lock_guard<std::mutex> lock(sleep_);
+    wake_.notify_all();
+  }
+  claim(0);
+  loop_.fetch_add(1);  // even: closed; a worker that comes now leaves at once
+  if (!spin([&] { return inside_ == 0; }, kCallerSpin)) {
+    std::unique_lock<std::mutex> lock(sleep_);
+    caller_waits_ = true;
+    left_.wait(lock, [&] { return inside_ == 0; });
+    caller_waits_ = false;
+  }
+}
+
+void Pool::work(int slot) {
+  uint64_t seen = 0;
+  const auto open = [&] {
+    const uint64_t loop = loop_;
+    return loop % 2 == 1 && loop != seen;
+  };
+  for (;;) {
+    if (!spin([&] { return stop_ || open(); }, kWorkerSpin)) {
+      std::unique_lock<std::mutex> lock(sleep_);
+      ++sleeping_;
+      wake_.wait(lock, [&] { return stop_ || open(); });
+      --sleeping_;
+    }
+    if (stop_) return;
+    ++inside_;
+    const uint64_t loop = loop_;
+    if (loop % 2 == 1 && loop != seen) {
+      seen = loop;
+      claim(slot);
+    }
+    if (--inside_ == 0 && caller_waits_) {
+      std::lock_guard<std::mutex> lock(sleep_);
+      left_.notify_one();
+    }
+  }
+}
+
+}  // namespace cosparse

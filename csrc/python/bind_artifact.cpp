@@ -1,0 +1,127 @@
+// Python's view of an artifact: the checked graph as JSON, its tensors as read-only arrays on the file's bytes.
+#include "bind_artifact.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "checksum.h"
+#include "error.h"
+#include "file.h"
+#include "graph.h"
+#include "message.h"
+#include "schema.h"
+
+namespace py = pybind11;
+
+namespace cosparse {
+namespace {
+
+// A file's name need not be UTF-8, and an error must not fail for it.
+py::object to_text(const std::string& text) {
+  return py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace"));
+}
+
+void raise(const Error& error) {
+  constexpr const char* classes[] = {"ArtifactError", "UnsupportedError", "ShapeError", "Error"};  // in the order of Fault
+  const py::object type = py::module_::import("cosparse.errors").attr(classes[static_cast<int>(error.fault)]);
+  const py::object value = type(to_text(error.what_about), to_text(error.expected), to_text(error.got), to_text(error.next_step));
+  PyErr_SetObject(type.ptr(), value.ptr());
+}
+
+std::shared_ptr<Graph> shared(std::shared_ptr<const Graph> graph) { return std::const_pointer_cast<Graph>(std::move(graph)); }
+
+std::shared_ptr<Graph> read(const py::object& path) {
+  const std::string name = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
+  py::gil_scoped_release release;
+  return shared(read_artifact(name));
+}
+
+std::shared_ptr<Graph> parse(const py::bytes& content, const std::string& name) {
+  const std::string_view from = content;
+  py::gil_scoped_release release;
+  auto bytes = allocate_bytes(static_cast<int64_t>(from.size()));
+  std::memcpy(bytes.get(), from.data(), from.size());
+  return shared(parse_artifact(name, bytes, static_cast<int64_t>(from.size())));
+}
+
+py::array view(const py::object& artifact, const std::string& name) {
+  for (const auto& tensor : artifact.cast<const Graph&>().tensors) {
+    if (tensor->name != name) continue;
+    const char* dtype = tensor->dtype == Dtype::f32 ? "<f4" : tensor->dtype == Dtype::u16 ? "<u2" : "<u4";
+    py::array array(py::dtype(dtype), tensor->shape, tensor->data, artifact);  // `artifact` is its base: it keeps the bytes alive
+    array.attr("setflags")(py::arg("write") = false);
+    return array;
+  }
+  throw py::key_error(name);
+}
+
+py::tuple to_tuple(const Shape& s) {
+  if (s.rank == 2) return py::make_tuple(s.n, s.c);
+  return py::make_tuple(s.n, s.c, s.h, s.w);
+}
+
+Shape to_shape(const std::vector<int64_t>& sizes) {
+  if (sizes.size() == 2) return {sizes[0], sizes[1], 1, 1, 2};
+  if (sizes.size() == 4) return {sizes[0], sizes[1], sizes[2], sizes[3], 4};
+  throw Error(Fault::shape, "input", "[N, C, H, W] or [N, F]", text_of(sizes), "");
+}
+
+py::dict shapes(const Graph& graph, const std::vector<std::vector<int64_t>>& inputs) {
+  std::vector<Shape> given;
+  for (const auto& sizes : inputs) given.push_back(to_shape(sizes));
+  py::dict out;
+  int value = 0;
+  for (const Shape& shape : infer_shapes(graph, given)) out[py::str(graph.value_name(value++))] = to_tuple(shape);
+  return out;
+}
+
+py::dict operators() {
+  py::dict out;
+  for (const OpRule& rule : schema()) {
+    py::list attrs, roles;
+    for (const AttrRule& attr : rule.attrs) attrs.append(attr.name);
+    for (const TensorRule& tensor : rule.tensors) roles.append(tensor.role + (tensor.optional ? "?" : ""));
+    out[py::str(rule.op)] = py::dict(py::arg("inputs") = py::make_tuple(rule.fewest_inputs, rule.most_inputs), py::arg("attrs") = attrs, py::arg("tensors") = roles);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_artifact(py::module_& m) {
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      raise(error);
+    }
+  });
+
+  py::class_<Graph, std::shared_ptr<Graph>>(m, "Artifact", "A checked artifact; read-only.")
+      .def_readonly("name", &Graph::name)
+      .def_readonly("json", &Graph::json, "The network as JSON text (docs/artifact.md).")
+      .def_readonly("file_bytes", &Graph::file_bytes)
+      .def_property_readonly("file", [](const Graph& graph) { return to_text(graph.file); })
+      .def_property_readonly("tensors", [](const Graph& graph) {
+        py::list names;
+        for (const auto& tensor : graph.tensors) names.append(tensor->name);
+        return names;
+      })
+      .def("tensor", &view, py::arg("name"), "The tensor as a read-only array on the file's bytes. KeyError where there is none.");
+
+  m.def("read_artifact", &read, py::arg("path"), "Reads and checks a file.");
+  m.def("parse_artifact", &parse, py::arg("content"), py::arg("name") = "artifact", "Checks the bytes of a file; `name` leads its errors.");
+  m.def("infer_shapes", &shapes, py::arg("artifact"), py::arg("inputs"), "Value name -> shape, for these shapes of the inputs.");
+  m.def("operators", &operators, "The operator table: op -> number of inputs, attributes, tensor roles (optional ones end in '?').");
+  m.def("blake2b", [](const py::bytes& content) {
+    const std::string_view from = content;
+    py::gil_scoped_release release;
+    Blake2b hash;
+    hash.update(from.data(), from.size());
+    return hash.hex();
+  }, py::arg("content"), "BLAKE2b-256 as 64 hexadecimal digits.");
+}
+
+}  // namespace cosparse

@@ -1,0 +1,118 @@
+// Python's view of the engine. Arrays come in as C-contiguous float32 (engine/engine.py sees to that); the GIL is released while C++ works.
+#include "bind_engine.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include "engine.h"
+#include "error.h"
+
+namespace py = pybind11;
+
+namespace cosparse {
+namespace {
+
+using Array = py::array_t<float, py::array::c_style>;
+
+Shape shape_of(const std::vector<int64_t>& sizes, const std::string& name) {
+  if (sizes.size() == 2) return {sizes[0], sizes[1], 1, 1, 2};
+  if (sizes.size() == 4) return {sizes[0], sizes[1], sizes[2], sizes[3], 4};
+  throw Error(Fault::shape, "input '" + name + "'", "4 axes [N, C, H, W] or 2 axes [N, F]", std::to_string(sizes.size()) + " axes", "");
+}
+
+std::vector<int64_t> sizes_of(const Shape& s) { return s.rank == 2 ? std::vector<int64_t>{s.n, s.c} : std::vector<int64_t>{s.n, s.c, s.h, s.w}; }
+
+std::vector<Shape> shapes_of(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
+  const auto& expected = engine.graph().inputs;
+  if (inputs.size() != expected.size())
+    throw Error(Fault::shape, "network '" + engine.graph().name + "'", std::to_string(expected.size()) + " inputs", std::to_string(inputs.size()), "pass them in the order of engine.inputs");
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < inputs.size(); ++i) shapes.push_back(shape_of(inputs[i], expected[i].name));
+  return shapes;
+}
+
+std::vector<std::vector<int64_t>> array_sizes(const std::vector<Array>& arrays) {
+  std::vector<std::vector<int64_t>> sizes;
+  for (const Array& a : arrays) sizes.emplace_back(a.shape(), a.shape() + a.ndim());
+  return sizes;
+}
+
+std::vector<const float*> pointers(const std::vector<Array>& arrays) {
+  std::vector<const float*> all;
+  for (const Array& a : arrays) all.push_back(a.data());
+  return all;
+}
+
+std::shared_ptr<const Plan> find_plan(const Engine& engine, const std::vector<Shape>& shapes) {
+  py::gil_scoped_release release;
+  return engine.plan(shapes);
+}
+
+std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, const std::optional<std::vector<Array>>& out) {
+  const auto plan = find_plan(engine, shapes_of(engine, array_sizes(inputs)));
+  const auto& values = engine.graph().outputs;
+  if (out && out->size() != values.size())
+    throw Error(Fault::shape, "out", std::to_string(values.size()) + " arrays", std::to_string(out->size()), "");
+  std::vector<Array> results;
+  std::vector<float*> to;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto sizes = sizes_of(plan->shapes[values[i]]);
+    results.push_back(out ? (*out)[i] : Array(sizes));
+    if (out && array_sizes({results.back()})[0] != sizes) {
+      const auto text = [](const std::vector<int64_t>& s) { return py::str(py::tuple(py::cast(s))).cast<std::string>(); };
+      throw Error(Fault::shape, "out for output '" + engine.graph().value_name(values[i]) + "'", text(sizes), text(array_sizes({results.back()})[0]), "");
+    }
+    to.push_back(results.back().mutable_data());  // raises ValueError for a read-only array
+  }
+  const auto from = pointers(inputs);
+  py::gil_scoped_release release;
+  engine.run(*plan, from, to);
+  return results;
+}
+
+py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
+  const auto plan = find_plan(engine, shapes_of(engine, inputs));
+  py::list rows;
+  for (const Step& s : plan->steps)
+    rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density, py::arg("flops") = s.flops,
+                         py::arg("basis_flops") = s.basis_flops, py::arg("dense_flops") = s.dense_flops, py::arg("bytes") = s.bytes, py::arg("why") = s.why));
+  return rows;
+}
+
+std::vector<std::pair<double, double>> profile(const Engine& engine, const std::vector<Array>& inputs, int repeat) {
+  const auto plan = find_plan(engine, shapes_of(engine, array_sizes(inputs)));
+  const auto from = pointers(inputs);
+  std::vector<std::pair<double, double>> times;
+  py::gil_scoped_release release;
+  for (const StepTime& t : engine.profile(*plan, from, repeat)) times.emplace_back(t.median_us, t.min_us);
+  return times;
+}
+
+py::list kernels() {
+  py::list rows;
+  for (const KernelRow& k : kernel_table())
+    rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa), py::arg("r") = k.r, py::arg("t") = k.t, py::arg("lanes") = k.lanes,
+                         py::arg("available") = k.isa <= best_isa()));
+  return rows;
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
+      .def(py::init([](std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile) {
+             py::gil_scoped_release release;
+             return std::make_unique<Engine>(std::move(artifact), Options{threads, choose_isa(isa), tile});
+           }),
+           py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0)
+      .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
+      .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
+      .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
+      .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
+      .def_property_readonly("threads", [](const Engine& e) { return e.options().threads; })
+      .def_property_readonly("weight_bytes", &Engine::weight_bytes);
+  m.def("kernels", &kernels, "The kernel table, best instruction set first.");
+  m.def("best_isa", [] { return name_of(best_isa()); }, "The best instruction set that this machine and this build have.");
+}
+
+}  // namespace cosparse

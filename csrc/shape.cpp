@@ -1,0 +1,76 @@
+#include "shape.h"
+
+#include "check.h"
+#include "container.h"
+#include "message.h"
+#include "schema.h"
+
+namespace cosparse {
+namespace {
+
+bool has_elements(const Shape& shape) {
+  int64_t count = 1;
+  for (int64_t size : {shape.n, shape.c, shape.h, shape.w}) {
+    if (size < 1 || size > kMostElements) return false;
+    count *= size;
+    if (count > kMostElements) return false;
+  }
+  return true;
+}
+
+void check_input(const Input& input, const Shape& shape, const Shape& first) {
+  const auto wrong = [&](const std::string& want) {
+    throw Error(Fault::shape, "input " + quoted(input.name), want, text_of(shape), "");
+  };
+  if (shape.rank != input.example.rank) wrong(input.example.rank == 4 ? "[N, C, H, W]" : "[N, F]");
+  if (shape.c != input.example.c) wrong(std::to_string(input.example.c) + (shape.rank == 4 ? " channels" : " features"));
+  if (!has_elements(shape)) wrong("1 to 2147483647 elements");
+  if (shape.n != first.n) wrong("the batch of the first input, " + std::to_string(first.n));
+}
+
+}  // namespace
+
+std::string text_of(const Shape& shape) {
+  return shape.rank == 2 ? text_of(std::vector<int64_t>{shape.n, shape.c}) : text_of(std::vector<int64_t>{shape.n, shape.c, shape.h, shape.w});
+}
+
+void misfit(const Node& node, const std::string& want, const std::vector<Shape>& inputs) {
+  std::vector<std::string> shapes;
+  for (const Shape& shape : inputs) {
+    shapes.push_back(shapes.size() < 8 ? text_of(shape) : "...");
+    if (shapes.size() > 8) break;
+  }
+  throw Error(Fault::shape, about(node), want, "input " + joined(shapes), "");
+}
+
+void expect_rank(const Node& node, const std::vector<Shape>& inputs, int rank) {
+  for (const Shape& x : inputs) {
+    if (x.rank != rank) misfit(node, "rank " + std::to_string(rank), inputs);
+  }
+}
+
+Shape infer_shape(const Node& node, const std::vector<Shape>& inputs) {
+  const Shape out = rule_of(node.op, about(node)).infer(node, inputs);
+  if (!has_elements(out)) misfit(node, "an output of 1 to 2147483647 elements (" + text_of(out) + " is not)", inputs);
+  return out;
+}
+
+std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& inputs) {
+  if (inputs.size() != graph.inputs.size()) {
+    throw Error(Fault::shape, "inputs", std::to_string(graph.inputs.size()), std::to_string(inputs.size()), "");
+  }
+  std::vector<Shape> shapes;
+  shapes.reserve(graph.inputs.size() + graph.nodes.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    check_input(graph.inputs[i], inputs[i], inputs[0]);
+    shapes.push_back(inputs[i]);
+  }
+  for (const Node& node : graph.nodes) {
+    std::vector<Shape> of_node;
+    for (int value : node.inputs) of_node.push_back(shapes[static_cast<size_t>(value)]);
+    shapes.push_back(infer_shape(node, of_node));
+  }
+  return shapes;
+}
+
+}  // namespace cosparse

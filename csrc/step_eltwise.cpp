@@ -1,0 +1,87 @@
+// Steps of add, sub, mul, div (with broadcasting), affine, activation, prelu, layer_norm and softmax.
+#include "plan.h"
+
+namespace cosparse {
+
+namespace {
+
+void push(const Build& b, std::function<void(const Run&)> run) {
+  Step step;
+  step.op = b.node().op, step.kernel = std::string("spans_f32__") + name_of(b.options.isa), step.run = std::move(run);
+  b.plan.steps.push_back(std::move(step));
+}
+
+const float* parameter(const Build& b, const char* role) { return b.node().tensor(role)->f32(); }
+
+}  // namespace
+
+void build_binary(const Build& b) {
+  const std::string& op = b.node().op;
+  const Binary kind = op == "add" ? Binary::add : op == "sub" ? Binary::sub : op == "mul" ? Binary::mul : Binary::div;
+  const Shape p = b.in(0), q = b.in(1), out = b.out();
+  // The longest run of output pixels over which each operand is contiguous or one repeated value.
+  const auto covers = [&](const Shape& s) { return s.h == out.h && s.w == out.w; };
+  const auto single = [&](const Shape& s) { return s.h == 1 && s.w == 1; };
+  const bool planes = covers(p) && covers(q), images = (covers(p) || single(p)) && (covers(q) || single(q));
+  const int64_t run_length = planes ? out.pixels() : images ? out.h * out.w : out.w, runs = out.pixels() / run_length;
+  push(b, [=, a = b.at(0), c = b.at(1), y = b.to(), fused = b.fused, spans = b.spans()](const Run& run) {
+    const auto operand = [&](const Place& at, const Shape& s, int64_t channel, int64_t i) {
+      const float* plane = run.arena + at.offset + (s.c == 1 ? 0 : channel) * at.plane;
+      if (planes) return plane;
+      if (images) return plane + i * s.h * s.w;
+      return plane + (i / out.h * s.h + (s.h == 1 ? 0 : i % out.h)) * s.w;
+    };
+    const auto step_of = [&](const Shape& s) { return planes || (images ? covers(s) : s.w == out.w) ? 1 : 0; };
+    run.pool.each(out.c, [&](int64_t channel, int) {
+      for (int64_t i = 0; i < runs; ++i) {
+        float* to = run.arena + y.offset + channel * y.plane + i * run_length;
+        spans.binary(kind, operand(a, p, channel, i), step_of(p), operand(c, q, channel, i), step_of(q), to, run_length);
+        if (fused.act != Act::none) spans.activation(fused.act, fused.alpha, fused.beta, to, to, run_length);
+      }
+    });
+  });
+}
+
+void build_affine(const Build& b) {
+  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans(), scale = parameter(b, "scale"), shift = parameter(b, "shift")](const Run& run) {
+    run.pool.each(shape.c, [&](int64_t c, int) {
+      float* to = run.arena + y.offset + c * y.plane;
+      spans.affine(run.arena + x.offset + c * x.plane, scale[c], shift[c], to, shape.pixels());
+      if (fused.act != Act::none) spans.activation(fused.act, fused.alpha, fused.beta, to, to, shape.pixels());
+    });
+  });
+}
+
+void build_activation(const Build& b) {
+  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans()](const Run& run) {
+    run.pool.each(shape.c, [&](int64_t c, int) {
+      spans.activation(fused.act, fused.alpha, fused.beta, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane, shape.pixels());
+    });
+  });
+}
+
+void build_prelu(const Build& b) {
+  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans(), slope = parameter(b, "slope")](const Run& run) {
+    run.pool.each(shape.c, [&](int64_t c, int) {
+      spans.activation(Act::leaky_relu, slope[c], 0, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane, shape.pixels());
+    });
+  });
+}
+
+void build_norm(const Build& b) {
+  const bool layer = b.node().op == "layer_norm";
+  const float eps = layer ? (float)b.node().number("eps") : 0;
+  const float *scale = layer ? parameter(b, "scale") : nullptr, *shift = layer ? parameter(b, "shift") : nullptr;
+  push(b, [=, x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans()](const Run& run) {
+    run.pool.each(x.plane / kLanes, [&](int64_t i, int) {
+      const float* from = run.arena + x.offset;
+      float* to = run.arena + y.offset;
+      if (layer)
+        spans.layer_norm(from, x.plane, (int)shape.c, scale, shift, eps, to, y.plane, i * kLanes);
+      else
+        spans.softmax(from, x.plane, (int)shape.c, to, y.plane, i * kLanes);
+    });
+  });
+}
+
+}  // namespace cosparse

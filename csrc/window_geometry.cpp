@@ -1,0 +1,84 @@
+#include "window_geometry.h"
+
+#include <algorithm>
+
+#include "memory.h"
+
+namespace cosparse {
+
+namespace {
+
+int floor_div(int a, int b) { return a / b - (a % b < 0); }
+
+}  // namespace
+
+Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in) {
+  const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
+  const int k[2] = {pair("kernel", 0), pair("kernel", 1)}, dilation[2] = {pair("dilation", 0), pair("dilation", 1)}, pad[2] = {pair("pad", 0), pair("pad", 1)};
+  for (int i : {0, 1}) stride_[i] = pair("stride", i);
+  copies = stride_[0] > 1 || stride_[1] > 1;
+  window_ = {in.n, (int)out.h, (int)out.w, (int)((in.h + stride_[0] - 1) / stride_[0]), (int)((in.w + stride_[1] - 1) / stride_[1]), k[0], k[1], nullptr, nullptr, nullptr};
+  plane = round_up(in.n * window_.hq * window_.wq, kLanes);
+  std::vector<int> row_phase, col_phase;
+  for (int r = 0; r < k[0]; ++r) {
+    const int d = r * dilation[0] - pad[0];
+    dy_.push_back(floor_div(d, stride_[0])), row_phase.push_back(d - dy_.back() * stride_[0]);
+  }
+  for (int s = 0; s < k[1]; ++s) {
+    const int d = s * dilation[1] - pad[1];
+    dx_.push_back(floor_div(d, stride_[1])), col_phase.push_back(d - dx_.back() * stride_[1]);
+  }
+  for (int r = 0; r < k[0]; ++r)
+    for (int s = 0; s < k[1]; ++s) {
+      const std::pair<int, int> phase{row_phase[r], col_phase[s]};
+      auto at = std::find(phases.begin(), phases.end(), phase);
+      if (at == phases.end()) at = phases.insert(phases.end(), phase);
+      offset_.push_back((at - phases.begin()) * plane + (int64_t)dy_[r] * window_.wq + dx_[s]);
+    }
+}
+
+Window Geometry::window() const {
+  Window w = window_;
+  w.dy = dy_.data(), w.dx = dx_.data(), w.offset = offset_.data();
+  return w;
+}
+
+void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels, float fill) const {
+  const int hq = window_.hq, wq = window_.wq, count = (int)phases.size();
+  run.pool.each(channels, [&](int64_t c, int) {
+    for (int f = 0; f < count; ++f) {
+      float* out = run.arena + to + (c * count + f) * plane;
+      const auto [fy, fx] = phases[f];
+      const int have = fx < in_.w ? std::min<int>(wq, (int)((in_.w - fx + stride_[1] - 1) / stride_[1])) : 0;
+      for (int64_t n = 0; n < in_.n; ++n)
+        for (int q = 0; q < hq; ++q, out += wq) {
+          const int64_t row = (int64_t)q * stride_[0] + fy;
+          const int here = row < in_.h ? have : 0;
+          const float* in = run.arena + x.offset + c * x.plane + (n * in_.h + row) * in_.w + fx;
+          if (stride_[1] == 2)
+            for (int i = 0; i < here; ++i) out[i] = in[2 * i];
+          else
+            for (int i = 0; i < here; ++i) out[i] = in[(int64_t)i * stride_[1]];
+          std::fill(out + here, out + wq, fill);
+        }
+    }
+  });
+}
+
+void run_window(const Run& run, const KernelRow& kernel, const WindowArgs& args, int channels) {
+  const int64_t vectors = (args.window.images * args.window.ho * args.window.wo + kernel.lanes - 1) / kernel.lanes;
+  // Units of about equal work: enough of them to share out, few enough that finding the masks of a vector stays a small part.
+  const int shares = (int)std::clamp<int64_t>(4 * run.pool.threads() / vectors, 1, std::max(1, channels / 4));
+  run.pool.each(vectors * shares, [&](int64_t unit, int slot) {
+    const int share = (int)(unit % shares);
+    kernel.window(args, unit / shares * kernel.lanes, (int)((int64_t)channels * share / shares), (int)((int64_t)channels * (share + 1) / shares), run.scratch_of(slot));
+  });
+}
+
+int64_t temporary_floats(const Node& node, const std::vector<Shape>& in, const Shape& out) {
+  if (node.op != "conv" && node.op != "max_pool" && node.op != "avg_pool") return 0;
+  const Geometry geometry(node, in[0], out);
+  return geometry.temporary_floats(in[0].c);
+}
+
+}  // namespace cosparse

@@ -1,0 +1,37 @@
+// Geometry of a sliding window (convolution, pooling) as the kernels want it: every tap a constant offset in a source plane.
+#pragma once
+#include <vector>
+
+#include "graph.h"
+#include "kernels/kernel.h"
+#include "plan.h"
+
+namespace cosparse {
+
+// With stride s, output row y reads source rows s*y + d. Rows of one residue d mod s lie side by side in a phase plane, where the tap is the constant
+// shift floor(d / s). Stride 1 needs no copy: the activation itself is the one phase plane.
+struct Geometry {
+  bool copies = false;
+  int64_t plane = 0;  // floats of a phase plane, where copies
+  std::vector<std::pair<int, int>> phases;  // (row, column) residues that some tap needs
+
+  Geometry(const Node& node, const Shape& in, const Shape& out);
+  Window window() const;
+  int taps() const { return window_.rows * window_.cols; }
+  int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
+  int64_t temporary_floats(int64_t channels) const { return copies ? channels * plane * (int64_t)phases.size() : 0; }
+  // Copies the source's phases to arena + to; places outside the source get `fill`.
+  void split_phases(const Run& run, const Place& x, int64_t to, int channels, float fill) const;
+
+ private:
+  Window window_{};
+  Shape in_;
+  int stride_[2];
+  std::vector<int> dy_, dx_;
+  std::vector<int64_t> offset_;
+};
+
+// All output vectors x channels of a window kernel over the threads.
+void run_window(const Run& run, const KernelRow& kernel, const WindowArgs& args, int channels);
+
+}  // namespace cosparse

@@ -1,0 +1,140 @@
+"""Writes and reads artifacts (docs/artifact.md). What is written is read back by the C++ reader before it takes its name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+import safetensors.numpy
+
+from cosparse import _C
+from cosparse.engine.graph import Graph, Input, Node
+from cosparse.errors import ArtifactError, Error
+
+VERSION = 1
+CHECKSUM_PREFIX = "blake2b-256:"
+_NO_DIGITS = "0" * 64
+_DTYPES = ("float32", "uint16", "uint32")
+
+
+def write(path: str | os.PathLike[str], graph: Graph) -> None:
+    """Writes `graph` to `path`, all or nothing: on any failure an older file of that name stays as it was.
+
+    Equal graphs give equal bytes. An array object that several nodes share is stored once. Raises ArtifactError or UnsupportedError
+    where the graph breaks a rule of docs/artifact.md, OSError where the file system does.
+    """
+    content = to_bytes(graph)
+    target = Path(os.path.realpath(path))  # through a symbolic link, not over it
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write_synced(temporary, content)
+        with _named(target, temporary):
+            _C.read_artifact(temporary)
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has its new name
+            temporary.unlink()
+    _sync_folder(target.parent)
+
+
+def read(path: str | os.PathLike[str]) -> Graph:
+    """The graph in an artifact. Its arrays are read-only views of the file's bytes, which they keep alive."""
+    artifact = _C.read_artifact(path)
+    network = json.loads(artifact.json)
+    arrays = {name: artifact.tensor(name) for name in artifact.tensors}
+    return Graph(
+        name=network["name"],
+        inputs=tuple(Input(i["name"], tuple(i["shape"]), i["dtype"]) for i in network["inputs"]),
+        outputs=tuple(network["outputs"]),
+        nodes=tuple(
+            Node(n["name"], n["op"], tuple(n["inputs"]), n["attrs"], {role: arrays[name] for role, name in n["tensors"].items()})
+            for n in network["nodes"]
+        ),
+        preprocessing=network["preprocessing"],
+        provenance=network["provenance"],
+    )
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """The bytes of the artifact, checksum included, not yet checked."""
+    roles, arrays = _name_tensors(graph)
+    text = _to_json(_network(graph, roles))
+    content = bytearray(safetensors.numpy.save(arrays, metadata={"cosparse": text}))
+    # The header holds the text as a JSON string, and keys are sorted, so the placeholder stands at the very start of it.
+    start = json.dumps('{"checksum":"' + CHECKSUM_PREFIX)[1:-1].encode()
+    at = content.index(start + _NO_DIGITS.encode()) + len(start)
+    content[at : at + len(_NO_DIGITS)] = _C.blake2b(bytes(content)).encode()
+    return bytes(content)
+
+
+def _name_tensors(graph: Graph) -> tuple[list[dict[str, str]], dict[str, numpy.ndarray]]:
+    """For each node role -> tensor name, and tensor name -> array: "<node>.<role>" of the first node that uses the array object."""
+    arrays: dict[str, numpy.ndarray] = {}
+    names: dict[int, str] = {}
+    roles: list[dict[str, str]] = []
+    for node in graph.nodes:
+        for role, array in node.tensors.items():
+            if not isinstance(array, numpy.ndarray) or array.dtype.name not in _DTYPES:
+                got = f"{type(array).__name__} of {getattr(array, 'dtype', 'no dtype')}"
+                raise ArtifactError(f"node {node.name!r}: tensor {role!r}", f"a numpy array of {', '.join(_DTYPES)}", got)
+            name = names.setdefault(id(array), f"{node.name}.{role}")
+            arrays[name] = array
+        roles.append({role: names[id(array)] for role, array in node.tensors.items()})
+    return roles, {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "format": "cosparse",
+        "version": VERSION,
+        "checksum": CHECKSUM_PREFIX + _NO_DIGITS,
+        "name": graph.name,
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in graph.inputs],
+        "outputs": list(graph.outputs),
+        "nodes": [
+            {"name": n.name, "op": n.op, "inputs": list(n.inputs), "attrs": n.attrs, "tensors": tensors}
+            for n, tensors in zip(graph.nodes, roles, strict=True)
+        ],
+        "preprocessing": graph.preprocessing,
+        "provenance": graph.provenance,
+    }
+
+
+def _to_json(network: dict[str, Any]) -> str:
+    try:
+        return json.dumps(network, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        about = f"graph {network['name']!r}"
+        raise ArtifactError(about, "attributes, preprocessing and provenance that JSON can hold", str(error)) from error
+
+
+@contextlib.contextmanager
+def _named(target: Path, temporary: Path) -> Iterator[None]:
+    """Errors about the temporary file name the file that was asked for."""
+    try:
+        yield
+    except Error as error:
+        about = error.about.replace(str(temporary), str(target), 1)
+        raise type(error)(about, error.expected, error.got, error.next_step) from None
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with open(path, "xb") as file:  # created anew, with the rights that the umask leaves
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,148 @@
+"""Loading an artifact and running it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from cosparse import _C
+from cosparse.engine.arrays import back_to, to_numpy, to_output
+from cosparse.engine.plan import Plan, PlanRow, ProfileRow
+from cosparse.errors import Error, UnsupportedError
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """Name, shape (None for the batch) and dtype of an input or output."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Engine:
+    """A network ready to run; make one with `load`.
+
+    One engine may be called from many threads at once: each call has its own memory, and the answers are bitwise the same whoever else calls.
+    """
+
+    def __init__(self, artifact: Any, *, threads: int, isa: str = "", tile: int = 0) -> None:
+        self._native = _C.Engine(artifact, threads, isa, tile)
+        document = json.loads(artifact.json)
+        self.name: str = document["name"]
+        self.file_bytes: int = artifact.file_bytes
+        self.inputs = tuple(ValueSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in document["inputs"])
+        shapes = _C.infer_shapes(artifact, [self._example_shape(i, 1) for i in range(len(self.inputs))])
+        self.outputs = tuple(ValueSpec(name, (None, *shapes[name][1:]), "float32") for name in document["outputs"])
+        self.metadata: dict[str, Any] = {"name": self.name, "preprocessing": document["preprocessing"], "provenance": document["provenance"]}
+        self.ready = False
+
+    device = "cpu"
+    dtype = "float32"
+
+    @property
+    def isa(self) -> str:
+        return self._native.isa
+
+    @property
+    def threads(self) -> int:
+        return self._native.threads
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights in the form that the kernels read."""
+        return self._native.weight_bytes
+
+    def __call__(self, *inputs: Any, out: Any = None) -> Any:
+        """Runs the network.
+
+        inputs: one array for each of `self.inputs`, [N, C, H, W] or [N, F], float32; numpy, torch or anything with DLPack.
+        out: memory for the answer (a sequence where the network has several outputs); written without a copy and returned.
+        Returns an array of the first input's kind, or a tuple of them. Raises ShapeError, Error.
+        """
+        if len(inputs) != len(self.inputs):
+            raise Error(f"network '{self.name}'", f"{len(self.inputs)} inputs ({', '.join(i.name for i in self.inputs)})", str(len(inputs)))
+        arrays = [to_numpy(value, spec.name) for value, spec in zip(inputs, self.inputs, strict=True)]
+        if out is None:
+            results = self._native.run(arrays)
+            convert = back_to(inputs[0])
+            answer = tuple(convert(array) for array in results)
+        else:
+            answer = tuple(out) if len(self.outputs) > 1 else (out,)
+            self._native.run(arrays, [to_output(buffer, spec.name) for buffer, spec in zip(answer, self.outputs, strict=False)])
+        self.ready = True
+        return answer if len(self.outputs) > 1 else answer[0]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan at batch 1 and the example's size; `plan_for` gives others."""
+        return self.plan_for(*(self._example_shape(i, 1) for i in range(len(self.inputs))))
+
+    def plan_for(self, *shapes: Sequence[int]) -> Plan:
+        rows = self._native.plan([list(shape) for shape in shapes])
+        return Plan(self.name, tuple(tuple(s) for s in shapes), self.isa, self.threads, tuple(PlanRow(**row) for row in rows))
+
+    def profile(self, *inputs: Any, repeat: int = 50) -> list[ProfileRow]:
+        """Times every step over `repeat` runs, in a run of its own, so that it does not disturb other timings."""
+        if repeat < 1:
+            raise Error("repeat", "at least 1", str(repeat))
+        arrays = [to_numpy(value, spec.name) for value, spec in zip(inputs, self.inputs, strict=True)]
+        times = self._native.profile(arrays, repeat)
+        total = sum(median for median, _ in times) or 1.0
+        plan = self.plan_for(*(array.shape for array in arrays))
+        return [
+            ProfileRow(
+                row.name, row.op, row.kernel, median, best, median / total, 2e-3 * row.flops / max(median, 1e-3), 2e-3 * row.dense_flops / max(median, 1e-3)
+            )
+            for row, (median, best) in zip(plan, times, strict=True)
+        ]
+
+    def warmup(self, batches: Sequence[int] = (1,)) -> Engine:
+        """Plans and allocates for these batch sizes at the example's size; afterwards `ready` is true."""
+        for batch in batches:
+            arrays = [numpy.zeros(self._example_shape(i, batch), numpy.float32) for i in range(len(self.inputs))]
+            self._native.run(arrays)
+        self.ready = True
+        return self
+
+    def _example_shape(self, index: int, batch: int) -> tuple[int, ...]:
+        return tuple(batch if size is None else size for size in self.inputs[index].shape)
+
+    def __repr__(self) -> str:
+        return f"<cosparse.Engine {self.name}: {self.device}, {self.dtype}, {self.isa}, {self.threads} threads>"
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    threads: int | None = None,
+    dtype: str | None = None,
+    isa: str | None = None,
+    tile: int = 0,
+) -> Engine:
+    """Reads and checks an artifact and makes it ready to run.
+
+    threads: how many, the caller included; default COSPARSE_THREADS, else one for each core that this process may use.
+    isa: "scalar", "avx2" or "avx512"; default COSPARSE_ISA, else the machine's best. tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
+    Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels for, Error for bad options.
+    """
+    if device != "cpu":
+        raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")
+    if dtype not in (None, "float32"):
+        raise UnsupportedError("dtype", "float32", str(dtype), "this build computes in float32")
+    return Engine(_C.read_artifact(path), threads=threads if threads is not None else default_threads(), isa=isa or "", tile=tile)
+
+
+def default_threads() -> int:
+    """COSPARSE_THREADS, else the number of cores that this process may use."""
+    variable = os.environ.get("COSPARSE_THREADS", "")
+    if not variable:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not variable.isdigit() or int(variable) < 1:
+        raise Error("COSPARSE_THREADS", "a whole number from 1", repr(variable))
+    return int(variable)

@@ -1,0 +1,50 @@
+"""The table of kernels: what exists for which op, and whether this machine can run it. Tests and benchmarks read this one list."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One implementation of one op."""
+
+    name: str
+    op: str
+    target: str  # scalar, avx2, avx512, reference
+    dtype: str
+    tile: str  # filters x pixels computed at once; empty where the kernel has no tile
+    available: bool
+    why: str
+
+
+def reference_rows() -> list[KernelRow]:
+    from cosparse.kernels.reference import REFERENCES
+
+    return [KernelRow(f"{op}_f64__reference", op, "reference", "float64", "", True, "plain NumPy") for op in sorted(REFERENCES)]
+
+
+def compiled_rows() -> list[KernelRow]:
+    """The rows of the C++ runtime's own table; one row that says why where the runtime is not there."""
+    try:
+        runtime = importlib.import_module("cosparse._C")
+    except ImportError as error:
+        return [KernelRow("cosparse._C", "all", "compiled", "float32", "", False, f"the C++ runtime does not import: {error}")]
+    return [
+        KernelRow(
+            name=row["name"],
+            op=row["op"],
+            target=row["isa"],
+            dtype="float32",
+            tile=f"{row['r']}x{row['t'] * row['lanes'] or 1}",  # t = 0: the lanes hold filters, pixels come one by one
+            available=row["available"],
+            why="this CPU has it" if row["available"] else f"this CPU lacks {row['isa']}",
+        )
+        for row in runtime.kernels()
+    ]
+
+
+def available() -> list[KernelRow]:
+    """All kernels that this installation knows, best target first, the plain references last; `why` tells what was found."""
+    return compiled_rows() + reference_rows()

@@ -1,0 +1,84 @@
+"""Builds cosparse._C: one static library per instruction set, each with its own compiler flags, linked into one extension.
+
+The runtime chooses among them at run time, so a wheel built on any x86-64 machine runs on every other.
+Sanitizers: COSPARSE_SANITIZE=address,undefined pip install -e .
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from setuptools import setup
+from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+X86 = platform.machine() in ("x86_64", "AMD64")
+# -ffp-contract=off: a*b+c is fused only where the source says so, so every build of one kernel rounds alike.
+COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+ISA_FLAGS = {
+    "scalar": [],
+    "avx2": ["-mavx2", "-mfma"],
+    # GCC 12 warns about its own intrinsics header.
+    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+}
+if sanitize := os.environ.get("COSPARSE_SANITIZE"):
+    COMMON += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g", "-fno-sanitize-recover=undefined"]
+
+
+def sources(folder: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*.cpp"))
+
+
+def python_packages() -> dict[str, str]:
+    """Import name -> folder: cosparse itself, and engine/, kernels/, compress/, bench/ as its sub-packages."""
+    found = {}
+    for top in ("cosparse", "engine", "kernels", "compress", "bench"):
+        for init in sorted((ROOT / top).rglob("__init__.py")):
+            folder = init.parent.relative_to(ROOT)
+            found[".".join(folder.parts if top == "cosparse" else ("cosparse", *folder.parts))] = str(folder)
+    return found
+
+
+packages = python_packages()
+headers = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".inc"))
+isas = list(ISA_FLAGS) if X86 else ["scalar"]
+libraries = [("cosparse_core", {"sources": sources("csrc"), "cflags": COMMON, "obj_deps": {"": headers}})]
+libraries += [
+    (f"cosparse_{isa}", {"sources": [f"csrc/kernels/isa_{isa}.cpp"], "cflags": COMMON + ISA_FLAGS[isa], "obj_deps": {"": headers}})
+    for isa in isas
+]
+
+
+class LibrariesFirst(build_ext):
+    """The extension links the libraries, so they are built before it, also for an editable install."""
+
+    def run(self) -> None:
+        self.run_command("build_clib")
+        clib = self.get_finalized_command("build_clib")
+        for extension in self.extensions:
+            extension.library_dirs.append(clib.build_clib)
+            extension.depends += headers + [source for _, info in libraries for source in info["sources"]]
+        super().run()
+
+
+extension = Pybind11Extension(
+    "cosparse._C",
+    sources("csrc/python"),
+    include_dirs=["csrc"],
+    # The core calls the ISA libraries and they call nothing back: this order resolves every symbol.
+    libraries=["cosparse_core", *(f"cosparse_{isa}" for isa in isas)],
+    extra_compile_args=COMMON,
+    extra_link_args=["-pthread", *([f"-fsanitize={sanitize}"] if sanitize else [])],
+    cxx_std=17,
+)
+
+with ParallelCompile("COSPARSE_BUILD_JOBS", default=os.cpu_count() or 1):
+    setup(
+        packages=list(packages),
+        package_dir=packages,
+        libraries=libraries,
+        ext_modules=[extension],
+        cmdclass={"build_ext": LibrariesFirst, "build_clib": build_clib},
+    )

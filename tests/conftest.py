@@ -1,0 +1,32 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real networks and images: COSPARSE_DATA, or ../shared/data beside the repository. Skips where there is none."""
+    folder = Path(os.environ.get("COSPARSE_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no data: {folder} does not exist; COSPARSE_DATA names the folder with the CIFAR-10 files")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_torch_threads() -> None:
+    """The suite runs beside others on small machines, and its tensors are small."""
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))

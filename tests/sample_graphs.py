@@ -1,0 +1,70 @@
+"""Small valid graphs that the artifact tests start from."""
+
+import numpy
+
+from cosparse.engine.graph import Graph, Input, Node
+
+RELU = {"kind": "relu", "alpha": 0.0, "beta": 0.0}
+CONV = {"stride": [1, 1], "dilation": [1, 1], "pad": [1, 1, 1, 1], "groups": 1}
+UPSAMPLE = {"mode": "nearest", "size": [0, 0], "factor": [0, 0], "align_corners": 0}
+
+
+def _floats(*shape: int) -> numpy.ndarray:
+    return numpy.linspace(-1, 1, int(numpy.prod(shape)), dtype=numpy.float32).reshape(shape)
+
+
+def _block_conv() -> Node:
+    """10 filters in blocks of 4: three block rows of 3, 0 and 2 blocks, the last reaching two filters beyond."""
+    values = _floats(5, 4)
+    values[3:, 2:] = 0
+    attrs = {"filters": 10, "channels": 4, "kernel": [3, 3], **CONV, "transform": "dct", "format": "block", "block": 4}
+    tensors = {
+        "values": values,
+        "columns": numpy.array([0, 7, 35, 3, 4], numpy.uint16),
+        "rows": numpy.array([0, 3, 3, 5], numpy.uint32),
+        "scale": _floats(10),
+        "bias": _floats(10),
+    }
+    return Node("block", "conv", ("x",), attrs, tensors)
+
+
+def every_op() -> Graph:
+    """Each operator of the table at least once; both conv formats, both ranks, two inputs, three outputs, a shared tensor."""
+    dense = {"filters": 6, "channels": 10, "kernel": [3, 1], **CONV, "pad": [1, 0, 1, 0], "groups": 2}
+    dense |= {"transform": "identity", "format": "dense", "block": 1}
+    linear = {"filters": 3, "channels": 6, "transform": "identity", "format": "dense", "block": 1}
+    window = {"kernel": [3, 3], "stride": [2, 2], "pad": [1, 1, 1, 1]}
+    ten = _floats(10)
+    nodes = (
+        _block_conv(),
+        Node("affine", "affine", ("block",), {}, {"scale": ten, "shift": ten}),
+        Node("relu", "activation", ("affine",), RELU),
+        Node("clip", "activation", ("relu",), {"kind": "clip", "alpha": 0.0, "beta": 6.0}),
+        Node("prelu", "prelu", ("clip",), {}, {"slope": ten}),
+        Node("add", "add", ("prelu", "block")),
+        Node("sub", "sub", ("add", "relu")),
+        Node("mul", "mul", ("sub", "clip")),
+        Node("div", "div", ("mul", "mul")),
+        Node("dense", "conv", ("add",), dense, {"values": _floats(6, 5, 3, 1)}),
+        Node("max", "max_pool", ("dense",), {**window, "dilation": [1, 1], "ceil": 1}),
+        Node("avg", "avg_pool", ("dense",), {**window, "ceil": 0, "count_pad": 1, "divisor": 0}),
+        Node("adaptive_avg", "adaptive_avg_pool", ("max",), {"size": [3, 2]}),
+        Node("adaptive_max", "adaptive_max_pool", ("max",), {"size": [3, 2]}),
+        Node("concat", "concat", ("adaptive_avg", "adaptive_max"), {"axis": 1}),
+        Node("slice", "slice", ("concat",), {"axis": 1, "start": -8, "stop": 2147483647, "step": 2}),
+        Node("pad", "pad", ("slice",), {"before": [0, 1, 0], "after": [0, 0, 1], "mode": "reflect", "value": 0.0}),
+        Node("reshape", "reshape", ("pad",), {"shape": [-1, 0, 1]}),
+        Node("permute", "permute", ("reshape",), {"order": [0, 3, 2, 1]}),
+        Node("shuffle", "channel_shuffle", ("pad",), {"groups": 2}),
+        Node("d2s", "depth_to_space", ("shuffle",), {"block": [2, 2], "order": "dcr", "crop": [1, 0, 0, 1]}),
+        Node("factor", "upsample", ("d2s",), {**UPSAMPLE, "factor": [2, 3]}),
+        Node("size", "upsample", ("factor",), {**UPSAMPLE, "mode": "bilinear", "size": [5, 5], "align_corners": 1}),
+        Node("like", "upsample", ("size", "x"), {**UPSAMPLE, "mode": "bilinear"}),
+        Node("norm", "layer_norm", ("avg",), {"eps": 1e-5}, {"scale": _floats(6), "shift": _floats(6)}),
+        Node("mean", "mean", ("norm",), {"axes": [2, 3], "keep": 0}),
+        Node("both", "add", ("mean", "z")),
+        Node("linear", "linear", ("both",), linear, {"values": _floats(3, 6), "bias": _floats(3)}),
+        Node("softmax", "softmax", ("linear",), {"axis": 1}),
+    )
+    inputs = (Input("x", (None, 4, 8, 8)), Input("z", (None, 6)))
+    return Graph("every_op", inputs, ("softmax", "like", "permute"), nodes, {"mean": [0.5], "channels": "RGB"}, {"seed": 7})
