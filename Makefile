@@ -12,7 +12,6 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-CXX ?= c++
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 READY := $(VENV)/ready
 SANITIZED := build/sanitize/reader
@@ -45,6 +44,15 @@ bench: $(READY) ## ResNet-56 at 60 % fewer operations against torch and ONNX Run
 	@mkdir -p out
 	$(BIN)/cosparse export zoo:resnet56 --impose-flops 0.6 --out out/resnet56.cosparse
 	$(BIN)/cosparse bench out/resnet56.cosparse --against onnxruntime,torch $(ARGS)
+
+# The libraries of the runtime, compiled with sanitizers, linked to a small program that reads files: no Python in the process.
+sanitize: $(READY) ## the artifact reader under AddressSanitizer and UndefinedBehaviorSanitizer: malformed and mutated files
+	COSPARSE_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build_clib --build-clib build/sanitize --build-temp build/sanitize/objects
+	$(CXX) -std=c++17 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Icsrc tests/native/reader_main.cpp \
+	  build/sanitize/libcosparse_core.a build/sanitize/libcosparse_[as]*.a -pthread -o $(SANITIZED)
+	$(BIN)/python tests/malformed.py build/malformed
+	$(SANITIZED) build/malformed/*.cosparse
+	$(SANITIZED) --mutate 20000 1 build/malformed/valid.cosparse
 
 # A recompiled extension costs a minute, a new environment several: only what changed is made again.
 $(READY): pyproject.toml setup.py constraints.txt $(CSRC) | $(BIN)/python

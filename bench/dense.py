@@ -19,7 +19,10 @@ def densify(graph: Graph) -> Graph:
 
 
 def _dense(node: Node) -> Node:
-    tensors = {"values": np.ascontiguousarray(unpack(node), dtype=np.float32)}  # [O, C/G, R, S]
+    weights = unpack(node)  # [O, C/G, R, S]
+    if node.op == "linear":
+        weights = weights[:, :, 0, 0]  # [O, F]
+    tensors = {"values": np.ascontiguousarray(weights, dtype=np.float32)}
     if "bias" in node.tensors:
         tensors["bias"] = node.tensors["bias"]
     return replace(node, attrs={**node.attrs, "transform": "identity", "format": "dense", "block": 1}, tensors=tensors)

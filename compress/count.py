@@ -186,5 +186,5 @@ def _layer(name: str, module: nn.Module, calls: int, pixels: float, tied: bool) 
         return LayerCount(*common, stored, size * pixels, size * pixels, 0.0, f"dense: {why}" if why else "dense")
     kept = mask.kept()
     step = transforms.basis_cost(mask.transform, *masks.geometry(module))
-    form = f"{mask.transform} {mask.block}x1"
+    form = f"{mask.transform} {mask.block}x1" + (f": {mask.why}" if mask.why else "")
     return LayerCount(*common, kept, size * pixels, kept * pixels, mask.channels_used() * step * pixels, form)

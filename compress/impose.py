@@ -71,11 +71,12 @@ def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int 
     keep = {layer.name: kept for layer, kept in zip(layers, selection.keep, strict=True)}
     for choice in choices:
         if choice.transform is None or choice.name in dear:
-            masks.leave_dense(choice.module, choice.why or dear[choice.name])
+            masks.leave_dense(choice.module, dear.get(choice.name, choice.why))
             continue
         kernel, _ = masks.geometry(choice.module)
         chosen = torch.from_numpy(keep[choice.name].copy())
-        masks.attach(choice.module, masks.LayerMask(choice.transform, choice.block, chosen, choice.count.shape[0], kernel[0] * kernel[1]))
+        mask = masks.LayerMask(choice.transform, choice.block, chosen, choice.count.shape[0], kernel[0] * kernel[1], choice.why)
+        masks.attach(choice.module, mask)
     return selection
 
 

@@ -21,13 +21,17 @@ BLOCKS = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True, eq=False)
 class LayerMask:
-    """What one layer keeps: `keep` is bool [ceil(O / block), K], on the CPU; the last block row may reach beyond the O filters."""
+    """What one layer keeps: `keep` is bool [ceil(O / block), K], on the CPU; the last block row may reach beyond the O filters.
+
+    `why` may say why it is this transform and not the one that was asked for.
+    """
 
     transform: str
     block: int
     keep: torch.Tensor
     filters: int
     taps: int
+    why: str = ""
 
     def __post_init__(self) -> None:
         expected = -(-self.filters // self.block)
@@ -136,7 +140,7 @@ def to_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dic
         mask = mask_of(module)
         if mask is not None:
             tensors[name] = mask.keep
-            notes[name] = {"transform": mask.transform, "block": mask.block, "filters": mask.filters, "taps": mask.taps}
+            notes[name] = {"transform": mask.transform, "block": mask.block, "filters": mask.filters, "taps": mask.taps, "why": mask.why}
         elif why_dense(module):
             notes[name] = {"dense": why_dense(module)}
     return tensors, notes

@@ -1,4 +1,5 @@
 // Bytes -> Graph: container, checksum, network, tensor data, shapes at the example's size, in this order.
+#include <algorithm>
 #include <functional>
 #include <new>
 
@@ -69,6 +70,7 @@ std::shared_ptr<const Graph> assemble(const std::string& name, std::shared_ptr<c
   graph->file_bytes = count;
   graph->json = std::move(container.graph);
   graph->tensors = std::move(container.tensors);
+  for (size_t i = 0; i < graph->tensors.size(); ++i) graph->tensors[i]->data = bytes.get() + container.begins[i];
   graph->bytes = std::move(bytes);
   const Json json = parse_json(graph->json, "graph");
   const auto& fields = expect<Json::Object>(json, "graph", "an object");
@@ -99,15 +101,15 @@ std::shared_ptr<const Graph> read_artifact(const std::string& path) {
   return in_file(path, [&] {
     File file(path);
     const int64_t count = file.size();
-    std::byte start[8] = {};
-    const int64_t short_of = std::min<int64_t>(count, 8);
-    file.read(start, short_of);
-    const int64_t header = read_header_length(start, count);
-    auto bytes = allocate_bytes(count);  // not touched, hence not resident, until the header has been found sound
-    std::copy(start, start + 8, bytes.get());
-    file.read(bytes.get() + 8, header);
-    Container container = read_container(bytes.get(), count);
-    file.read(bytes.get() + 8 + header, count - 8 - header);
+    std::vector<std::byte> head(static_cast<size_t>(std::min<int64_t>(count, 8)));
+    file.read(head.data(), static_cast<int64_t>(head.size()));
+    const int64_t header_bytes = read_header_length(head.data(), count);
+    head.resize(static_cast<size_t>(8 + header_bytes));
+    file.read(head.data() + 8, header_bytes);
+    Container container = read_container(head.data(), count);
+    auto bytes = allocate_bytes(count);  // only now: a sound header accounts for every byte of the file
+    std::copy(head.begin(), head.end(), bytes.get());
+    file.read(bytes.get() + head.size(), count - 8 - header_bytes);
     file.expect_end();
     return assemble(path, std::move(bytes), count, std::move(container));
   });

@@ -106,10 +106,9 @@ void check_dense(const Node& node, const Sizes& s) {
   for (const char* role : {"columns", "rows"}) {
     if (node.tensor(role)) refuse(about(node), "no tensor " + quoted(role) + " (format dense)", quoted(node.tensor(role)->name));
   }
-  if (node.op == "linear")
-    expect_shape(*node.tensor("values"), {s.filters, s.channels});
-  else
-    expect_shape(*node.tensor("values"), {s.filters, s.channels / s.groups, s.taps_down, s.taps_across});
+  std::vector<int64_t> shape = {s.filters, s.channels / s.groups};
+  if (node.op == "conv") shape.insert(shape.end(), {s.taps_down, s.taps_across});
+  expect_shape(*node.tensor("values"), shape);
 }
 
 }  // namespace

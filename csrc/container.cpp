@@ -45,7 +45,7 @@ struct Range {
   const Tensor* tensor;
 };
 
-Range read_tensor(const Member& member, const std::byte* data, int64_t data_bytes, Tensor& tensor) {
+Range read_tensor(const Member& member, int64_t data_bytes, Tensor& tensor) {
   tensor.name = member.key;
   const std::string about = "tensor " + quoted(tensor.name);
   expect_name(tensor.name, about, kLongestTensorName);
@@ -65,7 +65,7 @@ Range read_tensor(const Member& member, const std::byte* data, int64_t data_byte
   if (begin % static_cast<int64_t>(size_of(tensor.dtype)) != 0) {
     refuse(about, "data_offsets that start at a multiple of " + std::to_string(size_of(tensor.dtype)), std::to_string(begin));
   }
-  tensor.data = data + begin;
+  tensor.data = nullptr;
   return {begin, end, &tensor};
 }
 
@@ -118,8 +118,7 @@ Container read_container(const std::byte* bytes, int64_t file_bytes) {
   const std::string_view text(reinterpret_cast<const char*>(bytes + 8), static_cast<size_t>(container.header_bytes));
   if (text.empty() || text[0] != '{') refuse("header", "JSON that starts with '{'", text.empty() ? "no header" : "something else", kForeign);
   const Json header = parse_json(text, "header");
-  const std::byte* data = bytes + 8 + container.header_bytes;
-  const int64_t data_bytes = file_bytes - 8 - container.header_bytes;
+  const int64_t data_begin = 8 + container.header_bytes, data_bytes = file_bytes - data_begin;
   const Json* metadata = nullptr;
   std::vector<Range> ranges;
   for (const Member& member : *header.as<Json::Object>()) {
@@ -128,7 +127,8 @@ Container read_container(const std::byte* bytes, int64_t file_bytes) {
       continue;
     }
     container.tensors.push_back(std::make_unique<Tensor>());
-    ranges.push_back(read_tensor(member, data, data_bytes, *container.tensors.back()));
+    ranges.push_back(read_tensor(member, data_bytes, *container.tensors.back()));
+    container.begins.push_back(data_begin + ranges.back().begin);
   }
   if (!metadata) refuse("header", "'__metadata__' with the network", "none", "this is a safetensors file, but no cosparse artifact");
   const auto& fields = expect<Json::Object>(*metadata, "header: '__metadata__'", "an object");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 
 #include "error.h"
@@ -56,6 +57,10 @@ std::unique_ptr<Engine::Context> Engine::take_context(const Plan& plan) const {
   };
   grow(context->arena, context->arena_floats, plan.arena_floats);
   grow(context->scratch, context->scratch_floats, plan.scratch_floats * options_.threads);
+  if (options_.poison) {
+    std::fill_n(context->arena.get(), context->arena_floats, NAN);
+    std::fill_n(context->scratch.get(), context->scratch_floats, NAN);
+  }
   return context;
 }
 

@@ -15,7 +15,8 @@ namespace cosparse {
 struct Options {
   int threads = 1;
   Isa isa = Isa::scalar;
-  int tile = 0;  // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
+  int tile = 0;         // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
+  bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
 };
 
 // Where a value lies: c planes of `plane` floats from arena + offset.

@@ -83,11 +83,11 @@ const std::vector<OpRule>& schema() {
 }
 
 const OpRule& rule_of(const std::string& op, const std::string& about) {
-  std::vector<std::string> names;
   for (const OpRule& rule : schema()) {
     if (rule.op == op) return rule;
-    names.push_back(rule.op);
   }
+  std::vector<std::string> names;
+  for (const OpRule& rule : schema()) names.push_back(rule.op);
   throw Error(Fault::unsupported, about, "one of the operators " + joined(names), quoted(op), "update cosparse, or export the network again");
 }
 

@@ -24,18 +24,18 @@ void build_binary(const Build& b) {
   const auto single = [&](const Shape& s) { return s.h == 1 && s.w == 1; };
   const bool planes = covers(p) && covers(q), images = (covers(p) || single(p)) && (covers(q) || single(q));
   const int64_t run_length = planes ? out.pixels() : images ? out.h * out.w : out.w, runs = out.pixels() / run_length;
-  push(b, [=, a = b.at(0), c = b.at(1), y = b.to(), fused = b.fused, spans = b.spans()](const Run& run) {
+  const auto step_of = [&](const Shape& s) { return planes || (images ? covers(s) : s.w == out.w) ? 1 : 0; };
+  push(b, [=, a = b.at(0), c = b.at(1), a_step = step_of(p), c_step = step_of(q), y = b.to(), fused = b.fused, spans = b.spans()](const Run& run) {
     const auto operand = [&](const Place& at, const Shape& s, int64_t channel, int64_t i) {
       const float* plane = run.arena + at.offset + (s.c == 1 ? 0 : channel) * at.plane;
       if (planes) return plane;
       if (images) return plane + i * s.h * s.w;
       return plane + (i / out.h * s.h + (s.h == 1 ? 0 : i % out.h)) * s.w;
     };
-    const auto step_of = [&](const Shape& s) { return planes || (images ? covers(s) : s.w == out.w) ? 1 : 0; };
     run.pool.each(out.c, [&](int64_t channel, int) {
       for (int64_t i = 0; i < runs; ++i) {
         float* to = run.arena + y.offset + channel * y.plane + i * run_length;
-        spans.binary(kind, operand(a, p, channel, i), step_of(p), operand(c, q, channel, i), step_of(q), to, run_length);
+        spans.binary(kind, operand(a, p, channel, i), a_step, operand(c, q, channel, i), c_step, to, run_length);
         if (fused.act != Act::none) spans.activation(fused.act, fused.alpha, fused.beta, to, to, run_length);
       }
     });

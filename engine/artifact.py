@@ -79,7 +79,7 @@ def _name_tensors(graph: Graph) -> tuple[list[dict[str, str]], dict[str, numpy.n
     names: dict[int, str] = {}
     roles: list[dict[str, str]] = []
     for node in graph.nodes:
-        for role, array in node.tensors.items():
+        for role, array in sorted(node.tensors.items()):
             if not isinstance(array, numpy.ndarray) or array.dtype.name not in _DTYPES:
                 got = f"{type(array).__name__} of {getattr(array, 'dtype', 'no dtype')}"
                 raise ArtifactError(f"node {node.name!r}: tensor {role!r}", f"a numpy array of {', '.join(_DTYPES)}", got)

@@ -31,8 +31,8 @@ class Engine:
     One engine may be called from many threads at once: each call has its own memory, and the answers are bitwise the same whoever else calls.
     """
 
-    def __init__(self, artifact: Any, *, threads: int, isa: str = "", tile: int = 0) -> None:
-        self._native = _C.Engine(artifact, threads, isa, tile)
+    def __init__(self, artifact: Any, *, threads: int, isa: str = "", tile: int = 0, poison: bool = False) -> None:
+        self._native = _C.Engine(artifact, threads, isa, tile, poison)
         document = json.loads(artifact.json)
         self.name: str = document["name"]
         self.file_bytes: int = artifact.file_bytes
@@ -124,18 +124,20 @@ def load(
     dtype: str | None = None,
     isa: str | None = None,
     tile: int = 0,
+    poison: bool = False,
 ) -> Engine:
     """Reads and checks an artifact and makes it ready to run.
 
     threads: how many, the caller included; default COSPARSE_THREADS, else one for each core that this process may use.
     isa: "scalar", "avx2" or "avx512"; default COSPARSE_ISA, else the machine's best. tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
+    poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels for, Error for bad options.
     """
     if device != "cpu":
         raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")
     if dtype not in (None, "float32"):
         raise UnsupportedError("dtype", "float32", str(dtype), "this build computes in float32")
-    return Engine(_C.read_artifact(path), threads=threads if threads is not None else default_threads(), isa=isa or "", tile=tile)
+    return Engine(_C.read_artifact(path), threads=threads if threads is not None else default_threads(), isa=isa or "", tile=tile, poison=poison)
 
 
 def default_threads() -> int:

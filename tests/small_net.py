@@ -29,7 +29,7 @@ def small_net(channels: int = 16, size: int = 8, classes: int = 10, seed: int = 
         ]
         last = f"relu{place}"
     linear = {"filters": classes, "channels": channels, "transform": "identity", "format": "dense", "block": 1}
-    tensors = {"values": nodes.normal(rng, classes, channels, 1, 1), "bias": nodes.normal(rng, classes)}
+    tensors = {"values": nodes.normal(rng, classes, channels), "bias": nodes.normal(rng, classes)}
     steps += [Node("pool", "mean", (last,), {"axes": [2, 3], "keep": 0}), Node("linear", "linear", ("pool",), linear, tensors)]
     preprocessing = {"channels": "RGB", "scale": 1 / 255, "mean": [0.5] * in_channels, "std": [0.25] * in_channels, "size": [size, size]}
     return Graph("small", (Input("x", (None, in_channels, size, size)),), ("linear",), tuple(steps), preprocessing, {"method": "random"})

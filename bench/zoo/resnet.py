@@ -58,12 +58,13 @@ class Bottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(nn.Module):
-    """[N, 3, H, W] -> [N, classes]. `dilated` stages (of the last three) trade their stride for dilation, as segmentation backbones do."""
+Block = type[BasicBlock] | type[Bottleneck]
 
-    def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], classes: int, dilated: Sequence[bool] = (False, False, False)
-    ) -> None:
+
+class ResNetFeatures(nn.Module):
+    """[N, 3, H, W] -> [N, channels, H/32, W/32]. `dilated` stages (of the last three) trade their stride for dilation."""
+
+    def __init__(self, block: Block, depths: Sequence[int], dilated: Sequence[bool] = (False, False, False)) -> None:
         super().__init__()
         self.block, self.channels, self.dilation = block, 64, 1
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
@@ -74,8 +75,6 @@ class ResNet(nn.Module):
         self.layer2 = self._stage(128, depths[1], 2, dilated[0])
         self.layer3 = self._stage(256, depths[2], 2, dilated[1])
         self.layer4 = self._stage(512, depths[3], 2, dilated[2])
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512 * block.expansion, classes)
 
     def _stage(self, width: int, depth: int, stride: int, dilate: bool) -> nn.Sequential:
         before = self.dilation
@@ -89,5 +88,16 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class ResNet(ResNetFeatures):
+    """[N, 3, H, W] -> [N, classes]."""
+
+    def __init__(self, block: Block, depths: Sequence[int], classes: int) -> None:
+        super().__init__(block, depths)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(self.channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(self.avgpool(super().forward(x)), 1))

@@ -5,7 +5,6 @@ Each command is one file and imports what it needs when it runs, so that `--help
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -64,13 +63,8 @@ def run(arguments: Sequence[str]) -> int:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
             raise Error("command", f"one of {', '.join(COMMANDS)}", repr(arguments[0]))
         status = app(args=list(arguments), prog_name="cosparse", standalone_mode=False)
-        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
-    except BrokenPipeError:
-        # The reader (head, less) has gone: nothing is wrong, and the interpreter must not try to flush into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Error as error:
         return _complain(str(error))
     except ModuleNotFoundError as error:

@@ -28,7 +28,7 @@ EXTRAS = {
     "onnxruntime": "bench",
     "triton": "gpu",
 }
-VARIABLES = ("COSPARSE_ISA", "COSPARSE_THREADS", "COSPARSE_CACHE", "COSPARSE_LOG")
+VARIABLES = ("COSPARSE_ISA", "COSPARSE_THREADS")
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,25 @@ WIDTH = 140  # of tables that are not shown on a terminal
 def emit(result: Any, target: str | None, *shown: RenderableType) -> None:
     """Gives the result to whoever asked: `shown` to people unless JSON has standard output for itself, `result` as JSON to `target`."""
     if target == "-":
-        print(to_json(result))
+        _put(to_json(result) + "\n")
         return
     # Names from files are shown as they are: brackets are no markup, colons no emoji.
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
-    for renderable in shown:
-        console.print(renderable, soft_wrap=isinstance(renderable, str))
+    with console.capture() as text:
+        for renderable in shown:
+            console.print(renderable, soft_wrap=isinstance(renderable, str))
+    _put(text.get())
     if target:
         write_text(Path(target), to_json(result) + "\n")
+
+
+def _put(text: str) -> None:
+    """Writes to standard output. A reader that has left (head, less) is no error, nor may the interpreter flush into it at exit."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def to_json(result: Any) -> str:

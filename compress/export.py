@@ -1,0 +1,73 @@
+"""From a torch model, with masks or without, to an artifact file that is known to compute the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cosparse.compress.count import Report, as_tuple, count
+from cosparse.compress.importer import from_torch
+from cosparse.compress.pack import Packed, pack
+from cosparse.compress.verify import TOLERANCE, check_outputs, check_weights
+from cosparse.engine import artifact
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written: the layers as stored, the counts, and the largest output difference from torch, relative to the largest output."""
+
+    path: Path
+    name: str
+    bytes: int
+    layers: tuple[Packed, ...]
+    counts: Report
+    difference: float
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':32} {'op':7} {'stored as':14} {'density':>8} {'bytes dense':>12} {'bytes':>10}"]
+        for layer in self.layers:
+            form = "dense" if layer.block == 1 and layer.density == 1 else f"{layer.transform} {layer.block}x1"
+            lines.append(f"{layer.name:32} {layer.op:7} {form:14} {layer.density:8.3f} {layer.bytes_dense:12,} {layer.bytes:10,}")
+        lines.append(f"{self.path}: {self.bytes:,} bytes; outputs within {self.difference:.2g} of torch's largest")
+        return "\n".join(lines)
+
+
+def export(
+    model: nn.Module,
+    example: torch.Tensor | tuple[torch.Tensor, ...],
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+) -> ExportReport:
+    """Writes the model, in evaluation mode, as an artifact; the model itself is left as it was.
+
+    `preprocessing` and `provenance` are JSON objects that the file keeps; the counts and the check are added to the provenance. `tolerance`: largest
+    output difference from torch relative to the largest output (default 1e-4). Nothing is written, and an older file stays, where a layer has
+    weight outside its mask, an operator cannot be stored, or the packed network differs from torch: Error names the node.
+    """
+    inputs = as_tuple(example)
+    bound = TOLERANCE if tolerance is None else tolerance
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        counts = count(model, example)
+        graph = from_torch(model, inputs, name or "")
+        packed, layers = pack(graph, model)
+        check_weights(graph, packed)
+        difference = check_outputs(packed, model, inputs, counts.flops_dense, bound)
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+    check = {"largest_relative_difference": difference, "tolerance": bound}
+    notes = {**packed.provenance, **counts.totals(), "check": check, **(provenance or {})}
+    artifact.write(path, replace(packed, preprocessing=dict(preprocessing or {}), provenance=notes))
+    return ExportReport(Path(path), packed.name, os.path.getsize(path), layers, counts, difference)

@@ -1,0 +1,126 @@
+"""From dense nodes to stored ones: every convolution and linear layer in the representation that its mask, or its zeros, call for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from cosparse.compress import masks, transforms
+from cosparse.compress.masks import LayerMask
+from cosparse.compress.nncs import RESIDUE
+from cosparse.engine.graph import Graph, Node, replace_nodes
+from cosparse.errors import Error
+
+WEIGHTED = ("conv", "linear")
+
+OVERHEAD = 2
+"""What one block costs besides its products, in products: its column index and its row of the activations."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How one layer is stored. `density`: share of the dense layer's values that is stored, padding left out; `bytes` of the weights."""
+
+    name: str
+    op: str
+    transform: str
+    block: int
+    density: float
+    bytes_dense: int
+    bytes: int
+
+
+def to_blocks(matrix: np.ndarray, keep: np.ndarray, block: int) -> dict[str, np.ndarray]:
+    """The tensors `values` [B, r], `columns` [B], `rows` [ceil(O / r) + 1] of a matrix [O, K] of which `keep` [ceil(O / r), K] is stored."""
+    filters, columns = matrix.shape
+    padded = np.zeros((keep.shape[0] * block, columns))
+    padded[:filters] = matrix
+    blocks = padded.reshape(keep.shape[0], block, columns).transpose(0, 2, 1)
+    row, column = np.nonzero(keep)
+    index = np.uint16 if columns <= 1 << 16 else np.uint32
+    ends = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.uint32)
+    return {"values": blocks[row, column].astype(np.float32), "columns": column.astype(index), "rows": ends}
+
+
+def pack(graph: Graph, model: nn.Module) -> tuple[Graph, tuple[Packed, ...]]:
+    """The graph with its weights in stored form, and one line per layer.
+
+    A masked layer stores its kept coefficients; one without a mask stores the blocks of its exact zeros' complement where that takes fewer
+    operations, else all weights. Raises Error where a masked layer has weight outside its mask or no node in the graph.
+    """
+    layers = {name: mask for name, _, mask in masks.masked(model)}
+    new: dict[str, Node] = {}
+    found: set[str] = set()
+    lines = []
+    for node in graph.nodes:
+        if node.op not in WEIGHTED:
+            continue
+        name = owner(node.name, layers)
+        if name is not None:
+            found.add(name)
+            new[node.name] = _masked(node, layers[name])
+        else:
+            new[node.name] = _unmasked(node)
+        lines.append(_line(node, new[node.name]))
+    if missing := [name for name in layers if name not in found]:
+        raise Error(f"masked layer {missing[0]!r}", "a convolution or linear node of its own", "none", "the network does not run it as a layer")
+    return replace_nodes(graph, new), tuple(lines)
+
+
+def owner(node: str, layers: Mapping[str, object]) -> str | None:
+    """The masked module that a node comes from: its path names the node, with `#2` for a second call and `.conv2d` for a subclass."""
+    path = re.sub(r"#\d+$", "", node)
+    return next((name for name in (path, path.rpartition(".")[0]) if name in layers), None)
+
+
+def _masked(node: Node, mask: LayerMask) -> Node:
+    values = node.tensors["values"].astype(np.float64)
+    matrix = transforms.forward(values, mask.transform).reshape(values.shape[0], -1)
+    if matrix.shape != tuple(mask.full.shape):
+        raise Error(f"node {node.name!r}", f"weights [{mask.filters}, {mask.full.shape[1]}] as in its mask", str(list(matrix.shape)))
+    outside = float(np.abs(matrix[~mask.full.numpy()]).max(initial=0.0))
+    bound = RESIDUE * float(np.abs(matrix).max(initial=0.0))
+    if outside > bound:
+        next_step = "project the weights after the last change (NNCS.finish does)"
+        raise Error(f"node {node.name!r}", f"masked-out coefficients of at most {bound:.3g}", f"{outside:.3g}", next_step)
+    return _stored(node, to_blocks(matrix, mask.keep.numpy(), mask.block), mask.transform, mask.block)
+
+
+def _unmasked(node: Node) -> Node:
+    """The layer in identity blocks where its exact zeros make that cheaper than all its weights; grouped layers are stored whole."""
+    values = node.tensors["values"]
+    matrix = values.reshape(values.shape[0], -1)
+    if node.attrs.get("groups", 1) != 1 or matrix.all():
+        return node
+    best, cost = None, matrix.size
+    for block in masks.BLOCKS:
+        rows = -(-matrix.shape[0] // block)
+        padded = np.zeros((rows * block, matrix.shape[1]), dtype=bool)
+        padded[: matrix.shape[0]] = matrix != 0
+        keep = padded.reshape(rows, block, -1).any(1)
+        if keep.sum() * (block + OVERHEAD) <= cost and block <= matrix.shape[0]:
+            best, cost = (keep, block), int(keep.sum()) * (block + OVERHEAD)
+    if best is None:
+        return node
+    return _stored(node, to_blocks(matrix, *best), "identity", best[1])
+
+
+def _stored(node: Node, tensors: dict[str, np.ndarray], transform: str, block: int) -> Node:
+    others = {role: array for role, array in node.tensors.items() if role != "values"}
+    return replace(node, attrs={**node.attrs, "transform": transform, "format": "block", "block": block}, tensors={**tensors, **others})
+
+
+def _line(dense: Node, stored: Node) -> Packed:
+    size = dense.tensors["values"].size
+    weights = sum(stored.tensors[role].nbytes for role in ("values", "columns", "rows") if role in stored.tensors)
+    attrs = stored.attrs
+    count = size
+    if attrs["format"] == "block":
+        per_row = np.diff(stored.tensors["rows"].astype(np.int64))
+        in_row = np.minimum(attrs["block"], dense.tensors["values"].shape[0] - attrs["block"] * np.arange(per_row.size))
+        count = int((per_row * in_row).sum())
+    return Packed(stored.name, stored.op, attrs["transform"], attrs["block"], count / max(1, size), dense.tensors["values"].nbytes, weights)

@@ -1,0 +1,104 @@
+"""Does the packed graph compute what the torch model computes? Decided before anything is written.
+
+Two checks. Every packed node must unpack to its dense weights, which is exact up to the rounding of the stored coefficients and says which
+node is wrong. Then the whole graph, run by the plain float64 interpreter, must give torch's outputs on the example and on random inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from cosparse.compress.pack import WEIGHTED
+from cosparse.engine.graph import Graph
+from cosparse.errors import Error
+from cosparse.kernels import reference
+from cosparse.kernels.conv import unpack
+
+TOLERANCE = 1e-4
+"""Largest difference of an output relative to the largest output."""
+
+SPARE = 5e9
+"""Multiply-adds up to which a second, random input is worth its time in the interpreter."""
+
+NOT_WRITTEN = "nothing was written"
+
+
+def check_weights(dense: Graph, packed: Graph) -> None:
+    """Raises Error for the first node whose stored form does not unpack to its dense weights.
+
+    The bound: float32 rounding of taps and coefficients, R S terms each, plus what masked-out coefficients may hold.
+    """
+    for before, after in zip(dense.nodes, packed.nodes, strict=True):
+        if before.op not in WEIGHTED or before is after:
+            continue
+        wanted = unpack(before)
+        taps = wanted.shape[2] * wanted.shape[3]
+        bound = taps * (2 * float(np.finfo(np.float32).eps) + 1e-6) * float(np.abs(wanted).max(initial=0.0))
+        error = float(np.abs(unpack(after) - wanted).max(initial=0.0))
+        if not error <= bound:
+            raise Error(f"node {before.name!r}", f"unpacked weights within {bound:.3g} of the dense ones", f"{error:.3g}", NOT_WRITTEN)
+
+
+def check_outputs(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...], flops: float, tolerance: float = TOLERANCE) -> float:
+    """The largest output difference relative to the largest output; raises Error where it exceeds the tolerance.
+
+    Runs on the first image of the example and, where the network takes at most SPARE multiply-adds, on a normal random one.
+    """
+    first = tuple(x[:1].detach().float() for x in inputs)
+    generator = torch.Generator().manual_seed(0)
+    trials = [first]
+    if flops <= SPARE:
+        trials.append(tuple(torch.randn(x.shape, generator=generator) for x in first))
+    return max(_difference(graph, model, trial, tolerance) for trial in trials)
+
+
+def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...], tolerance: float) -> float:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        wanted = [y.double().cpu().numpy() for y in tree_leaves(model(*(x.to(device) for x in inputs))) if isinstance(y, torch.Tensor)]
+    values = reference.trace(graph, *(x.cpu().numpy() for x in inputs))
+    got = [values[name] for name in graph.outputs]
+    if [y.shape for y in got] != [y.shape for y in wanted]:
+        raise Error(f"outputs of {graph.name!r}", f"shapes {[y.shape for y in wanted]}", f"{[y.shape for y in got]}", NOT_WRITTEN)
+    worst = 0.0
+    for name, ours, theirs in zip(graph.outputs, got, wanted, strict=True):
+        if not np.isfinite(theirs).all():
+            raise Error(f"output {name!r} of the torch model", "finite values", "NaN or infinity", NOT_WRITTEN)
+        largest = float(np.abs(theirs).max(initial=0.0))
+        error = float(np.abs(ours - theirs).max(initial=0.0))
+        if not error <= tolerance * largest:
+            where = _first_different(values, graph, model, inputs, tolerance)
+            next_step = f"{NOT_WRITTEN}; the first node whose value no torch module gives: {where}"
+            raise Error(f"output {name!r}", f"within {tolerance:g} of torch's largest value {largest:.4g}", f"a difference of {error:.3g}", next_step)
+        worst = max(worst, error / largest if largest else 0.0)
+    return worst
+
+
+def _first_different(
+    values: dict[str, np.ndarray], graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...], tolerance: float
+) -> str:
+    """The first node, named after a module, whose value is the output of no module: folding moves a value to the module behind, never away."""
+    seen: dict[tuple[int, ...], list[np.ndarray]] = {}
+
+    def record(module: nn.Module, args: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            seen.setdefault(tuple(output.shape), []).append(output.detach().double().cpu().numpy())
+
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            model(*(x.to(device) for x in inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    modules = {name for name, _ in model.named_modules()}
+    for node in graph.nodes:
+        value = values[node.name]
+        bound = tolerance * float(np.abs(value).max(initial=0.0))
+        if node.name in modules and not any(float(np.abs(value - y).max(initial=0.0)) <= bound for y in seen.get(value.shape, [])):
+            return repr(node.name)
+    return "none, so an operation outside the modules differs"

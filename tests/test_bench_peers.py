@@ -1,0 +1,164 @@
+"""Every op on every peer against the float64 reference: a peer that computed something else would make a comparison worthless."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from closeness import assert_close
+from sample_graphs import every_op
+
+from cosparse import _C
+from cosparse.bench.dense import densify
+from cosparse.bench.peers import PEERS, Peer, find
+from cosparse.engine import artifact
+from cosparse.engine.graph import Graph, Input, Node
+from cosparse.errors import Error
+from cosparse.kernels import reference
+from cosparse.kernels.activation import KINDS
+
+EPS = float(np.finfo(np.float32).eps)
+PLAIN = {"transform": "identity", "format": "dense", "block": 1}
+IMAGE = (2, 4, 8, 9)
+
+Case = tuple[str, dict[str, Any], dict[str, tuple[int, ...]], tuple[tuple[int, ...], ...]]
+
+
+def conv_cases() -> list[Case]:
+    cases: list[Case] = []
+    for stride, dilation, pad, groups in product(([1, 1], [2, 1]), ([1, 1], [2, 3]), ([0, 0, 0, 0], [1, 2, 0, 1]), (1, 2)):
+        attrs = {"filters": 6, "channels": 4, "kernel": [3, 2], "stride": stride, "dilation": dilation, "pad": pad, "groups": groups, **PLAIN}
+        cases.append(("conv", attrs, {"values": (6, 4 // groups, 3, 2), "bias": (6,)}, (IMAGE,)))
+    linear = {"filters": 5, "channels": 7, **PLAIN}
+    return [*cases, ("linear", linear, {"values": (5, 7)}, ((3, 7),)), ("linear", linear, {"values": (5, 7), "bias": (5,)}, ((1, 7),))]
+
+
+def pool_cases() -> list[Case]:
+    cases: list[Case] = []
+    for ceil, pad, stride, kernel in product((0, 1), ([0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 2, 1]), ([1, 2], [3, 2]), ([3, 3], [2, 3])):
+        window = {"kernel": kernel, "stride": stride, "pad": pad, "ceil": ceil}
+        cases += [("max_pool", {**window, "dilation": dilation}, {}, (IMAGE,)) for dilation in ([1, 1], [2, 1])]
+        cases += [("avg_pool", {**window, "count_pad": count, "divisor": d}, {}, (IMAGE,)) for count, d in product((0, 1), (0, 5))]
+    for op, size in product(("adaptive_avg_pool", "adaptive_max_pool"), ([1, 1], [4, 3], [3, 5], [11, 2])):
+        cases.append((op, {"size": size}, {}, (IMAGE,)))
+    cases += [("mean", {"axes": axes, "keep": 1}, {}, (IMAGE,)) for axes in ([1], [2], [3], [1, 2], [2, 3], [1, 2, 3])]
+    return [*cases, ("mean", {"axes": [2, 3], "keep": 0}, {}, (IMAGE,))]
+
+
+def pointwise_cases() -> list[Case]:
+    settings = {"clip": (-0.5, 0.7), "leaky_relu": (0.1, 0.0), "elu": (1.3, 0.0)}
+    cases: list[Case] = []
+    for kind in KINDS:
+        alpha, beta = settings.get(kind, (0.0, 0.0))
+        cases.append(("activation", {"kind": kind, "alpha": alpha, "beta": beta}, {}, (IMAGE,)))
+    for shape in (IMAGE, (2, 4)):
+        cases.append(("affine", {}, {"scale": (4,), "shift": (4,)}, (shape,)))
+        cases.append(("prelu", {}, {"slope": (4,)}, (shape,)))
+        cases.append(("layer_norm", {"eps": 1e-6}, {"scale": (4,), "shift": (4,)}, (shape,)))
+        cases.append(("softmax", {"axis": 1}, {}, (shape,)))
+        cases += [(op, {}, {}, (shape, shape)) for op in ("add", "sub", "mul", "div")]
+    return [*cases, *((op, {}, {}, ((2, 4, 1, 1), (2, 1, 3, 5))) for op in ("add", "sub", "mul", "div"))]
+
+
+def movement_cases() -> list[Case]:
+    cases: list[Case] = [
+        ("concat", {"axis": 1}, {}, ((2, 3, 4, 5), (2, 1, 4, 5), (2, 2, 4, 5))),
+        ("concat", {"axis": 3}, {}, ((2, 3, 4, 5), (2, 3, 4, 1))),
+        ("concat", {"axis": 1}, {}, ((2, 3), (2, 4))),
+        ("slice", {"axis": 1, "start": -3, "stop": 2**31 - 1, "step": 2}, {}, (IMAGE,)),
+        ("slice", {"axis": 3, "start": 1, "stop": -1, "step": 1}, {}, (IMAGE,)),
+        ("slice", {"axis": 1, "start": 1, "stop": 3, "step": 1}, {}, ((2, 5),)),
+        ("reshape", {"shape": [-1]}, {}, (IMAGE,)),
+        ("reshape", {"shape": [0, 2, -1]}, {}, (IMAGE,)),
+        ("reshape", {"shape": [2, 3, 0]}, {}, ((2, 6),)),
+        ("permute", {"order": [0, 3, 1, 2]}, {}, (IMAGE,)),
+        ("channel_shuffle", {"groups": 3}, {}, ((2, 6, 3, 4),)),
+    ]
+    sides = (([0, 1, 2], [0, 0, 3]), ([1, 1, 2], [2, 0, 3]), ([1, 0, 0], [2, 0, 0]))
+    for mode, (before, after) in product(("constant", "reflect", "replicate"), sides):
+        cases.append(("pad", {"before": before, "after": after, "mode": mode, "value": 1.5 if mode == "constant" else 0.0}, {}, (IMAGE,)))
+    for order in ("crd", "dcr"):
+        cases.append(("depth_to_space", {"block": [2, 2], "order": order, "crop": [0, 0, 0, 0]}, {}, ((2, 8, 3, 4),)))
+        cases.append(("depth_to_space", {"block": [2, 3], "order": order, "crop": [1, 0, 2, 1]}, {}, ((2, 12, 3, 4),)))
+    return cases
+
+
+def upsample_cases() -> list[Case]:
+    cases: list[Case] = []
+    for mode, align in (("nearest", 0), ("bilinear", 0), ("bilinear", 1)):
+        kind = {"mode": mode, "align_corners": align}
+        cases += [("upsample", {**kind, "size": size, "factor": [0.0, 0.0]}, {}, (IMAGE,)) for size in ([17, 5], [3, 2])]
+        cases += [("upsample", {**kind, "size": [0, 0], "factor": factor}, {}, (IMAGE,)) for factor in ([2.0, 3.0], [1.7, 2.3], [0.5, 0.6])]
+        cases.append(("upsample", {**kind, "size": [0, 0], "factor": [0.0, 0.0]}, {}, (IMAGE, (2, 1, 8, 13))))
+    return cases
+
+
+CASES = [*conv_cases(), *pool_cases(), *pointwise_cases(), *movement_cases(), *upsample_cases()]
+
+
+def one_node(case: Case) -> tuple[Graph, tuple[np.ndarray, ...]]:
+    op, attrs, tensor_shapes, input_shapes = case
+    rng = np.random.default_rng(0)
+    tensors = {role: rng.standard_normal(shape, np.float32) for role, shape in tensor_shapes.items()}
+    inputs = tuple(Input(f"x{i}", (None, *shape[1:])) for i, shape in enumerate(input_shapes))
+    arrays = [rng.standard_normal(shape, np.float32) for shape in input_shapes]
+    if op == "div":
+        arrays[1] = np.abs(arrays[1]) + 1
+    node = Node("y", op, tuple(value.name for value in inputs), attrs, tensors)
+    return Graph("one", inputs, ("y",), (node,)), tuple(arrays)
+
+
+def assert_agrees(peer: Peer, graph: Graph, inputs: tuple[np.ndarray, ...]) -> None:
+    values = reference.trace(graph, *inputs)
+    largest = max((float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in values.values()), default=0.0)
+    weights = [np.abs(array).max() for node in graph.nodes for array in node.tensors.values()]
+    for runner in peer.runtime().runners(graph, {name: value.shape for name, value in values.items()}, 1):
+        outputs = runner.run(inputs)
+        runner.bind(inputs)()
+        for got, name in zip(outputs, graph.outputs, strict=True):
+            # At most 32 terms a sum in these cases; the interpolations and activations need a few roundings only.
+            assert_close(got.astype(np.float64), values[name], terms=32, scale=largest * max(1.0, *weights, 0.0), eps=EPS)
+
+
+@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[1].values()))}")
+def test_each_op(peer: Peer, case: Case) -> None:
+    graph, inputs = one_node(case)
+    assert_agrees(peer, graph, inputs)
+
+
+def test_no_op_is_left_out() -> None:
+    assert {case[0] for case in CASES} == set(_C.operators()) == set(reference.REFERENCES)
+
+
+@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda p: p.name)
+def test_a_graph_of_every_op_with_several_inputs_and_outputs(peer: Peer) -> None:
+    graph = densify(every_op())
+    rng = np.random.default_rng(1)
+    inputs = tuple(rng.standard_normal((3, *value.shape[1:]), np.float32) for value in graph.inputs)
+    assert_agrees(peer, graph, inputs)
+
+
+@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda p: p.name)
+def test_what_a_peer_saves_it_loads(peer: Peer, tmp_path) -> None:
+    graph = densify(every_op())
+    inputs = tuple(np.ones((2, *value.shape[1:]), np.float32) for value in graph.inputs)
+    content = _C.parse_artifact(artifact.to_bytes(graph))
+    shapes = _C.infer_shapes(content, [list(x.shape) for x in inputs])
+    saved = peer.runtime().save(graph, shapes, tmp_path)
+    outputs = peer.runtime().load(saved, shapes, 1)(inputs)
+    expected = peer.runtime().runners(graph, shapes, 1)[-1].run(inputs)
+    for got, want in zip(outputs, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_an_unknown_peer_lists_those_that_exist() -> None:
+    with pytest.raises(Error, match=r"peer: expected one of torch, onnxruntime, got 'tensorrt'"):
+        find("tensorrt")
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(Error, match="the package not_installed_anywhere"):
+        Peer("x", "not_installed_anywhere", "cosparse.bench.peers.x").runtime()

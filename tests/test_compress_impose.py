@@ -1,0 +1,136 @@
+"""Imposed masks: budgets met and tight, every layer accounted for, projections exact, originals untouched."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tests.compress_nets import Awkward, seeded
+from torch import nn
+
+from cosparse.bench import zoo
+from cosparse.compress import Budget, count, impose, masks
+from cosparse.compress.layers import block_size
+from cosparse.errors import Error
+
+EXAMPLE = torch.zeros(1, 3, 12, 12)
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(flops=0.6), Budget(params=0.7), Budget(flops=0.6, params=0.8), Budget(flops=0.85, params=0.5)], ids=str
+)
+def test_resnet56_meets_its_budget_within_a_fifth_of_a_point(budget: Budget) -> None:
+    example = zoo.example("resnet56")
+    report = count(impose(zoo.build("resnet56"), budget, example), example)
+    over = [got - asked for got, asked in ((report.flops_reduction, budget.flops), (report.params_reduction, budget.params)) if asked is not None]
+    assert min(over) >= 0
+    assert min(over) <= 0.002
+
+
+@pytest.mark.parametrize("transform", ["dct", "identity"])
+@pytest.mark.parametrize("block", [1, 4, 8, 16])
+def test_every_layer_says_what_was_done(transform: str, block: int) -> None:
+    model = impose(seeded(Awkward), Budget(flops=0.4), EXAMPLE, block=block, transform=transform)
+    form = {layer.name: layer.form for layer in count(model, EXAMPLE).layers}
+    assert form["stem"] == "dense: reads 3 input channels: 27 columns in all"
+    assert form["depth"] == "dense: depthwise: nothing to share among filters"
+    assert form["up"] == "dense: transposed convolution"
+    assert form["linear"] == "dense: classifier: the last layer"
+    assert form["point"] == f"identity {block}x1"
+    assert form["wide"] == f"{transform} {block}x1"
+    assert form["tall"] == f"{transform} {min(8, block)}x1"
+    assert form["hidden"] == f"identity {min(8, block)}x1"
+
+
+def test_weights_are_projected_and_the_original_is_untouched() -> None:
+    model = seeded(Awkward)
+    before = copy.deepcopy(model.state_dict())
+    imposed = impose(model, Budget(flops=0.5), EXAMPLE)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not list(masks.masked(model))
+    residues = {name: masks.residue(module) for name, module, _ in masks.masked(imposed)}
+    assert residues
+    assert max(residues.values()) < 1e-6
+
+
+def test_masks_survive_a_copy_and_stay_out_of_the_state() -> None:
+    imposed = impose(seeded(Awkward), Budget(flops=0.5), EXAMPLE)
+    twin = copy.deepcopy(imposed)
+    assert [name for name, _, _ in masks.masked(twin)] == [name for name, _, _ in masks.masked(imposed)]
+    assert imposed.state_dict().keys() == seeded(Awkward).state_dict().keys()
+
+
+def test_best_blocks_are_kept() -> None:
+    """In one layer the rule is plain magnitude: every kept block holds at least the energy of every dropped one of its size."""
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 4, 1))
+    imposed = impose(model, Budget(flops=0.5), torch.zeros(1, 8, 6, 6), layers={"1": "dense"})
+    energy = masks.block_energy(model[0].weight, "dct", 8)
+    keep = imposed[0].cosparse.keep
+    assert energy[keep].min() >= energy[~keep].max()
+
+
+def test_transform_whose_basis_step_is_too_dear_gives_way() -> None:
+    """One filter cannot pay for nine basis maps a channel: 10 of 9 multiply-adds."""
+    model = nn.Sequential(nn.Conv2d(16, 1, 3, padding=1), nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 4, 1))
+    report = count(impose(model, Budget(flops=0.4), torch.zeros(1, 16, 8, 8)), torch.zeros(1, 16, 8, 8))
+    assert report.layers[0].form == "identity 1x1: the basis step would cost 111% of the dense layer"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1])
+def test_layer_that_sparsity_makes_no_cheaper_is_left_dense(share: float) -> None:
+    report = count(impose(seeded(Awkward), Budget(flops=share), EXAMPLE), EXAMPLE)
+    assert report.flops_reduction >= share
+    masked = [layer for layer in report.layers if not layer.form.startswith("dense")]
+    assert all(layer.flops < layer.flops_dense for layer in masked)
+    assert any("sparse it would cost 1" in layer.form for layer in report.layers)
+
+
+def test_all_zero_layer() -> None:
+    model = seeded(Awkward)
+    nn.init.zeros_(model.wide.weight)
+    report = count(impose(model, Budget(flops=0.6), EXAMPLE), EXAMPLE)
+    wide = next(layer for layer in report.layers if layer.name == "wide")
+    assert 0.02 <= wide.density < 0.05
+
+
+def test_nan_weight_is_named() -> None:
+    model = seeded(Awkward)
+    with torch.no_grad():
+        model.point.weight[0, 0] = float("nan")
+    with pytest.raises(Error, match="weight of point: expected finite values"):
+        impose(model, Budget(flops=0.5), EXAMPLE)
+
+
+def test_impossible_budget_says_what_is_reachable() -> None:
+    with pytest.raises(Error, match=r"expected at most flops -\d+\.\d%, params -\d+\.\d% .* got flops -99\.9%"):
+        impose(seeded(Awkward), Budget(flops=0.999), EXAMPLE)
+
+
+def test_overrides_win_and_are_checked() -> None:
+    model = seeded(Awkward)
+    imposed = impose(model, Budget(flops=0.3), EXAMPLE, layers={"stem": "dct", "point": "dense", "linear": "identity"})
+    form = {layer.name: layer.form for layer in count(imposed, EXAMPLE).layers}
+    assert (form["stem"], form["point"], form["linear"]) == ("dct 8x1", "dense: as asked", "identity 4x1")
+    with pytest.raises(Error, match=r"layers\['nowhere'\]"):
+        impose(model, Budget(flops=0.3), EXAMPLE, layers={"nowhere": "dense"})
+    with pytest.raises(Error, match=r"layers\['depth'\]: expected a layer that can carry a mask, got depthwise"):
+        impose(model, Budget(flops=0.3), EXAMPLE, layers={"depth": "dct"})
+
+
+@pytest.mark.parametrize(("filters", "size"), [(64, 8), (8, 8), (10, 8), (7, 4), (3, 2), (1, 1)])
+def test_block_size_follows_the_filters(filters: int, size: int) -> None:
+    assert block_size(filters, 8) == size
+
+
+def test_block_is_checked() -> None:
+    with pytest.raises(Error, match="block: expected one of 1, 2, 4"):
+        impose(seeded(Awkward), Budget(flops=0.3), EXAMPLE, block=6)
+
+
+def test_mask_must_fit_its_layer() -> None:
+    mask = masks.LayerMask("dct", 8, torch.ones(2, 90, dtype=torch.bool), 16, 9)
+    with pytest.raises(Error, match="mask of Conv2d: expected 16 filters, 36 columns"):
+        masks.attach(nn.Conv2d(4, 16, 3), mask)
+    with pytest.raises(Error, match="mask: expected bool"):
+        masks.LayerMask("dct", 8, torch.ones(1, 90, dtype=torch.bool), 16, 9)

@@ -1,0 +1,130 @@
+"""Every conv kernel of the table against the float64 reference, over awkward shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosparse import _C
+from cosparse.kernels.conv import unpack
+from engines import ISAS, check, engine_of, graph_of
+from nodes import FakeNode, conv
+
+ROWS = [row for row in _C.kernels() if row["op"] == "conv" and row["available"]]
+
+
+def run(node: FakeNode, channels: int, size: tuple[int, int], batch: int, **options: Any) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(batch, channels, *size)).astype(np.float32)
+    weights = unpack(node)
+    # The DCT of the taps adds up to R S of them before the product does; its matrices' entries are below 1.
+    products = np.abs(weights).reshape(len(weights), -1).sum(axis=1).max() * np.sqrt(weights[0, 0].size)
+    terms = weights[0].size + weights[0, 0].size + 4
+    check(graph_of([node], {"x": (channels, *size)}), [x], terms=terms, gain=float(products) + 4, **options)
+
+
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
+def test_every_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
+    """Pixel counts around the tile's width: 1, width - 1, width, width + 1, a prime, several tiles; filters that fill the last block row and do not."""
+    width = row["lanes"] * max(row["t"], 1)
+    for filters in (row["r"], 2 * row["r"] + 1, 3):
+        node = conv(np.random.default_rng(filters), filters, 5, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=row["r"], density=0.4)
+        for pixels in {1, 2, width - 1, width, width + 1, 37, 3 * width + 5}:
+            run(node, 5, (1, pixels), 1, isa=row["isa"], tile=row["t"])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 4), (7, 7), (5, 33), (16, 16), (31, 3)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("block", [0, 1, 8])
+def test_planes_and_batches(isa: str, size: tuple[int, int], batch: int, block: int) -> None:
+    run(conv(np.random.default_rng(3), 16, 6, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=block), 6, size, batch, isa=isa)
+
+
+GEOMETRIES = {
+    "stride2": {"kernel": (3, 3), "stride": (2, 2), "pad": (1, 1, 1, 1)},
+    "stride2_unpadded": {"kernel": (3, 3), "stride": (2, 2)},
+    "stride_2x1": {"kernel": (3, 3), "stride": (2, 1), "pad": (1, 0, 0, 1)},
+    "stride3_kernel2": {"kernel": (2, 2), "stride": (3, 3)},
+    "stride4_kernel11": {"kernel": (11, 11), "stride": (4, 4), "pad": (2, 2, 2, 2)},
+    "unpadded": {"kernel": (3, 3)},
+    "dilated": {"kernel": (3, 3), "dilation": (2, 3), "pad": (2, 3, 2, 3)},
+    "dilated_far": {"kernel": (3, 3), "dilation": (12, 12), "pad": (12, 12, 12, 12)},
+    "dilated_stride2": {"kernel": (3, 3), "stride": (2, 2), "dilation": (2, 2), "pad": (2, 2, 2, 2)},
+    "asymmetric": {"kernel": (3, 3), "pad": (0, 2, 3, 1)},
+    "wide_pad": {"kernel": (3, 3), "pad": (5, 4, 5, 4)},
+    "row": {"kernel": (1, 7), "pad": (0, 3, 0, 3)},
+    "column": {"kernel": (7, 1), "pad": (3, 0, 3, 0)},
+    "5x5": {"kernel": (5, 5), "pad": (2, 2, 2, 2)},
+    "7x7_stride2": {"kernel": (7, 7), "stride": (2, 2), "pad": (3, 3, 3, 3)},
+    "2x2": {"kernel": (2, 2)},
+    "1x1_stride2": {"kernel": (1, 1), "stride": (2, 2)},
+    "13x13": {"kernel": (13, 13), "pad": (6, 6, 6, 6)},
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_geometries(name: str, isa: str) -> None:
+    for transform in ("identity", "dct"):
+        for block, size, batch in ((0, (14, 19), 1), (8, (15, 14), 3), (2, (13, 21), 2)):
+            node = conv(np.random.default_rng(5), 9, 3, **GEOMETRIES[name], transform=transform, block=block, density=0.2)
+            run(node, 3, size, batch, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("filters", "channels", "groups"), [(12, 6, 3), (16, 16, 2), (6, 6, 6), (12, 6, 6), (7, 7, 7), (24, 4, 2), (64, 8, 4)])
+def test_groups(filters: int, channels: int, groups: int, isa: str) -> None:
+    for stride in ((1, 1), (2, 2)):
+        for transform in ("identity", "dct"):
+            node = conv(np.random.default_rng(7), filters, channels, (3, 3), stride=stride, pad=(1, 1, 1, 1), groups=groups, transform=transform)
+            run(node, channels, (9, 11), 2, isa=isa)
+
+
+def test_grouped_blocks() -> None:
+    for block in (1, 2, 4, 8):
+        node = conv(np.random.default_rng(8), 32, 12, (3, 3), pad=(1, 1, 1, 1), groups=4, transform="dct", block=block)
+        run(node, 12, (9, 11), 2)
+
+
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_wide_blocks_are_cut(block: int) -> None:
+    run(conv(np.random.default_rng(9), 80, 3, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=block), 3, (9, 11), 2)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.5, 1.0])
+def test_densities(density: float) -> None:
+    for block in (1, 8):
+        run(conv(np.random.default_rng(11), 24, 7, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=block, density=density), 7, (10, 10), 1)
+
+
+def test_all_zero_dense_layer_is_its_bias() -> None:
+    node = conv(np.random.default_rng(2), 5, 4, (3, 3))
+    node.tensors["values"][:] = -0.0
+    run(node, 4, (6, 6), 2)
+
+
+def test_signed_zero_and_tiny_values_survive() -> None:
+    node = conv(np.random.default_rng(2), 8, 4, (1, 1), block=8, density=1.0)
+    node.tensors["values"][0] = -0.0
+    node.tensors["values"][1] = np.float32(1e-38)
+    run(node, 4, (3, 3), 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("filters", "size"), [(256, (2, 2)), (256, (4, 4)), (8, (40, 40))])
+def test_threads_share_tiles_and_block_rows(filters: int, size: tuple[int, int], threads: int) -> None:
+    """Few tiles with many block rows, and many tiles with one: bitwise the same for any number of threads."""
+    node = conv(np.random.default_rng(4), filters, 16, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=8)
+    run(node, 16, size, 1, threads=threads)
+    x = np.random.default_rng(0).normal(size=(1, 16, *size)).astype(np.float32)
+    graph = graph_of([node], {"x": (16, *size)})
+    assert np.array_equal(engine_of(graph, threads=threads)(x), engine_of(graph, threads=1)(x))
+
+
+def test_scale_and_no_bias() -> None:
+    for extras in ((), ("scale",), ("scale", "bias")):
+        run(conv(np.random.default_rng(6), 10, 4, (3, 3), transform="dct", block=4, extras=extras), 4, (7, 7), 1)

@@ -1,0 +1,224 @@
+"""Every operator of the engine except conv against the float64 reference, on every instruction set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import ISAS, check, engine_of, graph_of
+from nodes import FakeNode, conv, normal, random_blocks
+
+SIZES = [(1, 1), (1, 17), (4, 4), (7, 9), (16, 33)]
+
+
+def make(op: str, inputs: tuple[str, ...] = ("x",), tensors: dict[str, np.ndarray] | None = None, name: str | None = None, **attrs: Any) -> FakeNode:
+    return FakeNode(name or f"a_{op}", op, inputs, attrs, tensors or {})
+
+
+def image(*shape: int, seed: int = 0, spread: float = 1.0) -> np.ndarray:
+    return (spread * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
+
+
+ACTIVATIONS = {
+    "relu": (0.0, 0.0), "clip": (-0.5, 1.25), "leaky_relu": (0.1, 0.0), "elu": (1.5, 0.0), "sigmoid": (0.0, 0.0), "silu": (0.0, 0.0), "tanh": (0.0, 0.0),
+    "gelu": (0.0, 0.0), "gelu_tanh": (0.0, 0.0), "hardswish": (0.0, 0.0), "hardsigmoid": (0.0, 0.0), "softplus": (0.0, 0.0), "mish": (0.0, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations(kind: str, isa: str) -> None:
+    """From tiny to far beyond saturation. 16 roundings: exp's polynomial and what is around it."""
+    alpha, beta = ACTIVATIONS[kind]
+    node = make("activation", kind=kind, alpha=alpha, beta=beta)
+    for spread in (1e-3, 0.3, 1.0, 30.0):
+        check(graph_of([node], {"x": (3, 5, 23)}), [image(2, 3, 5, 23, spread=spread)], terms=16, isa=isa)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_fused_behind_a_convolution(kind: str) -> None:
+    alpha, beta = ACTIVATIONS[kind]
+    nodes = [conv(np.random.default_rng(0), 10, 4, (3, 3), pad=(1, 1, 1, 1)), make("activation", ("a_conv",), kind=kind, alpha=alpha, beta=beta)]
+    graph = graph_of(nodes, {"x": (4, 9, 9)})
+    assert len(engine_of(graph).plan) == 1
+    check(graph, [image(2, 4, 9, 9)], terms=64, gain=40)
+
+
+def test_activations_keep_nan_and_infinity() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 0.0], np.float32).reshape(1, 1, 1, 4)
+    engine = engine_of(graph_of([make("activation", kind="relu", alpha=0.0, beta=0.0)], {"x": (1, 1, 4)}))
+    np.testing.assert_array_equal(engine(x).ravel(), [np.nan, np.inf, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("op", ["add", "sub", "mul", "div"])
+@pytest.mark.parametrize("other", [(4, 7, 9), (4, 1, 1), (1, 7, 9), (1, 1, 1), (4, 1, 9), (4, 7, 1)], ids=str)
+def test_broadcasting(op: str, other: tuple[int, ...], isa: str) -> None:
+    a, b = image(3, 4, 7, 9), 2 + np.abs(image(3, *other, seed=1))
+    for names in (("x", "z"), ("z", "x")):
+        graph = graph_of([make(op, names)], {"x": (4, 7, 9), "z": other})
+        check(graph, [a if op != "div" else 1 + np.abs(a), b], terms=4, gain=8, isa=isa)
+
+
+def test_operands_that_broadcast_each_other() -> None:
+    check(graph_of([make("mul", ("x", "z"))], {"x": (4, 1, 1), "z": (1, 5, 6)}), [image(2, 4, 1, 1), image(2, 1, 5, 6)], terms=4, gain=4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_channel_parameters(size: tuple[int, int], isa: str) -> None:
+    rng = np.random.default_rng(0)
+    x = image(3, 5, *size)
+    for node in (
+        make("affine", tensors={"scale": normal(rng, 5), "shift": normal(rng, 5)}),
+        make("prelu", tensors={"slope": normal(rng, 5)}),
+        make("layer_norm", tensors={"scale": normal(rng, 5), "shift": normal(rng, 5)}, eps=1e-5),
+    ):
+        check(graph_of([node], {"x": (5, *size)}), [x], terms=64, gain=16, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_softmax(isa: str) -> None:
+    for shape in ((10,), (1,), (21, 5, 6)):
+        for spread in (1.0, 40.0):
+            check(graph_of([make("softmax", axis=1)], {"x": shape}), [image(3, *shape, spread=spread)], terms=128, isa=isa)
+
+
+POOLS = {
+    "3x3_stride2": {"kernel": [3, 3], "stride": [2, 2], "pad": [1, 1, 1, 1]},
+    "2x2": {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0]},
+    "3x3_same": {"kernel": [3, 3], "stride": [1, 1], "pad": [1, 1, 1, 1]},
+    "5x2_uneven": {"kernel": [5, 2], "stride": [3, 1], "pad": [2, 1, 1, 0]},
+    "3x3_stride3": {"kernel": [3, 3], "stride": [3, 3], "pad": [0, 0, 0, 0]},
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_pools(name: str, ceil: int, isa: str) -> None:
+    for size in ((7, 9), (14, 15), (8, 33)):
+        x = image(3, 4, *size) - 5  # below zero: padding must not win a maximum
+        check(graph_of([make("max_pool", **POOLS[name], dilation=[1, 1], ceil=ceil)], {"x": (4, *size)}), [x], terms=1, isa=isa)
+        for count_pad in (0, 1):
+            for divisor in (0, 7):
+                node = make("avg_pool", **POOLS[name], ceil=ceil, count_pad=count_pad, divisor=divisor)
+                check(graph_of([node], {"x": (4, *size)}), [x], terms=32, gain=8, isa=isa)
+
+
+def test_dilated_max_pool() -> None:
+    node = make("max_pool", kernel=[3, 2], stride=[2, 1], pad=[1, 1, 1, 1], dilation=[2, 3], ceil=0)
+    check(graph_of([node], {"x": (4, 11, 13)}), [image(2, 4, 11, 13) - 5], terms=1)
+
+
+def test_pool_with_activation_behind() -> None:
+    nodes = [make("avg_pool", **POOLS["2x2"], ceil=0, count_pad=1, divisor=0), make("activation", ("a_avg_pool",), kind="relu", alpha=0.0, beta=0.0)]
+    check(graph_of(nodes, {"x": (4, 8, 8)}), [image(2, 4, 8, 8)], terms=16)
+
+
+@pytest.mark.parametrize("op", ["adaptive_avg_pool", "adaptive_max_pool"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (7, 7), (9, 11)], ids=str)
+def test_adaptive_pools(op: str, size: tuple[int, int]) -> None:
+    check(graph_of([make(op, size=list(size))], {"x": (5, 9, 11)}), [image(3, 5, 9, 11)], terms=128)
+
+
+@pytest.mark.parametrize(("axes", "keep"), [([2, 3], 0), ([2, 3], 1), ([1], 1), ([2], 1), ([3], 1), ([1, 3], 1), ([1, 2, 3], 1)])
+def test_means(axes: list[int], keep: int) -> None:
+    check(graph_of([make("mean", axes=axes, keep=keep)], {"x": (5, 6, 7)}), [image(3, 5, 6, 7)], terms=256)
+
+
+COPIES = {
+    "slice_channels": ("slice", {"axis": 1, "start": 1, "stop": -1, "step": 1}),
+    "slice_channels_strided": ("slice", {"axis": 1, "start": 0, "stop": 2**31 - 1, "step": 2}),
+    "slice_rows": ("slice", {"axis": 2, "start": -4, "stop": 2**31 - 1, "step": 1}),
+    "slice_columns_strided": ("slice", {"axis": 3, "start": 1, "stop": 6, "step": 3}),
+    "pad": ("pad", {"before": [1, 2, 3], "after": [2, 0, 1], "mode": "constant", "value": -1.5}),
+    "reflect": ("pad", {"before": [0, 2, 3], "after": [0, 1, 4], "mode": "reflect", "value": 0.0}),
+    "replicate": ("pad", {"before": [0, 2, 3], "after": [0, 9, 1], "mode": "replicate", "value": 0.0}),
+    "flatten": ("reshape", {"shape": [-1]}),
+    "reshape": ("reshape", {"shape": [0, -1, 1]}),
+    "reshape_mixed": ("reshape", {"shape": [4, 3, -1]}),
+    "permute": ("permute", {"order": [0, 2, 3, 1]}),
+    "permute_back": ("permute", {"order": [0, 3, 1, 2]}),
+    "shuffle": ("channel_shuffle", {"groups": 3}),
+    "d2s_crd": ("depth_to_space", {"block": [2, 3], "order": "crd", "crop": [0, 0, 0, 0]}),
+    "d2s_dcr": ("depth_to_space", {"block": [2, 3], "order": "dcr", "crop": [1, 2, 0, 1]}),
+    "nearest_factor": ("upsample", {"mode": "nearest", "size": [0, 0], "factor": [2, 3], "align_corners": 0}),
+    "nearest_size": ("upsample", {"mode": "nearest", "size": [8, 5], "factor": [0, 0], "align_corners": 0}),
+    "bilinear_factor": ("upsample", {"mode": "bilinear", "size": [0, 0], "factor": [2, 3], "align_corners": 0}),
+    "bilinear_size": ("upsample", {"mode": "bilinear", "size": [17, 3], "factor": [0, 0], "align_corners": 0}),
+    "bilinear_corners": ("upsample", {"mode": "bilinear", "size": [17, 1], "factor": [0, 0], "align_corners": 1}),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_moves(name: str, batch: int) -> None:
+    op, attrs = COPIES[name]
+    # Interpolation weights are computed in float, as PyTorch does: their error is about eps times the position.
+    check(graph_of([make(op, **attrs)], {"x": (12, 6, 8)}), [image(batch, 12, 6, 8)], terms=64 if op == "upsample" else 1)
+
+
+def test_upsample_like_another_value() -> None:
+    node = make("upsample", ("x", "z"), mode="bilinear", size=[0, 0], factor=[0, 0], align_corners=0)
+    check(graph_of([node], {"x": (3, 4, 5), "z": (1, 11, 7)}), [image(2, 3, 4, 5), image(2, 1, 11, 7)], terms=64)
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_concat_of_inputs_and_repeats(axis: int) -> None:
+    check(graph_of([make("concat", ("x", "z", "x"), axis=axis)], {"x": (3, 4, 5), "z": (3, 4, 5)}), [image(2, 3, 4, 5), image(2, 3, 4, 5, seed=1)], terms=1)
+
+
+def test_growing_concatenations_share_their_storage() -> None:
+    """As in a dense block: each step reads all before it; producers write in place, so no concatenation costs a step."""
+    rng = np.random.default_rng(0)
+    first = conv(rng, 4, 3, (3, 3), pad=(1, 1, 1, 1))
+    nodes = [FakeNode("f0", "conv", ("x",), first.attrs, first.tensors)]
+    for i in range(1, 4):
+        nodes.append(make("concat", tuple(f"f{j}" for j in range(i)), name=f"cat{i}", axis=1) if i > 1 else make("activation", ("f0",), name="cat1", kind="relu", alpha=0.0, beta=0.0))
+        part = conv(rng, 4, 4 * i, (3, 3), pad=(1, 1, 1, 1))
+        nodes.append(FakeNode(f"f{i}", "conv", (f"cat{i}",), part.attrs, part.tensors))
+    nodes.append(make("concat", ("f0", "f1", "f2", "f3"), name="all", axis=1))
+    graph = graph_of(nodes, {"x": (3, 6, 7)})
+    assert not [row for row in engine_of(graph).plan if row.op == "concat"]
+    check(graph, [image(2, 3, 6, 7)], terms=512, gain=3000)
+
+
+def test_nested_concatenation_and_slices() -> None:
+    nodes = [
+        make("activation", ("x",), name="a", kind="relu", alpha=0.0, beta=0.0),
+        make("activation", ("x",), name="b", kind="tanh", alpha=0.0, beta=0.0),
+        make("concat", ("a", "b"), name="ab", axis=1),
+        make("slice", ("ab",), name="middle", axis=1, start=2, stop=5, step=1),
+        make("activation", ("middle",), name="c", kind="sigmoid", alpha=0.0, beta=0.0),
+        make("concat", ("ab", "c", "middle"), name="all", axis=1),
+        make("slice", ("all",), name="cut", axis=1, start=-7, stop=2**31 - 1, step=1),
+    ]
+    check(graph_of(nodes, {"x": (3, 5, 6)}, outputs=("cut", "ab", "middle", "x")), [image(2, 3, 5, 6)], terms=32)
+
+
+def test_residual_from_either_side_and_shared() -> None:
+    """The addition is folded into the later convolution; an operand with other readers stays."""
+    rng = np.random.default_rng(0)
+    a, b = (conv(rng, 8, 8, (3, 3), pad=(1, 1, 1, 1)) for _ in range(2))
+    nodes = [
+        FakeNode("a", "conv", ("x",), a.attrs, a.tensors),
+        FakeNode("b", "conv", ("x",), b.attrs, b.tensors),
+        make("add", ("a", "b"), name="sum"),
+        make("activation", ("sum",), name="relu", kind="relu", alpha=0.0, beta=0.0),
+        make("add", ("relu", "a"), name="again"),
+        make("add", ("again", "again"), name="twice"),
+    ]
+    check(graph_of(nodes, {"x": (8, 9, 9)}), [image(2, 8, 9, 9)], terms=400, gain=200)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 17])
+def test_linear(batch: int, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    for filters, features, block in ((10, 37, 0), (33, 256, 8), (7, 5, 1), (1, 3, 0)):
+        tensors = random_blocks(rng, filters, features, block, 0.4) if block else {"values": normal(rng, filters, features)}
+        node = make("linear", tensors=tensors | {"bias": normal(rng, filters)}, filters=filters, channels=features, transform="identity")
+        node.attrs.update(format="block" if block else "dense", block=block or 1)
+        check(graph_of([node], {"x": (features,)}), [image(batch, features)], terms=features + 4, gain=4 * features, isa=isa)
