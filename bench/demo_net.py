@@ -31,7 +31,7 @@ class DigitsNet(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int] = (32, 64, 128)) -> None:
         super().__init__()
-        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.enlarge = nn.Upsample(size=(16, 16), mode="bilinear", align_corners=False)
         self.conv1 = nn.Conv2d(1, widths[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stage1 = Block(widths[0], widths[0], 1)

@@ -11,12 +11,12 @@ CANDIDATE_COLUMNS = ("runtime", "median ms", "min", "p90", "p99", "spread", "loa
 LAYER_COLUMNS = ("step", "kernel", "density", "MFLOP", "kB", "us", "GFLOP/s", "dense us", "realised", "why")
 
 
-def tables(result: dict[str, Any], layers: bool = True) -> list[RenderableType]:
+def tables(result: dict[str, Any]) -> list[RenderableType]:
     """What `cosparse bench` prints for one result."""
     machine = result["machine"]
     title = f"{result['model']}: batch {result['batch']}, {result['threads']} threads, {result['dtype']}, {machine['isa']} on {machine['cpu']}"
     shown: list[RenderableType] = [title, _candidates(result), _sentence(result)]
-    if layers and result["layers"]:
+    if result["layers"]:
         shown += ["", _layers(result["layers"])]
     return shown
 

@@ -4,8 +4,9 @@ One kept coefficient of layer l costs 1 parameter and P_l multiply-adds (P_l = i
 
     energy >= (alpha + beta P_l) * block size
 
-with the smallest alpha, beta >= 0 that meet both budgets, found by two nested bisections. No other set of blocks of the same cost holds more
-energy. The basis step is charged first and exactly: every input channel that a kept block uses costs its basis step, at every point of the search.
+with the smallest alpha, beta >= 0 that meet both budgets, found by two nested bisections. No other set of blocks of the same cost holds
+more energy. The basis step is charged first and exactly: every input channel that a kept block uses costs its basis step, at every point
+of the search.
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def select(
 ) -> Selection:
     """Keeps the blocks of most energy within `params` coefficients and `flops` multiply-adds, both for these layers alone.
 
-    Exact ties are broken by the seed. `fill` uses up what the thresholds leave of the bounds. Raises Error where even the floors exceed a bound.
+    Exact ties are broken by the seed. `fill` uses up what the thresholds leave of the bounds. Raises Error where even the floors exceed a
+    bound.
     """
     generator = np.random.default_rng(seed)
     ranked = [_rank(layer, floor, generator) for layer in layers]

@@ -1,10 +1,11 @@
 """Parameters and multiply-adds of a network, layer by layer, dense and with its masks.
 
-Counting rule. One multiply-add is one FLOP, per input image. Counted: every call of Conv2d, ConvTranspose2d and Linear at the example's size, and every matrix
-product, attention or convolution that the network does outside such modules ("functional", always dense). Bias, normalisation, activation,
-pooling and additions count nothing, as in the pruning literature. A masked layer costs its kept coefficients times its output pixels, plus the basis
-step of every input channel that a kept coefficient uses (`transforms.basis_cost`). Parameters: every distinct parameter of the model, biases and
-normalisation included; a masked layer stores its kept coefficients. The zeros that pad a last, partial block are no parameters.
+Counting rule. One multiply-add is one FLOP, per input image. Counted: every call of Conv2d, ConvTranspose2d and Linear at the example's
+size, and every matrix product, attention or convolution that the network does outside such modules ("functional", always dense). Bias,
+normalisation, activation, pooling and additions count nothing, as in the pruning literature. A masked layer costs its kept coefficients
+times its output pixels, plus the basis step of every input channel that a kept coefficient uses (`transforms.basis_cost`). Parameters:
+every distinct parameter of the model, biases and normalisation included; a masked layer stores its kept coefficients. The zeros that pad
+a last, partial block are no parameters.
 """
 
 from __future__ import annotations
@@ -109,7 +110,12 @@ class Report:
             rows.append(("(functional)", "", "", "0", "", *figures, "dense: computed outside Conv2d, ConvTranspose2d and Linear"))
         rows.append(("(other parameters)", "", "", f"{self.params_other:,}", "100.0%", "0.000", "0.000", "0.000", "biases, normalisation"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
         basis = sum(layer.flops_basis for layer in self.layers)
         total = (
             f"parameters {self.params_dense:,} -> {self.params:,} (-{self.params_reduction:.2%}); MFLOP {self.flops_dense / 1e6:.2f} -> "

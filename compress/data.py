@@ -42,7 +42,11 @@ def find_parquet(folder: str | Path, split: str) -> Path:
     """The one `*_{split}.parquet` with columns image and label in the folder; raises Error where there is none or several."""
     import pyarrow.parquet
 
-    found = [path for path in sorted(Path(folder).glob(f"*_{split}.parquet")) if {"image", "label"} <= set(pyarrow.parquet.read_schema(path).names)]
+    found = [
+        path
+        for path in sorted(Path(folder).glob(f"*_{split}.parquet"))
+        if {"image", "label"} <= set(pyarrow.parquet.read_schema(path).names)
+    ]
     if len(found) != 1:
         got = ", ".join(path.name for path in found) or "none"
         raise Error(str(folder), f"one *_{split}.parquet with columns image and label", got, "name the folder or the file itself")
@@ -96,8 +100,8 @@ def digits(share: float = 0.2, seed: int = 0) -> tuple[Images, Images]:
 class Batches:
     """Iterates over (x float32 [n, C, H, W], labels int64 [n]).
 
-    `augment`: each image is mirrored with probability 1/2 (where `flip`) and shifted by up to `pad` pixels, zeros moving in. Order and augmentation
-    depend on (seed, epoch) alone: `set_epoch(e)` makes epoch e come out the same again.
+    `augment`: each image is mirrored with probability 1/2 (where `flip`) and shifted by up to `pad` pixels, zeros moving in. Order and
+    augmentation depend on (seed, epoch) alone: `set_epoch(e)` makes epoch e come out the same again.
     """
 
     def __init__(
@@ -114,7 +118,15 @@ class Batches:
     ) -> None:
         if batch < 1:
             raise Error("batch", "at least 1", repr(batch))
-        self.images, self.batch, self.shuffle, self.augment, self.flip, self.pad, self.seed = images, batch, shuffle, augment, flip, pad, seed
+        self.images, self.batch, self.shuffle, self.augment, self.flip, self.pad, self.seed = (
+            images,
+            batch,
+            shuffle,
+            augment,
+            flip,
+            pad,
+            seed,
+        )
         self.epoch = 0
         channels = images.pixels.shape[1]
         mean, std = (torch.tensor(preprocessing[key], dtype=torch.float32) for key in ("mean", "std"))

@@ -50,9 +50,10 @@ def export(
 ) -> ExportReport:
     """Writes the model, in evaluation mode, as an artifact; the model itself is left as it was.
 
-    `preprocessing` and `provenance` are JSON objects that the file keeps; the counts and the check are added to the provenance. `tolerance`: largest
-    output difference from torch relative to the largest output (default 1e-4). Nothing is written, and an older file stays, where a layer has
-    weight outside its mask, an operator cannot be stored, or the packed network differs from torch: Error names the node.
+    `preprocessing` and `provenance` are JSON objects that the file keeps; the counts and the check are added to the provenance.
+    `tolerance`: largest output difference from torch relative to the largest output (default 1e-4). Nothing is written, and an older file
+    stays, where a layer has weight outside its mask, an operator cannot be stored, or the packed network differs from torch: Error names
+    the node.
     """
     inputs = as_tuple(example)
     bound = TOLERANCE if tolerance is None else tolerance

@@ -112,7 +112,8 @@ def impose(
 ) -> nn.Module:
     """A copy of the model with masks by magnitude and its weights projected onto them, untrained: a what-if, mainly for timing.
 
-    `layers` overrides single layers by module path: "dense", "identity" or "dct". `str(count(model, example))` is the table of what was done.
+    `layers` overrides single layers by module path: "dense", "identity" or "dct". `str(count(model, example))` is the table of what was
+    done.
     """
     imposed = copy.deepcopy(model)
     report = count(imposed, example)

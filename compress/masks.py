@@ -1,7 +1,7 @@
 """Masks over the transform coefficients of a layer, and the projection of weights onto what a mask keeps.
 
-A block is r x 1: r consecutive filters share the decision on one column k = (c R + u) S + v. A mask is attached to its module as the plain attribute
-`cosparse`; it is no parameter and no buffer, so it leaves the state dict alone and survives copy.deepcopy.
+A block is r x 1: r consecutive filters share the decision on one column k = (c R + u) S + v. A mask is attached to its module as the
+plain attribute `cosparse`; it is no parameter and no buffer, so it leaves the state dict alone and survives copy.deepcopy.
 """
 
 from __future__ import annotations

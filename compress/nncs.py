@@ -53,7 +53,7 @@ class NNCS:
         transform: str = "dct",
         block: int = 8,
         *,
-        shrink: float = 3.0,
+        shrink: float = 1.0,
         ramp: int = 1000,
         refresh: int = 100,
         layers: Mapping[str, str] | None = None,

@@ -35,7 +35,7 @@ class Packed:
 
 
 def to_blocks(matrix: np.ndarray, keep: np.ndarray, block: int) -> dict[str, np.ndarray]:
-    """The tensors `values` [B, r], `columns` [B], `rows` [ceil(O / r) + 1] of a matrix [O, K] of which `keep` [ceil(O / r), K] is stored."""
+    """`values` [B, r], `columns` [B], `rows` [ceil(O / r) + 1]: the blocks of a matrix [O, K] that `keep` [ceil(O / r), K] names."""
     filters, columns = matrix.shape
     padded = np.zeros((keep.shape[0] * block, columns))
     padded[:filters] = matrix
@@ -67,7 +67,9 @@ def pack(graph: Graph, model: nn.Module) -> tuple[Graph, tuple[Packed, ...]]:
             new[node.name] = _unmasked(node)
         lines.append(_line(node, new[node.name]))
     if missing := [name for name in layers if name not in found]:
-        raise Error(f"masked layer {missing[0]!r}", "a convolution or linear node of its own", "none", "the network does not run it as a layer")
+        raise Error(
+            f"masked layer {missing[0]!r}", "a convolution or linear node of its own", "none", "the network does not run it as a layer"
+        )
     return replace_nodes(graph, new), tuple(lines)
 
 

@@ -107,10 +107,10 @@ def fit(
 ) -> History:
     """Trains `nncs.model` in place: `epochs[0]` of step 1 at the full learning rate, the mask, `epochs[1]` of step 2 under a cosine to 0.
 
-    `train_loader` yields (x, labels) and has a length; where it has `set_epoch`, that is called first. The dense teacher is the model as it is
-    given, so a resumed run starts from the same dense model. `save_to` is rewritten after every epoch; with `resume` the run continues from it and
-    ends with the very weights of an uninterrupted run. `val_loader` only reports: nothing is selected on it. `options` are the fields of `Recipe`.
-    Raises Error where the loss is no longer finite; the last checkpoint then stays.
+    `train_loader` yields (x, labels) and has a length; where it has `set_epoch`, that is called first. The dense teacher is the model as
+    it is given, so a resumed run starts from the same dense model. `save_to` is rewritten after every epoch; with `resume` the run
+    continues from it and ends with the very weights of an uninterrupted run. `val_loader` only reports: nothing is selected on it.
+    `options` are the fields of `Recipe`. Raises Error where the loss is no longer finite; the last checkpoint then stays.
     """
     run = _Run(nncs, epochs, Recipe(**options), _length(train_loader), Path(save_to) if save_to is not None else None, progress)
     if resume:
@@ -145,7 +145,13 @@ class _Run:
     """The state of one `fit`: optimizer, teacher, running mean, position."""
 
     def __init__(
-        self, nncs: NNCS, epochs: tuple[int, int], recipe: Recipe, length: int, path: Path | None, progress: Callable[[Progress], None] | None
+        self,
+        nncs: NNCS,
+        epochs: tuple[int, int],
+        recipe: Recipe,
+        length: int,
+        path: Path | None,
+        progress: Callable[[Progress], None] | None,
     ) -> None:
         if min(epochs) < 0 or sum(epochs) < 1:
             raise Error("epochs", "two counts, not both 0", repr(epochs))

@@ -78,8 +78,8 @@ def basis_cost(transform: str, kernel: tuple[int, int], stride: tuple[int, int] 
     """Multiply-add equivalents of the basis step, per input channel and output pixel.
 
     Counting rule: the separable scheme. One direction first, whose results neighbouring output pixels share as far as the stride lets
-    them, then the other direction on each of its maps; the cheaper order. dct 3x3 at stride 1: 16 additions and 4 doublings = 20 operations =
-    10 multiply-add equivalents (12.5 at stride 2). Identity and 1x1: 0.
+    them, then the other direction on each of its maps; the cheaper order. dct 3x3 at stride 1: 16 additions and 4 doublings = 20
+    operations = 10 multiply-add equivalents (12.5 at stride 2). Identity and 1x1: 0.
     """
     if transform == "identity" or kernel == (1, 1):
         return 0.0

@@ -72,7 +72,12 @@ def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...]
         if not error <= tolerance * largest:
             where = _first_different(values, graph, model, inputs, tolerance)
             next_step = f"{NOT_WRITTEN}; the first node whose value no torch module gives: {where}"
-            raise Error(f"output {name!r}", f"within {tolerance:g} of torch's largest value {largest:.4g}", f"a difference of {error:.3g}", next_step)
+            raise Error(
+                f"output {name!r}",
+                f"within {tolerance:g} of torch's largest value {largest:.4g}",
+                f"a difference of {error:.3g}",
+                next_step,
+            )
         worst = max(worst, error / largest if largest else 0.0)
     return worst
 
@@ -80,7 +85,7 @@ def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...]
 def _first_different(
     values: dict[str, np.ndarray], graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...], tolerance: float
 ) -> str:
-    """The first node, named after a module, whose value is the output of no module: folding moves a value to the module behind, never away."""
+    """The first node, named after a module, whose value no module gives: folding moves a value to the module behind, never away."""
     seen: dict[tuple[int, ...], list[np.ndarray]] = {}
 
     def record(module: nn.Module, args: object, output: object) -> None:

@@ -76,7 +76,8 @@ std::shared_ptr<const Graph> assemble(const std::string& name, std::shared_ptr<c
   const auto& fields = expect<Json::Object>(json, "graph", "an object");
   check_version(fields);
   expect_fields(fields, {"format", "version", "checksum", "name", "inputs", "outputs", "nodes", "preprocessing", "provenance"}, "graph");
-  check_checksum(expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string"), graph->bytes.get(), count, container.header_bytes);
+  const std::string& checksum = expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string");
+  check_checksum(checksum, graph->bytes.get(), count, container.header_bytes);
   for (const auto& tensor : graph->tensors) check_finite(*tensor);
   read_graph(fields, *graph);
   check_sizes(*graph);
@@ -88,8 +89,9 @@ std::shared_ptr<const Graph> in_file(const std::string& name, const std::functio
   try {
     return read();
   } catch (const Error& error) {
-    throw Error(error.fault == Fault::shape ? Fault::artifact : error.fault, error.what_about.empty() ? name : name + ": " + error.what_about,
-                error.expected, error.got, error.next_step);
+    const Fault fault = error.fault == Fault::shape ? Fault::artifact : error.fault;
+    const std::string about = error.what_about.empty() ? name : name + ": " + error.what_about;
+    throw Error(fault, about, error.expected, error.got, error.next_step);
   } catch (const std::bad_alloc&) {
     throw Error(Fault::artifact, name, "a file that fits in memory", "no memory left for it", "");
   }

@@ -43,21 +43,24 @@ void check_rows(const Tensor& rows, const Sizes& s, int64_t blocks) {
   if (row[0] != 0) refuse(about(rows), "a start at 0", std::to_string(row[0]));
   for (int64_t b = 0; b < s.block_rows(); ++b) {
     if (row[b + 1] < row[b]) {
-      refuse(about(rows), "row pointers that never fall", std::to_string(row[b]) + " then " + std::to_string(row[b + 1]) + " at block row " + std::to_string(b));
+      refuse(about(rows), "row pointers that never fall",
+             std::to_string(row[b]) + " then " + std::to_string(row[b + 1]) + " at block row " + std::to_string(b));
     }
   }
-  if (row[s.block_rows()] != blocks) refuse(about(rows), "an end at the number of blocks, " + std::to_string(blocks), std::to_string(row[s.block_rows()]));
+  const uint32_t end = row[s.block_rows()];
+  if (end != blocks) refuse(about(rows), "an end at the number of blocks, " + std::to_string(blocks), std::to_string(end));
 }
 
 template <class Index>
 void check_columns(const Tensor& columns, const Index* column, const uint32_t* rows, const Sizes& s) {
-  for (int64_t b = 0; b < s.block_rows(); ++b) {
+  const int64_t bound = s.columns(), block_rows = s.block_rows();
+  for (int64_t b = 0; b < block_rows; ++b) {
+    const auto where = [&] { return " in block row " + std::to_string(b); };
     for (uint32_t i = rows[b]; i < rows[b + 1]; ++i) {
-      const std::string where = " in block row " + std::to_string(b);
-      if (column[i] >= s.columns()) refuse(about(columns), "columns below " + std::to_string(s.columns()), std::to_string(column[i]) + where);
+      if (column[i] >= bound) refuse(about(columns), "columns below " + std::to_string(bound), std::to_string(column[i]) + where());
       if (i > rows[b] && column[i] <= column[i - 1]) {
-        refuse(about(columns), "columns that ascend within a block row",
-               std::to_string(column[i - 1]) + (column[i] == column[i - 1] ? " twice" : " then " + std::to_string(column[i])) + where);
+        const std::string then = column[i] == column[i - 1] ? " twice" : " then " + std::to_string(column[i]);
+        refuse(about(columns), "columns that ascend within a block row", std::to_string(column[i - 1]) + then + where());
       }
     }
   }
@@ -70,7 +73,7 @@ void check_padding(const Tensor& values, uint32_t first_block, const Sizes& s) {
       const float value = values.f32()[i * s.block + r];
       if (value != 0) {
         refuse(about(values), "zeros where the last block row reaches beyond the " + std::to_string(s.filters) + " filters",
-               std::to_string(value) + " in block " + std::to_string(i));
+               text_of(static_cast<double>(value)) + " in block " + std::to_string(i));
       }
     }
   }
@@ -78,8 +81,9 @@ void check_padding(const Tensor& values, uint32_t first_block, const Sizes& s) {
 
 void check_block(const Node& node, const Sizes& s) {
   if (s.block & (s.block - 1)) refuse(about(node), "block 1, 2, 4, 8, 16, 32 or 64", std::to_string(s.block));
-  if (s.groups > 1 && s.filters / s.groups % s.block != 0) {
-    refuse(about(node), "a block that divides the " + std::to_string(s.filters / s.groups) + " filters of a group", std::to_string(s.block));
+  const int64_t per_group = s.filters / s.groups;
+  if (s.groups > 1 && per_group % s.block != 0) {
+    refuse(about(node), "a block that divides the " + std::to_string(per_group) + " filters of a group", std::to_string(s.block));
   }
   for (const char* role : {"columns", "rows"}) {
     if (!node.tensor(role)) refuse(about(node), "the tensor " + quoted(role) + " (format block)", "none");
@@ -88,12 +92,12 @@ void check_block(const Node& node, const Sizes& s) {
   const int64_t blocks = columns.shape[0];
   expect_shape(values, {blocks, s.block});
   check_rows(rows, s, blocks);
-  const Dtype wanted = s.columns() <= 65536 ? Dtype::u16 : Dtype::u32;
-  if (columns.dtype != wanted) {
-    refuse(about(columns), wanted == Dtype::u16 ? "dtype U16 for K = " + std::to_string(s.columns()) + " <= 65536" : "dtype U32 for K = " + std::to_string(s.columns()) + " > 65536",
-           columns.dtype == Dtype::u16 ? "U16" : "U32");
+  const bool narrow = s.columns() <= 65536;
+  if (columns.dtype != (narrow ? Dtype::u16 : Dtype::u32)) {
+    const std::string reason = " for K = " + std::to_string(s.columns()) + (narrow ? " <= 65536" : " > 65536");
+    refuse(about(columns), (narrow ? "dtype U16" : "dtype U32") + reason, narrow ? "U32" : "U16");
   }
-  if (wanted == Dtype::u16) {
+  if (narrow) {
     check_columns(columns, columns.u16(), rows.u32(), s);
   } else {
     check_columns(columns, columns.u32(), rows.u32(), s);
@@ -133,7 +137,8 @@ void check_finite(const Tensor& tensor) {
     uint32_t bits;
     std::memcpy(&bits, tensor.data + 4 * i, 4);
     if ((bits & exponent) == exponent) {
-      refuse(about(tensor), "finite values", (bits & 0x7FFFFF ? "NaN" : "infinity") + (" at element " + std::to_string(i)), "export the network again");
+      const std::string kind = bits & 0x7FFFFF ? "NaN" : "infinity";
+      refuse(about(tensor), "finite values", kind + " at element " + std::to_string(i), "export the network again");
     }
   }
 }

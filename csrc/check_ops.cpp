@@ -11,22 +11,19 @@ void check_activation(const Node& node) {
   const std::string& kind = node.text("kind");
   const double alpha = node.number("alpha"), beta = node.number("beta");
   const bool uses_alpha = kind == "clip" || kind == "leaky_relu" || kind == "elu", uses_beta = kind == "clip";
-  if (!uses_alpha && alpha != 0) refuse(about(node), "alpha 0, which " + kind + " has no use for", std::to_string(alpha));
-  if (!uses_beta && beta != 0) refuse(about(node), "beta 0, which " + kind + " has no use for", std::to_string(beta));
+  if (!uses_alpha && alpha != 0) refuse(about(node), "alpha 0, which " + kind + " has no use for", text_of(alpha));
+  if (!uses_beta && beta != 0) refuse(about(node), "beta 0, which " + kind + " has no use for", text_of(beta));
   if (kind == "clip" && alpha > beta) {
-    refuse(about(node), "alpha (lowest) not above beta (highest)", std::to_string(alpha) + " and " + std::to_string(beta));
+    refuse(about(node), "alpha (lowest) not above beta (highest)", text_of(alpha) + " and " + text_of(beta));
   }
 }
 
 // PyTorch's rule. With it every window, also the last one of `ceil`, sees the input unless dilation steps over it.
 void check_pool(const Node& node) {
   const auto &kernel = node.list("kernel"), &pad = node.list("pad");
-  for (int side = 0; side < 4; ++side) {
-    const int axis = side % 2;
-    const int64_t dilation = node.op == "max_pool" ? node.list("dilation")[axis] : 1;
-    const int64_t most = (dilation * (kernel[axis] - 1) + 1) / 2;
-    if (pad[side] > most) {
-      refuse(about(node), "pads of at most half the window, " + std::to_string(most), "pad " + text_of(pad) + " with kernel " + text_of(kernel));
+  for (size_t side = 0; side < 4; ++side) {
+    if (pad[side] > kernel[side % 2] / 2) {
+      refuse(about(node), "pads of at most half the kernel", "pad " + text_of(pad) + " with kernel " + text_of(kernel));
     }
   }
 }
@@ -40,7 +37,7 @@ void check_mean(const Node& node) {
 
 void check_pad(const Node& node) {
   if (node.text("mode") != "constant" && node.number("value") != 0) {
-    refuse(about(node), "value 0, which mode " + node.text("mode") + " has no use for", std::to_string(node.number("value")));
+    refuse(about(node), "value 0, which mode " + node.text("mode") + " has no use for", text_of(node.number("value")));
   }
 }
 
@@ -51,17 +48,20 @@ void check_reshape(const Node& node) {
 }
 
 void check_permute(const Node& node) {
-  auto order = node.list("order");
-  std::sort(order.begin() + 1, order.end());
-  if (order != std::vector<int64_t>{0, 1, 2, 3}) refuse(about(node), "a permutation of 0..3 that starts with 0", text_of(node.list("order")));
+  const auto& order = node.list("order");
+  const std::vector<int64_t> all = {0, 1, 2, 3};
+  if (order[0] != 0 || !std::is_permutation(order.begin(), order.end(), all.begin())) {
+    refuse(about(node), "a permutation of 0..3 that starts with 0", text_of(order));
+  }
 }
 
 void check_upsample(const Node& node) {
   const auto &size = node.list("size"), &factor = node.list("factor");
-  const std::string found = "size " + text_of(size) + ", factor " + text_of(factor);
-  if ((size[0] == 0) != (size[1] == 0) || (factor[0] == 0) != (factor[1] == 0)) refuse(about(node), "both or neither of a pair to be 0", found);
+  const std::string found = "size " + text_of(size) + ", factor " + text_of(factor) + ", inputs " + std::to_string(node.inputs.size());
+  const bool halved = (size[0] == 0) != (size[1] == 0) || (factor[0] == 0) != (factor[1] == 0);
+  if (halved) refuse(about(node), "both or neither of a pair to be 0", found);
   const int ways = (size[0] > 0) + (factor[0] > 0) + (node.inputs.size() == 2);
-  if (ways != 1) refuse(about(node), "one of size, factor and a second input", found + ", " + std::to_string(node.inputs.size()) + " inputs");
+  if (ways != 1) refuse(about(node), "one of size, factor and a second input", found);
   if (node.text("mode") == "nearest" && node.integer("align_corners") != 0) refuse(about(node), "align_corners 0 with mode nearest", "1");
 }
 

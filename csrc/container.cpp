@@ -55,35 +55,39 @@ Range read_tensor(const Member& member, int64_t data_bytes, Tensor& tensor) {
   tensor.shape = read_shape(*find(fields, "shape"), about);
   const auto& pair = expect<Json::Array>(*find(fields, "data_offsets"), about, "data_offsets [begin, end]");
   if (pair.size() != 2) refuse(about, "data_offsets [begin, end]", "a list of " + std::to_string(pair.size()));
-  const auto begin = expect<int64_t>(pair[0], about, "integers in data_offsets"), end = expect<int64_t>(pair[1], about, "integers in data_offsets");
+  const int64_t begin = expect<int64_t>(pair[0], about, "integers in data_offsets");
+  const int64_t end = expect<int64_t>(pair[1], about, "integers in data_offsets");
   if (begin < 0 || begin > end || end > data_bytes) {
     refuse(about, "data_offsets within the " + std::to_string(data_bytes) + " bytes of data", text_of({begin, end}),
            "the file may be truncated: copy it again");
   }
-  const int64_t wanted = count_elements(tensor.shape, about) * static_cast<int64_t>(size_of(tensor.dtype));
-  if (end - begin != wanted) refuse(about, std::to_string(wanted) + " bytes for shape " + text_of(tensor.shape), std::to_string(end - begin));
-  if (begin % static_cast<int64_t>(size_of(tensor.dtype)) != 0) {
-    refuse(about, "data_offsets that start at a multiple of " + std::to_string(size_of(tensor.dtype)), std::to_string(begin));
+  const auto element = static_cast<int64_t>(size_of(tensor.dtype)), wanted = count_elements(tensor.shape, about) * element;
+  if (end - begin != wanted) {
+    refuse(about, std::to_string(wanted) + " bytes for shape " + text_of(tensor.shape), std::to_string(end - begin));
   }
+  if (begin % element != 0) refuse(about, "data_offsets that start at a multiple of " + std::to_string(element), std::to_string(begin));
   tensor.data = nullptr;
   return {begin, end, &tensor};
 }
 
 // The ranges tile 0 .. data_bytes.
 void check_ranges(std::vector<Range>& ranges, int64_t data_bytes) {
-  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
+  const auto earlier = [](const Range& a, const Range& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); };
+  std::sort(ranges.begin(), ranges.end(), earlier);
   int64_t at = 0;
   const Tensor* before = nullptr;
   for (const Range& range : ranges) {
-    const std::string about = "tensor " + quoted(range.tensor->name);
-    if (range.begin > at) refuse(about, "data that start at byte " + std::to_string(at), "a gap: they start at byte " + std::to_string(range.begin));
+    const std::string about = "tensor " + quoted(range.tensor->name), begin = std::to_string(range.begin);
+    if (range.begin > at) refuse(about, "data that start at byte " + std::to_string(at), "a gap: they start at byte " + begin);
     if (range.begin < at) {
-      refuse(about, "data of its own", "an overlap with tensor " + quoted(before->name) + ", which ends at byte " + std::to_string(at) + "; it starts at byte " + std::to_string(range.begin));
+      refuse(about, "data of its own", "byte " + begin + " for a start, which overlaps with tensor " + quoted(before->name));
     }
     at = range.end;
     before = range.tensor;
   }
-  if (at != data_bytes) refuse("", "the tensors to fill the " + std::to_string(data_bytes) + " bytes of data", "an end at byte " + std::to_string(at));
+  if (at != data_bytes) {
+    refuse("", "the tensors to fill the " + std::to_string(data_bytes) + " bytes of data", "an end at byte " + std::to_string(at));
+  }
 }
 
 }  // namespace
@@ -116,7 +120,9 @@ Container read_container(const std::byte* bytes, int64_t file_bytes) {
   Container container;
   container.header_bytes = read_header_length(bytes, file_bytes);
   const std::string_view text(reinterpret_cast<const char*>(bytes + 8), static_cast<size_t>(container.header_bytes));
-  if (text.empty() || text[0] != '{') refuse("header", "JSON that starts with '{'", text.empty() ? "no header" : "something else", kForeign);
+  if (text.empty() || text[0] != '{') {
+    refuse("header", "JSON that starts with '{'", text.empty() ? "no header" : quoted(text.substr(0, 1)), kForeign);
+  }
   const Json header = parse_json(text, "header");
   const int64_t data_begin = 8 + container.header_bytes, data_bytes = file_bytes - data_begin;
   const Json* metadata = nullptr;

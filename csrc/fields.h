@@ -30,7 +30,8 @@ inline void expect_fields(const Json::Object& object, const std::vector<std::str
   }
   for (const Member& member : object) {
     if (std::find(fields.begin(), fields.end(), member.key) == fields.end()) {
-      refuse(about, fields.empty() ? "no " + thing : "no " + thing + " but " + joined(fields), quoted(member.key), "was the file written by a newer version?");
+      const std::string known = fields.empty() ? "" : " but " + joined(fields);
+      refuse(about, "no " + thing + known, quoted(member.key), "was the file written by a newer version?");
     }
   }
 }

@@ -30,7 +30,9 @@ std::shared_ptr<std::byte> allocate_bytes(int64_t count) {
 
 // O_NONBLOCK: opening a named pipe must not wait for a writer. It changes nothing for a regular file.
 File::File(const std::string& path) : handle_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  if (handle_ < 0) refuse("", "a readable file", system_message(), "check the path");
+  const bool cut = path.find('\0') != std::string::npos;  // the system would see the part before it, perhaps another file
+  if (cut && handle_ >= 0) ::close(handle_);
+  if (cut || handle_ < 0) refuse("", "a readable file", cut ? "a path with a NUL" : system_message(), "check the path");
   struct stat info {};
   const bool known = ::fstat(handle_, &info) == 0;
   if (!known || !S_ISREG(info.st_mode)) {
@@ -59,7 +61,8 @@ void File::read(std::byte* to, int64_t count) {
   while (count > 0) {
     const int64_t got = read_some(to, count);
     if (got == 0) {
-      refuse("", std::to_string(size_) + " bytes", "the end after " + std::to_string(at_), "the file shrank while it was read; load it again");
+      refuse("", std::to_string(size_) + " bytes", "the end after " + std::to_string(at_),
+             "the file shrank while it was read; load it again");
     }
     to += got, count -= got, at_ += got;
   }

@@ -43,6 +43,7 @@ std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
     const std::string& op = graph.nodes[n].op;
     if (op == "activation") set_activation(f, n);
     int last = n, next = takes_activation(op) ? only_consumer(n) : -1;
+    if (next >= 0 && taken[next]) next = -1;  // an addition of two convolutions goes to the first of them
     if (next >= 0 && (op == "conv" || op == "linear") && graph.nodes[next].op == "add") {
       const Node& add = graph.nodes[next];
       const int other = add.inputs[0] == inputs + n ? add.inputs[1] : add.inputs[0];
@@ -51,6 +52,14 @@ std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
         next = only_consumer(next);
       } else {
         next = -1;
+      }
+    }
+    if (moves_along_axes(graph.nodes[n])) {
+      bool padded = pads_with_value(graph.nodes[n]);
+      for (int m = only_consumer(n); m >= 0 && moves_along_axes(graph.nodes[m]) && !is_view(graph, m, shapes); m = only_consumer(m)) {
+        if (padded && pads_with_value(graph.nodes[m])) break;
+        padded |= pads_with_value(graph.nodes[m]);
+        f.moves.push_back(m), last = m, taken[m] = 1;
       }
     }
     if (next >= 0 && graph.nodes[next].op == "activation") set_activation(f, next), last = next, taken[next] = 1;

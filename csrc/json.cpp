@@ -81,9 +81,9 @@ class Parser {
     return true;
   }
 
-  void expect(char c) {
+  void expect(char c, const char* want) {
     skip_space();
-    if (!accept(c)) fail("'" + std::string(1, c) + "'");
+    if (!accept(c)) fail(want);
   }
 
   Json value(int depth) {
@@ -109,28 +109,28 @@ class Parser {
 
   Json::Array array(int depth) {
     Json::Array items;
-    expect('[');
+    ++at_;  // the bracket
     skip_space();
     if (accept(']')) return items;
     do items.push_back(value(depth + 1));
     while (skip_space(), accept(','));
-    expect(']');
+    expect(']', "',' or ']'");
     return items;
   }
 
   Json::Object object(int depth) {
     Json::Object members;
-    expect('{');
+    ++at_;  // the brace
     skip_space();
     if (accept('}')) return members;
     do {
       skip_space();
       if (peek() != '"') fail("a key in double quotes");
       std::string key = string();
-      expect(':');
+      expect(':', "':'");
       members.push_back({std::move(key), value(depth + 1)});
     } while (skip_space(), accept(','));
-    expect('}');
+    expect('}', "',' or '}'");
     refuse_duplicates(members);
     return members;
   }
@@ -236,10 +236,7 @@ std::string Json::describe() const {
     std::string operator()(std::nullptr_t) const { return "null"; }
     std::string operator()(bool v) const { return v ? "true" : "false"; }
     std::string operator()(int64_t v) const { return "the integer " + std::to_string(v); }
-    std::string operator()(double v) const {
-      char text[32];
-      return "the number " + std::string(text, std::to_chars(text, text + sizeof text, v).ptr);
-    }
+    std::string operator()(double v) const { return "the number " + text_of(v); }
     std::string operator()(const std::string& v) const { return "the string " + quoted(v); }
     std::string operator()(const Array& v) const { return "a list of " + std::to_string(v.size()); }
     std::string operator()(const Object& v) const { return "an object of " + std::to_string(v.size()); }

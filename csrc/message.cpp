@@ -1,5 +1,7 @@
 #include "message.h"
 
+#include <charconv>
+
 namespace cosparse {
 
 std::string quoted(std::string_view text) {
@@ -26,6 +28,12 @@ std::string text_of(const std::vector<int64_t>& numbers) {
   std::string out = "[";
   for (size_t i = 0; i < numbers.size(); ++i) out += (i ? ", " : "") + std::to_string(numbers[i]);
   return out + "]";
+}
+
+std::string text_of(double number) {
+  char text[32];
+  const std::string out(text, std::to_chars(text, text + sizeof text, number).ptr);
+  return out.find_first_not_of("-0123456789") == std::string::npos ? out + ".0" : out;
 }
 
 std::string joined(const std::vector<std::string>& words) {

@@ -53,6 +53,7 @@ struct Fused {
   int node;             // index of the node that computes
   int output;           // value id that the step writes
   int residual = -1;    // value id added before the activation
+  std::vector<int> moves;  // slice, pad, channel_shuffle nodes that this one step does after `node`, itself one of them
   Act act = Act::none;
   float alpha = 0, beta = 0;
 };
@@ -75,6 +76,9 @@ struct Build {
 
 // fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.
 std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes);
+
+bool moves_along_axes(const Node& node);  // slice, pad, channel_shuffle: each output axis is a map of one input axis
+bool pads_with_value(const Node& node);   // of which a step holds one value, so one such node
 
 // arena.cpp: fills places, arena_floats and, for each step, the offset of its temporary memory.
 // Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them.

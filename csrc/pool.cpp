@@ -33,7 +33,8 @@ constexpr int kWorkerSpin = 100;  // longer than the serial gap between two laye
 constexpr int kCallerSpin = 50;   // a worker that needs longer has lost its core
 }  // namespace
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) : shares_(threads) {
+  workers_.reserve(threads - 1);
   for (int slot = 1; slot < threads; ++slot) workers_.emplace_back([this, slot] { work(slot); });
 }
 
@@ -47,17 +48,25 @@ Pool::~Pool() {
 }
 
 void Pool::claim(int slot) {
-  for (int64_t unit; (unit = next_.fetch_add(1, std::memory_order_relaxed)) < units_;) call_(body_, unit, slot);
+  const int count = threads();
+  for (int i = 0; i < count; ++i) {
+    Share& share = shares_[slot + i < count ? slot + i : slot + i - count];
+    if (share.next.load(std::memory_order_relaxed) >= share.end) continue;
+    for (int64_t unit; (unit = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) call_(body_, unit, slot);
+  }
 }
 
 void Pool::run(int64_t units, Call call, const void* body) {
   std::unique_lock<std::mutex> owner(busy_, std::defer_lock);
-  if (units < 2 || workers_.empty() || !owner.try_lock()) {
+  if (units < 2 || threads() == 1 || !owner.try_lock()) {
     for (int64_t unit = 0; unit < units; ++unit) call(body, unit, 0);
     return;
   }
-  call_ = call, body_ = body, units_ = units;
-  next_ = 0;
+  call_ = call, body_ = body;
+  for (int i = 0; i < threads(); ++i) {
+    shares_[i].next.store(units * i / threads(), std::memory_order_relaxed);
+    shares_[i].end = units * (i + 1) / threads();
+  }
   loop_.fetch_add(1);  // odd: open. Sequentially consistent, as are inside_ and sleeping_: each side sees the other's announcement.
   if (sleeping_ > 0) {
     std::lock_guard<std::mutex> lock(sleep_);

@@ -1,7 +1,8 @@
 // Threads that share out the units of one parallel loop.
 //
-// The caller works too, and units are claimed one by one, so a worker that the operating system has taken off its core delays at most the unit
-// it holds. Between loops a worker spins for some microseconds (the next layer comes soon) and then sleeps: an idle engine uses no processor time.
+// The caller works too. Each thread has a share of neighbouring units, the same in every loop, so that it finds in its own cache what it wrote in
+// the layer before; whoever is done helps with the others' shares. Units are claimed one by one, so a worker that the operating system has taken off
+// its core delays at most the unit it holds. Between loops a worker spins for some microseconds (the next layer comes soon) and then sleeps: an idle engine uses no processor time.
 // When a second thread calls while a loop runs, it works through its own loop alone; nothing waits for anybody.
 #pragma once
 #include <atomic>
@@ -20,7 +21,7 @@ class Pool {
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  int threads() const { return (int)workers_.size() + 1; }
+  int threads() const { return (int)shares_.size(); }
 
   // body(unit, slot) for every unit in 0..units-1, once each, in any order; slot < threads() names the thread for its scratch memory.
   // body must not throw.
@@ -38,8 +39,11 @@ class Pool {
   std::mutex busy_;                       // held by the caller whose loop runs
   Call call_ = nullptr;
   const void* body_ = nullptr;
-  int64_t units_ = 0;
-  alignas(64) std::atomic<int64_t> next_{0};
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::vector<Share> shares_;
   alignas(64) std::atomic<uint64_t> loop_{0};   // counts loops; odd while one is open to workers
   alignas(64) std::atomic<int> inside_{0};      // workers that may be reading the fields above
   std::mutex sleep_;

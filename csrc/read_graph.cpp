@@ -119,7 +119,7 @@ void check_tensors_used(const Graph& graph) {
 void read_graph(const Json::Object& json, Graph& graph) {
   graph.name = expect<std::string>(*find(json, "name"), "graph", "a name");
   expect_name(graph.name, "graph: name", kLongestName);
-  for (const char* field : {"preprocessing", "provenance"}) expect<Json::Object>(*find(json, field), std::string("graph: ") + field, "an object");
+  for (const std::string field : {"preprocessing", "provenance"}) expect<Json::Object>(*find(json, field), "graph: " + field, "an object");
   Names ids;
   const auto& inputs = expect<Json::Array>(*find(json, "inputs"), "graph: inputs", "a list");
   if (inputs.empty()) refuse("graph: inputs", "at least one", "none");

@@ -8,10 +8,9 @@ namespace cosparse {
 namespace {
 
 std::string range_text(const AttrRule& rule) {
-  const auto text = [&](double x) { return rule.type == AttrRule::Type::number ? std::to_string(x) : std::to_string(static_cast<int64_t>(x)); };
-  if (rule.type == AttrRule::Type::number && rule.lowest < 0) return "a float32";
-  if (rule.type == AttrRule::Type::number) return "a float32 of at least " + text(rule.lowest);
-  return "from " + text(rule.lowest) + " to " + text(rule.highest);
+  const auto text = [](double x) { return std::to_string(static_cast<int64_t>(x)); };
+  if (rule.type != AttrRule::Type::number) return "from " + text(rule.lowest) + " to " + text(rule.highest);
+  return rule.lowest < 0 ? "a float32" : "a float32 of at least " + text(rule.lowest);
 }
 
 int64_t read_integer(const Json& json, const AttrRule& rule, const std::string& about) {
@@ -39,8 +38,8 @@ std::string read_choice(const Json& json, const AttrRule& rule, const std::strin
 }
 
 std::vector<int64_t> read_list(const Json& json, const AttrRule& rule, const std::string& about) {
-  const std::string count = rule.shortest == rule.longest ? std::to_string(rule.longest) : std::to_string(rule.shortest) + " to " + std::to_string(rule.longest);
-  const std::string want = "a list of " + count + " integers";
+  const std::string least = rule.shortest == rule.longest ? "" : std::to_string(rule.shortest) + " to ";
+  const std::string want = "a list of " + least + std::to_string(rule.longest) + " integers";
   const auto& items = expect<Json::Array>(json, about, want);
   if (items.size() < rule.shortest || items.size() > rule.longest) refuse(about, want, json.describe());
   std::vector<int64_t> out;
@@ -66,7 +65,8 @@ void check_tensor(const Tensor& tensor, const TensorRule& rule, const std::strin
     for (Dtype dtype : rule.dtypes) wanted += (wanted.empty() ? "" : " or ") + name_of(dtype);
     refuse(about, "dtype " + wanted, name_of(tensor.dtype));
   }
-  if (rule.rank != 0 && tensor.shape.size() != rule.rank) refuse(about, "rank " + std::to_string(rule.rank), "shape " + text_of(tensor.shape));
+  const bool fits = rule.rank == 0 || tensor.shape.size() == rule.rank;
+  if (!fits) refuse(about, "rank " + std::to_string(rule.rank), "shape " + text_of(tensor.shape));
 }
 
 void read_tensors(const Json& json, const OpRule& rule, const std::map<std::string, const Tensor*>& tensors, Node& node) {

@@ -31,7 +31,9 @@ void check_input(const Input& input, const Shape& shape, const Shape& first) {
 }  // namespace
 
 std::string text_of(const Shape& shape) {
-  return shape.rank == 2 ? text_of(std::vector<int64_t>{shape.n, shape.c}) : text_of(std::vector<int64_t>{shape.n, shape.c, shape.h, shape.w});
+  std::vector<int64_t> sizes = {shape.n, shape.c};
+  if (shape.rank == 4) sizes.insert(sizes.end(), {shape.h, shape.w});
+  return text_of(sizes);
 }
 
 void misfit(const Node& node, const std::string& want, const std::vector<Shape>& inputs) {

@@ -1,4 +1,5 @@
-// Shape rules, one per operator family, with PyTorch's semantics. Each throws Error(Fault::shape) that names the node and its inputs' shapes.
+// Shape rules, one per operator family, with PyTorch's semantics. Each throws Error(Fault::shape) that names the node and the shapes
+// of its inputs.
 // They may assume what the reader checks of a node alone. Sizes in are at most 2^31 - 1; infer_shape checks the sizes that come out.
 #pragma once
 #include <string>

@@ -70,7 +70,8 @@ Shape infer_slice(const Node& node, const std::vector<Shape>& inputs) {
   const auto place = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size); };
   const int64_t start = place(node.integer("start")), stop = place(node.integer("stop")), step = node.integer("step");
   if (stop <= start) {
-    misfit(node, "something between " + std::to_string(node.integer("start")) + " and " + std::to_string(node.integer("stop")) + " along axis " + std::to_string(axis), inputs);
+    const std::string range = std::to_string(node.integer("start")) + " and " + std::to_string(node.integer("stop"));
+    misfit(node, "something between " + range + " along axis " + std::to_string(axis), inputs);
   }
   Shape out = inputs[0];
   along(out, axis) = (stop - start + step - 1) / step;
@@ -102,10 +103,10 @@ Shape infer_reshape(const Node& node, const std::vector<Shape>& inputs) {
       sizes[i] = along(x, static_cast<int64_t>(i) + 1);
     }
     product *= sizes[i];
-    if (product > kMostElements) misfit(node, "the elements of " + text_of(node.list("shape")), inputs);
+    if (product > kMostElements) misfit(node, "as many elements as " + text_of(node.list("shape")), inputs);
   }
   const int64_t count = x.c * x.h * x.w;
-  if (open ? count % product != 0 : count != product) misfit(node, "the elements of " + text_of(node.list("shape")), inputs);
+  if (open ? count % product != 0 : count != product) misfit(node, "as many elements as " + text_of(node.list("shape")), inputs);
   if (open) *open = count / product;
   if (sizes.size() == 1) return {x.n, sizes[0], 1, 1, 2};
   return {x.n, sizes[0], sizes[1], sizes[2], 4};
@@ -138,7 +139,8 @@ Shape infer_depth_to_space(const Node& node, const std::vector<Shape>& inputs) {
 
 Shape infer_channel_shuffle(const Node& node, const std::vector<Shape>& inputs) {
   expect_rank(node, inputs, 4);
-  if (inputs[0].c % node.integer("groups") != 0) misfit(node, "channels that are a multiple of " + std::to_string(node.integer("groups")), inputs);
+  const int64_t groups = node.integer("groups");
+  if (inputs[0].c % groups != 0) misfit(node, "channels that are a multiple of " + std::to_string(groups), inputs);
   return inputs[0];
 }
 

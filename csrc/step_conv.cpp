@@ -11,18 +11,27 @@ namespace cosparse {
 
 namespace {
 
-// Vectors a tile: as wide as the maps stay in half of a second-level cache and every thread gets several tiles.
-constexpr int64_t kTileFloats = 96 * 1024;
+constexpr int64_t kTileFloats = 96 * 1024;  // maps of a tile that still leave room for the weights in a second-level cache
 
+// Where tiles are too few for the threads, block rows are shared out too; each share then makes its own maps.
+int row_shares(int64_t tiles, int rows, int threads) { return threads == 1 ? 1 : (int)std::clamp<int64_t>(3 * threads / tiles, 1, std::max(1, rows / 8)); }
+
+// The tile that finishes first: vectors on the busiest thread, a little more each where a tile is one vector wide and shares no weight loads.
 const KernelRow& choose_kernel(const Options& options, const Weights& w, int64_t pixels) {
-  if (!options.tile && w.r == 8 && pixels <= kLanePixels) return conv_kernel(options.isa, 8, 0);
-  const int lanes = conv_kernel(options.isa, w.r, 1).lanes;
-  int t = options.tile ? options.tile : 8;
-  const KernelRow* row = &conv_kernel(options.isa, w.r, t);
-  if (options.tile) return *row;
-  const int64_t vectors = (pixels + lanes - 1) / lanes;
-  while (row->t > 1 && ((int64_t)w.maps * row->t * lanes > kTileFloats || vectors / row->t < 2 * options.threads)) row = &conv_kernel(options.isa, w.r, row->t - 1);
-  return *row;
+  if (options.tile) return conv_kernel(options.isa, w.r, options.tile);
+  if (w.r == 8 && pixels <= kLanePixels) return conv_kernel(options.isa, 8, 0);
+  const KernelRow* best = nullptr;
+  double least = 0;
+  for (const KernelRow& row : kernel_table()) {
+    if (row.isa != options.isa || !row.conv || row.r != w.r || row.t < 1) continue;
+    if (row.t > 1 && (int64_t)w.maps * row.t * row.lanes > kTileFloats) continue;
+    const int64_t width = (int64_t)row.t * row.lanes, tiles = (pixels + width - 1) / width;
+    const int shares = row_shares(tiles, w.block_rows(), options.threads);
+    const int64_t units = (tiles * shares + options.threads - 1) / options.threads;
+    const double cost = (double)units * row.t / shares * (row.t == 1 ? 1.05 : 1.0);
+    if (!best || cost < least) best = &row, least = cost;
+  }
+  return *best;
 }
 
 struct ConvStep {
@@ -59,9 +68,7 @@ struct ConvStep {
     const int64_t pixels = a.window.images * a.window.ho * a.window.wo;
     const int width = full->t == 0 ? kLanePixels : full->t * full->lanes;
     const int64_t tiles = (pixels + width - 1) / width;
-    // Where tiles are too few for the threads, block rows are shared out too; each share then makes its own maps.
-    const int rows = weights->block_rows();
-    const int shares = threads == 1 ? 1 : (int)std::clamp<int64_t>(3 * threads / tiles, 1, std::max(1, rows / 8));
+    const int rows = weights->block_rows(), shares = row_shares(tiles, rows, threads);
     run.pool.each(tiles * shares, [&](int64_t unit, int slot) {
       const int64_t first = unit / shares * width;
       const int share = (int)(unit % shares), begin = (int)((int64_t)rows * share / shares), end = (int)((int64_t)rows * (share + 1) / shares);

@@ -46,7 +46,7 @@ AxisMaps axis_maps(const Node& node, const Shape& in, const Shape& out) {
     }
     if (node.op == "pad") {
       for (auto& i : map) i = padded_index(i - node.list("before")[axis], size[axis], node.text("mode"));
-      maps.fill = (float)node.number("value");
+      if (node.text("mode") == "constant") maps.fill = (float)node.number("value");
     }
     if (node.op == "channel_shuffle" && axis == 0) {
       const int64_t groups = node.integer("groups"), each = in.c / groups;
@@ -56,13 +56,32 @@ AxisMaps axis_maps(const Node& node, const Shape& in, const Shape& out) {
   return maps;
 }
 
+// The node's maps and those of the moves behind it as one.
+AxisMaps all_maps(const Build& b) {
+  const size_t inputs = b.graph.inputs.size();
+  int value = (int)inputs + b.fused.node;
+  AxisMaps all = axis_maps(b.node(), b.in(0), b.plan.shapes[value]);
+  for (int n : b.fused.moves) {
+    const int next = (int)inputs + n;
+    const AxisMaps then = axis_maps(b.graph.nodes[n], b.plan.shapes[value], b.plan.shapes[next]);
+    for (int axis = 0; axis < 3; ++axis) {
+      std::vector<int64_t> map = then.from[axis];
+      for (auto& i : map) i = i < 0 ? -1 : all.from[axis][i];
+      all.from[axis] = std::move(map);
+    }
+    if (pads_with_value(b.graph.nodes[n])) all.fill = then.fill;
+    value = next;
+  }
+  return all;
+}
+
 void copy_row(const float* in, float* out, const std::vector<int64_t>& from, float fill) {
   for (size_t x = 0; x < from.size(); ++x) out[x] = from[x] < 0 ? fill : in[from[x]];
 }
 
 void build_axis_copy(const Build& b) {
   const Shape in = b.in(0), out = b.out();
-  push(b, [in, out, x = b.at(0), y = b.to(), maps = axis_maps(b.node(), in, out)](const Run& run) {
+  push(b, [in, out, x = b.at(0), y = b.to(), maps = all_maps(b)](const Run& run) {
     const bool whole_rows = maps.from[2] == identity(in.w);
     run.pool.each(out.c, [&](int64_t c, int) {
       float* to = run.arena + y.offset + c * y.plane;
@@ -134,6 +153,10 @@ void build_depth_to_space(const Build& b) {
 }
 
 }  // namespace
+
+bool moves_along_axes(const Node& node) { return node.op == "slice" || node.op == "pad" || node.op == "channel_shuffle"; }
+
+bool pads_with_value(const Node& node) { return node.op == "pad" && node.text("mode") == "constant"; }
 
 void build_copy(const Build& b) {
   const std::string& op = b.node().op;

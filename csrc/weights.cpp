@@ -103,7 +103,9 @@ void pack(const Layer& l, const std::vector<double>& w, Weights& out) {
         number[c * RS + tap] = (uint32_t)out.taps.size();
         out.taps.push_back((uint16_t)tap);
       }
-    if ((int)out.taps.size() > begin) out.used.push_back({c, begin, (int)out.taps.size(), begin});
+    uint32_t wanted = 0;
+    for (size_t m = begin; m < out.taps.size(); ++m) wanted |= out.taps[m] < 32 ? 1u << out.taps[m] : 0;
+    if ((int)out.taps.size() > begin) out.used.push_back({c, begin, (int)out.taps.size(), begin, wanted});
   }
   out.maps = (int)out.taps.size();
   out.columns.resize(column.size());

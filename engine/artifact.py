@@ -26,6 +26,7 @@ _DTYPES = ("float32", "uint16", "uint32")
 def write(path: str | os.PathLike[str], graph: Graph) -> None:
     """Writes `graph` to `path`, all or nothing: on any failure an older file of that name stays as it was.
 
+    The bytes go to a hidden file beside it first, which only a killed process leaves behind.
     Equal graphs give equal bytes. An array object that several nodes share is stored once. Raises ArtifactError or UnsupportedError
     where the graph breaks a rule of docs/artifact.md, OSError where the file system does.
     """
@@ -65,12 +66,11 @@ def to_bytes(graph: Graph) -> bytes:
     """The bytes of the artifact, checksum included, not yet checked."""
     roles, arrays = _name_tensors(graph)
     text = _to_json(_network(graph, roles))
-    content = bytearray(safetensors.numpy.save(arrays, metadata={"cosparse": text}))
+    content = safetensors.numpy.save(arrays, metadata={"cosparse": text})
     # The header holds the text as a JSON string, and keys are sorted, so the placeholder stands at the very start of it.
     start = json.dumps('{"checksum":"' + CHECKSUM_PREFIX)[1:-1].encode()
     at = content.index(start + _NO_DIGITS.encode()) + len(start)
-    content[at : at + len(_NO_DIGITS)] = _C.blake2b(bytes(content)).encode()
-    return bytes(content)
+    return b"".join((content[:at], _C.blake2b(content).encode(), content[at + len(_NO_DIGITS) :]))
 
 
 def _name_tensors(graph: Graph) -> tuple[list[dict[str, str]], dict[str, numpy.ndarray]]:
@@ -86,7 +86,7 @@ def _name_tensors(graph: Graph) -> tuple[list[dict[str, str]], dict[str, numpy.n
             name = names.setdefault(id(array), f"{node.name}.{role}")
             arrays[name] = array
         roles.append({role: names[id(array)] for role, array in node.tensors.items()})
-    return roles, {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
+    return roles, {name: numpy.asarray(array, order="C") for name, array in arrays.items()}  # safetensors stores memory as it lies
 
 
 def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:

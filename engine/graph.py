@@ -70,7 +70,8 @@ class Graph:
 
 def consumers(graph: Graph) -> dict[str, tuple[str, ...]]:
     """Value name -> names of the nodes that read it, once each, in order. Every value has an entry; graph outputs are not counted."""
-    readers: dict[str, list[str]] = {value.name: [] for value in (*graph.inputs, *graph.nodes)}
+    values = [*(i.name for i in graph.inputs), *(n.name for n in graph.nodes)]
+    readers: dict[str, list[str]] = {name: [] for name in values}
     for node in graph.nodes:
         for name in dict.fromkeys(node.inputs):
             readers[name].append(node.name)

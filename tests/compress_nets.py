@@ -1,4 +1,4 @@
-"""Small networks for the compression tests, with the shapes that go wrong: O = 10, C = 3, 1x1, 7x7, stride 2, grouped, transposed, shared."""
+"""Small networks for the compression tests, of shapes that go wrong: O = 10, C = 3, 1x1, 7x7, stride 2, depthwise, transposed, shared."""
 
 from __future__ import annotations
 

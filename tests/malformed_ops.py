@@ -125,7 +125,7 @@ CASES: list[Case] = [
         "pool pad beyond half",
         attrs("max", pad=[1, 1, 1, 2]),
         POOL,
-        "pads of at most half the window, 1, got pad [1, 1, 1, 2] with kernel [3, 3]",
+        "pads of at most half the kernel, got pad [1, 1, 1, 2] with kernel [3, 3]",
     ),
     case(
         "pool larger than its input",
@@ -172,12 +172,14 @@ CASES: list[Case] = [
     case(
         "reshape to other elements",
         attrs("reshape", shape=[7, 7, 1]),
-        "node 'reshape' (reshape): expected the elements of [7, 7, 1], got input [1, 4, 4, 3]",
+        "node 'reshape' (reshape): expected as many elements as [7, 7, 1], got input [1, 4, 4, 3]",
     ),
     case(
-        "reshape that does not divide", attrs("reshape", shape=[-1, 5, 1]), "node 'reshape' (reshape): expected the elements of [-1, 5, 1]"
+        "reshape that does not divide",
+        attrs("reshape", shape=[-1, 5, 1]),
+        "node 'reshape' (reshape): expected as many elements as [-1, 5, 1]",
     ),
-    case("reshape that overflows", attrs("reshape", shape=[2**31 - 1] * 3), "node 'reshape' (reshape): expected the elements of"),
+    case("reshape that overflows", attrs("reshape", shape=[2**31 - 1] * 3), "node 'reshape' (reshape): expected as many elements as"),
     case(
         "reshape keeps what is not",
         node("reshape", inputs=["z"]),
@@ -193,7 +195,7 @@ CASES: list[Case] = [
         "upsample both ways",
         attrs("size", factor=[2, 2]),
         UP,
-        "one of size, factor and a second input, got size [5, 5], factor [2, 2], 1 inputs",
+        "one of size, factor and a second input, got size [5, 5], factor [2, 2], inputs 1",
     ),
     case("upsample no way", attrs("size", size=[0, 0]), UP, "one of size, factor and a second input"),
     case("upsample half a size", attrs("size", size=[5, 0]), UP, "both or neither of a pair to be 0, got size [5, 0]"),
@@ -201,7 +203,7 @@ CASES: list[Case] = [
         "upsample size and like",
         attrs("like", size=[5, 5]),
         "node 'like' (upsample): expected one of size, factor and a second input",
-        "2 inputs",
+        "inputs 2",
     ),
     case("nearest with corners", attrs("size", mode="nearest"), UP, "align_corners 0 with mode nearest, got 1"),
     case(

@@ -1,5 +1,7 @@
 """Whatever bytes come in, the reader accepts them or refuses them by its own errors."""
 
+import json
+
 import pytest
 from artifact_parts import take_apart
 from hypothesis import given, settings
@@ -45,8 +47,9 @@ def test_any_bytes_are_refused(content):
 
 def test_every_field_of_the_header_and_the_network_is_needed():
     """Without any one field, at whatever depth, the file is refused."""
-    paths = [p for p in _paths(take_apart(every_op()).network) if p[0] not in ("preprocessing", "provenance") and p[-1] not in OPTIONAL]
-    assert len(paths) > 300
+    paths = [p for p in _paths(take_apart(every_op()).network) if isinstance(p[-1], str) and p != ("provenance", "seed")]
+    paths = [p for p in paths if p[0] != "preprocessing" or len(p) == 1]
+    assert len(paths) > 200
     accepted = []
     for path in paths:
         parts = take_apart(every_op())
@@ -56,7 +59,6 @@ def test_every_field_of_the_header_and_the_network_is_needed():
     assert accepted == []
 
 
-OPTIONAL = {"scale", "bias"}
 STRANGE = [None, True, -1, 0, 2**31, 2**63 - 1, 0.5, 1e308, "", "\u0000", "x", [], [[]], {}, {"a": {}}, [0] * 100]
 
 
@@ -70,7 +72,7 @@ def test_strange_values_anywhere(strange):
             target = target[key]
         target[path[-1]] = strange
         try:
-            network = artifact.json.loads(_C.parse_artifact(parts.to_bytes()).json)
+            network = json.loads(_C.parse_artifact(parts.to_bytes()).json)
         except (ArtifactError, UnsupportedError, ShapeError):
             continue
         for key in path:

@@ -47,6 +47,12 @@ def test_directory(tmp_path):
         artifact.read(tmp_path)
 
 
+def test_path_with_a_nul(tmp_path):
+    (tmp_path / "net").write_bytes(artifact.to_bytes(every_op()))
+    with pytest.raises(ArtifactError, match="expected a readable file, got a path with a NUL"):
+        _C.read_artifact(os.fsencode(tmp_path / "net") + b"\0.cosparse")
+
+
 def test_named_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ArtifactError, match="expected a regular file, got a named pipe"):

@@ -96,6 +96,13 @@ def test_strided_and_empty_arrays(path):
     assert artifact.read(path).node("dense") == dense
 
 
+def test_an_array_without_axes_is_refused_not_reshaped(path):
+    slope = numpy.array(0.25, numpy.float32)
+    graph = Graph("scalar", (Input("x", (None, 1)),), ("y",), (Node("y", "prelu", ("x",), {}, {"slope": slope}),))
+    with pytest.raises(ArtifactError, match=r"tensor 'y\.slope': expected rank 1 to 5, got shape \[\]"):
+        artifact.write(path, graph)
+
+
 def test_no_nodes(path):
     """The identity: an output may be an input, and a file may hold no tensor."""
     graph = Graph("identity", (Input("x", (None, 3)),), ("x",), ())

@@ -12,7 +12,9 @@ from cosparse.compress.budget import Candidates, least_cost, select
 from cosparse.errors import Error, UnsupportedError
 
 
-def layer(energy: np.ndarray, pixels: float, *, size: list[float] | None = None, basis: float = 0.0, taps: int = 1, name: str = "a") -> Candidates:
+def layer(
+    energy: np.ndarray, pixels: float, *, size: list[float] | None = None, basis: float = 0.0, taps: int = 1, name: str = "a"
+) -> Candidates:
     return Candidates(name, energy, np.array(size or [2.0] * energy.shape[0]), pixels, basis, taps)
 
 
@@ -31,7 +33,11 @@ def cost(one: Candidates, keep: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_no_subset_of_that_cost_holds_more_energy(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
-    layers = [layer(rng.exponential(size=(2, 3)), 16.0), layer(rng.exponential(size=(2, 2)), 4.0, size=[2.0, 1.0]), layer(rng.exponential(size=(1, 3)), 1.0)]
+    layers = [
+        layer(rng.exponential(size=(2, 2)), 16.0),
+        layer(rng.exponential(size=(2, 2)), 4.0, size=[2.0, 1.0]),
+        layer(rng.exponential(size=(1, 2)), 1.0),
+    ]
     total_params = sum(float(one.size.sum()) * one.energy.shape[1] for one in layers)
     total_flops = sum(float(one.size.sum()) * one.energy.shape[1] * one.pixels for one in layers)
     chosen = select(layers, (1 - share) * total_params * 1.2, (1 - share) * total_flops, floor=0.0, fill=False)

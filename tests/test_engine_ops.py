@@ -160,6 +160,22 @@ def test_moves(name: str, batch: int) -> None:
     check(graph_of([make(op, **attrs)], {"x": (12, 6, 8)}), [image(batch, 12, 6, 8)], terms=64 if op == "upsample" else 1)
 
 
+def test_chains_of_moves_become_one_step() -> None:
+    """Option A of the CIFAR ResNets, and more: pads of different values keep to their own steps."""
+    nodes = [
+        make("slice", ("x",), name="rows", axis=2, start=0, stop=2**31 - 1, step=2),
+        make("slice", ("rows",), name="columns", axis=3, start=1, stop=2**31 - 1, step=2),
+        make("pad", ("columns",), name="pad", before=[3, 1, 0], after=[3, 0, 2], mode="constant", value=0.5),
+        make("pad", ("pad",), name="reflect", before=[0, 1, 1], after=[0, 2, 3], mode="reflect", value=0.0),
+        make("channel_shuffle", ("reflect",), name="shuffle", groups=3),
+        make("pad", ("shuffle",), name="other", before=[0, 1, 0], after=[1, 0, 2], mode="constant", value=-2.0),
+        make("slice", ("other",), name="reverse", axis=1, start=1, stop=-1, step=3),
+    ]
+    graph = graph_of(nodes, {"x": (6, 9, 8)})
+    assert len(engine_of(graph).plan) == 2
+    check(graph, [image(2, 6, 9, 8)], terms=1)
+
+
 def test_upsample_like_another_value() -> None:
     node = make("upsample", ("x", "z"), mode="bilinear", size=[0, 0], factor=[0, 0], align_corners=0)
     check(graph_of([node], {"x": (3, 4, 5), "z": (1, 11, 7)}), [image(2, 3, 4, 5), image(2, 1, 11, 7)], terms=64)

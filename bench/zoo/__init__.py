@@ -60,11 +60,21 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     counter = ".num_batches_tracked"
     missing = sorted(k for k in want.keys() - got.keys() if not f".{k}".endswith(counter))
     surplus = sorted(k for k in got.keys() - want.keys() if not f".{k}".endswith(counter))
-    reshaped = sorted(f"{k} {list(got[k].shape)} for {list(want[k].shape)}" for k in want.keys() & got.keys() if got[k].shape != want[k].shape)
-    differences = [f"{kind} {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}" for kind, keys in
-                   (("missing", missing), ("unexpected", surplus), ("wrong shape", reshaped)) if keys]
+    reshaped = sorted(
+        f"{k} {list(got[k].shape)} for {list(want[k].shape)}" for k in want.keys() & got.keys() if got[k].shape != want[k].shape
+    )
+    differences = [
+        f"{kind} {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
+        for kind, keys in (("missing", missing), ("unexpected", surplus), ("wrong shape", reshaped))
+        if keys
+    ]
     if differences:
-        raise Error(str(path), f"the {len(want)} tensors of {type(model).__name__}", "; ".join(differences), "check the network's name and num_classes")
+        raise Error(
+            str(path),
+            f"the {len(want)} tensors of {type(model).__name__}",
+            "; ".join(differences),
+            "check the network's name and num_classes",
+        )
     model.load_state_dict(got, strict=False)
     return model
 

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from cosparse.bench.zoo.googlenet import ConvUnit
 
-ROW, COLUMN = {"kernel": (1, 7), "pad": (0, 3)}, {"kernel": (7, 1), "pad": (3, 0)}
+
+def row(channels: int, filters: int) -> ConvUnit:
+    return ConvUnit(channels, filters, (1, 7), pad=(0, 3))
+
+
+def column(channels: int, filters: int) -> ConvUnit:
+    return ConvUnit(channels, filters, (7, 1), pad=(3, 0))
 
 
 def smoothed(x: Tensor) -> Tensor:
@@ -60,13 +66,13 @@ class InceptionC(nn.Module):
         super().__init__()
         self.branch1x1 = ConvUnit(channels, 192, 1)
         self.branch7x7_1 = ConvUnit(channels, width, 1)
-        self.branch7x7_2 = ConvUnit(width, width, **ROW)
-        self.branch7x7_3 = ConvUnit(width, 192, **COLUMN)
+        self.branch7x7_2 = row(width, width)
+        self.branch7x7_3 = column(width, 192)
         self.branch7x7dbl_1 = ConvUnit(channels, width, 1)
-        self.branch7x7dbl_2 = ConvUnit(width, width, **COLUMN)
-        self.branch7x7dbl_3 = ConvUnit(width, width, **ROW)
-        self.branch7x7dbl_4 = ConvUnit(width, width, **COLUMN)
-        self.branch7x7dbl_5 = ConvUnit(width, 192, **ROW)
+        self.branch7x7dbl_2 = column(width, width)
+        self.branch7x7dbl_3 = row(width, width)
+        self.branch7x7dbl_4 = column(width, width)
+        self.branch7x7dbl_5 = row(width, 192)
         self.branch_pool = ConvUnit(channels, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,8 +90,8 @@ class InceptionD(nn.Module):
         self.branch3x3_1 = ConvUnit(channels, 192, 1)
         self.branch3x3_2 = ConvUnit(192, 320, 3, 2)
         self.branch7x7x3_1 = ConvUnit(channels, 192, 1)
-        self.branch7x7x3_2 = ConvUnit(192, 192, **ROW)
-        self.branch7x7x3_3 = ConvUnit(192, 192, **COLUMN)
+        self.branch7x7x3_2 = row(192, 192)
+        self.branch7x7x3_3 = column(192, 192)
         self.branch7x7x3_4 = ConvUnit(192, 192, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -102,7 +102,15 @@ V3_SMALL = (
     (5, 576, 96, True, True, 1),
 )
 # Expansion, kernel, first stride, filters, repeats.
-B0_GROUPS = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
+B0_GROUPS = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
 
 
 def mobilenet_v3(rows: tuple[tuple[int, int, int, bool, bool, int], ...], last: int, classes: int) -> nn.Module:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy
 
@@ -43,9 +45,10 @@ def _after(kept: dict[str, Node], before: Node, affine: Node, readers: Counter[s
     """The node that computes what `affine` makes of `before`'s value: `before`, or the convolution whose phases `before` interleaves."""
     scale, shift = affine.tensors["scale"], affine.tensors["shift"]
     if before.op == "depth_to_space" and readers[before.inputs[0]] == 1 and (conv := kept.get(before.inputs[0])) and conv.op == "conv":
-        h, w = before.attrs["block"]  # type: ignore[misc]
+        block: Any = before.attrs["block"]
+        phases = math.prod(block)
         spread = numpy.tile if before.attrs["order"] == "dcr" else numpy.repeat
-        return _scaled(conv, spread(scale, h * w), spread(shift, h * w))
+        return _scaled(conv, spread(scale, phases), spread(shift, phases))
     if before.op in WEIGHTED:
         return _scaled(before, scale, shift)
     if before.op == "affine":
@@ -61,13 +64,14 @@ def _scaled(node: Node, scale: numpy.ndarray, shift: numpy.ndarray) -> Node:
 
 def _before(before: Node, node: Node) -> Node | None:
     """`node` with the affine or the padding that stands before it inside; None where that is not the same function."""
-    pad = node.attrs.get("pad", [0])
-    if before.op == "affine" and not any(pad):  # type: ignore[arg-type]
+    pad: Any = node.attrs.get("pad", [0])
+    if before.op == "affine" and not any(pad):
         return _preceded(before, node)
     if before.op == "pad" and node.op == "conv" and before.attrs["mode"] == "constant" and before.attrs["value"] == 0:
-        front, behind = before.attrs["before"], before.attrs["after"]
-        if front[0] == behind[0] == 0:  # type: ignore[index]
-            total = [a + b for a, b in zip(pad, (*front[1:], *behind[1:]), strict=True)]  # type: ignore[arg-type,index]
+        front: Any = before.attrs["before"]
+        behind: Any = before.attrs["after"]
+        if front[0] == behind[0] == 0:
+            total = [a + b for a, b in zip(pad, (*front[1:], *behind[1:]), strict=True)]
             return replace(node, inputs=before.inputs, attrs={**node.attrs, "pad": total})
     return None
 
@@ -76,7 +80,7 @@ def _preceded(affine: Node, node: Node) -> Node:
     """W (scale x + shift) + bias = (W scale) x + (W shift + bias), channel by channel within each group."""
     values = node.tensors["values"]
     filters, channels = values.shape[:2]
-    groups = node.attrs.get("groups", 1)
+    groups: Any = node.attrs.get("groups", 1)
     # [G, 1, C/G] beside values [G, O/G, C/G, taps]
     grouped = values.reshape(groups, filters // groups, channels, -1)
     scale, shift = (affine.tensors[role].reshape(groups, 1, channels, 1) for role in ("scale", "shift"))

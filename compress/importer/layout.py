@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 import torch
 from torch import fx
 
-Size = sympy.Expr
+# A sympy expression: sympy has no types.
+Size: TypeAlias = Any
+ONE = sympy.Integer(1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def same(a: Size, b: Size) -> bool:
 
 def whole(axis: int, size: Size) -> Dim:
     """The dimension that runs over one whole axis."""
-    return () if same(size, sympy.Integer(1)) else (Atom(axis, size),)
+    return () if same(size, ONE) else (Atom(axis, size),)
 
 
 def stored_dims(sizes: Sequence[Size]) -> tuple[Dim, ...]:
@@ -109,25 +111,52 @@ def permuted(value: Value, order: Sequence[int], origin: fx.Node) -> Value:
 
 
 def viewed(value: Value, shape: Sequence[Size], origin: fx.Node) -> Value | None:
-    """The tensor read in order into `shape`; None where a dimension would split a symbolic size or two sizes without common divisor."""
+    """The tensor read in order into `shape`; None where a dimension would split a symbolic size or two sizes without common divisor.
+
+    One dimension may be a symbol that cannot be compared with the atoms' sizes: it takes what the others leave.
+    """
     atoms = [atom for dim in value.dims for atom in dim]
-    dims: list[Dim] = []
-    for size in shape:
-        taken: list[Atom] = []
-        while not same(have := product(a.size for a in taken), size):
-            if not atoms:
+    front: list[Dim] = []
+    back: list[Dim] = []
+    while len(front) < len(shape) and (taken := _take(atoms, shape[len(front)], 0)) is not None:
+        front.append(taken)
+    while len(front) + len(back) + 1 < len(shape):
+        if (taken := _take(atoms, shape[len(shape) - 1 - len(back)], -1)) is None:
+            return None
+        back.insert(0, taken)
+    if len(front) + len(back) < len(shape):
+        if shape[len(front)].is_Integer and product(a.size for a in atoms).is_Integer:
+            return None
+        front.append(joined(atoms))
+        atoms = []
+    dims = [*front, *back]
+    if any(a.size.is_Integer for a in atoms) or (atoms and not dims):
+        return None
+    if atoms:
+        # Torch has shown them to be 1 at the example's size.
+        dims[-1] = joined((*dims[-1], *atoms))
+    return replace(value, dims=tuple(dims), shape=tuple(product(a.size for a in dim) for dim in dims), origin=origin)
+
+
+def _take(atoms: list[Atom], size: Size, end: int) -> Dim | None:
+    """Removes atoms that make `size` together from one end (0 or -1), splitting the last; None, and nothing removed, where they do not."""
+    rest, taken = list(atoms), list[Atom]()
+    while not same(have := product(a.size for a in taken), size):
+        if not rest:
+            return None
+        atom = rest.pop(end)
+        if size.is_Integer and have.is_Integer and atom.size.is_Integer and have * atom.size > size:
+            near, uneven = divmod(int(size), int(have))
+            far, odd = divmod(int(atom.size), near) if near else (0, 1)
+            if uneven or odd:
                 return None
-            atom = atoms.pop(0)
-            if size.is_Integer and have.is_Integer and atom.size.is_Integer and have * atom.size > size:
-                outer, rest = divmod(int(size), int(have))
-                inner, uneven = divmod(int(atom.size), outer) if outer and not rest else (0, 1)
-                if uneven:
-                    return None
-                atoms.insert(0, Atom(atom.axis, sympy.Integer(inner), atom.stride))
-                atom = Atom(atom.axis, sympy.Integer(outer), atom.stride * inner)
-            taken.append(atom)
-        dims.append(joined(taken))
-    return replace(value, dims=tuple(dims), shape=tuple(shape), origin=origin) if not atoms else None
+            outer, inner = (near, far) if end == 0 else (far, near)
+            halves = [Atom(atom.axis, sympy.Integer(outer), atom.stride * inner), Atom(atom.axis, sympy.Integer(inner), atom.stride)]
+            atom = halves.pop(end)
+            rest.insert(0 if end == 0 else len(rest), halves[0])
+        taken.insert(len(taken) if end == 0 else 0, atom)
+    atoms[:] = rest
+    return joined(taken)
 
 
 def joined(atoms: Iterable[Atom]) -> Dim:
@@ -145,22 +174,23 @@ def joined(atoms: Iterable[Atom]) -> Dim:
 def lifted(value: Value, rank: int) -> Value:
     """The tensor with dimensions of size 1 in front up to `rank`, as broadcasting reads it."""
     missing = rank - len(value.dims)
-    return replace(value, dims=((),) * missing + value.dims, shape=(sympy.Integer(1),) * missing + value.shape)
+    return replace(value, dims=((),) * missing + value.dims, shape=(ONE,) * missing + value.shape)
 
 
 def alike(a: Value, b: Value) -> bool:
-    """Whether two tensors of equal rank, broadcast against each other, are the broadcast of their stored values."""
+    """Whether two tensors of equal rank, broadcast against each other, are the broadcast of their stored values.
+
+    Torch has found the shapes to fit, so sizes that are both symbols are equal even where sympy cannot tell.
+    """
     if len(a.sizes) != len(b.sizes):
         return False
-    one = sympy.Integer(1)
-    for x, y in zip(a.sizes, b.sizes, strict=True):
-        if not (same(x, y) or same(x, one) or same(y, one)):
-            return False
     for p, q in zip(a.dims, b.dims, strict=True):
-        if p and q and p != q:
+        if p and q and not (len(p) == len(q) and all(map(_matches, p, q))):
             return False
-        if not q and any(not same(b.sizes[atom.axis], one) for atom in p):
-            return False
-        if not p and any(not same(a.sizes[atom.axis], one) for atom in q):
+        if any(not same(b.sizes[atom.axis], ONE) for atom in p if not q) or any(not same(a.sizes[atom.axis], ONE) for atom in q if not p):
             return False
     return True
+
+
+def _matches(a: Atom, b: Atom) -> bool:
+    return (a.axis, a.stride) == (b.axis, b.stride) and (same(a.size, b.size) or not (a.size.is_Integer or b.size.is_Integer))

@@ -35,7 +35,7 @@ def _tensors(values: numpy.ndarray, bias: numpy.ndarray | None) -> dict[str, num
 @handles("conv2d", "convolution")
 def conv2d(call: Call) -> Value:
     if call.arguments.get("transposed"):
-        return conv_transpose2d(call)
+        return _transposed(call)
     weight, dilation = call.constant("weight"), call.integers("dilation")
     if weight.ndim != 4:
         raise Unsupported("a convolution that is not two-dimensional")
@@ -51,6 +51,10 @@ def conv2d(call: Call) -> Value:
 
 @handles("conv_transpose2d")
 def conv_transpose2d(call: Call) -> Value:
+    return _transposed(call)
+
+
+def _transposed(call: Call) -> Value:
     weight, stride, groups = call.constant("weight"), call.integers("stride"), call.integer("groups")
     if weight.ndim != 4:
         raise Unsupported("a transposed convolution that is not two-dimensional")

@@ -93,7 +93,7 @@ def upsample(call: Call) -> Value:
     factors = call.arguments.get("scale_factors") or [call.arguments.get("scales_h"), call.arguments.get("scales_w")]
     inputs = [x.name]
     if None not in factors:
-        attrs["factor"] = [float(f) for f in factors]
+        attrs["factor"] = _whole(factors)
     else:
         sizes = [call.size(n) for n in call.arguments["output_size"]]
         ratios = [sympy.cancel(size / before) for size, before in zip(sizes, x.sizes[2:], strict=True)]
@@ -102,10 +102,17 @@ def upsample(call: Call) -> Value:
         elif (like := _like(call, sizes)) is not None:
             inputs.append(like.name)
         elif all(ratio.is_Rational for ratio in ratios):
-            attrs["factor"] = [float(ratio) for ratio in ratios]
+            attrs["factor"] = _whole(ratios)
         else:
             raise Unsupported("the new size depends on the input's in a way that no tensor has")
     return call.result(call.emit("upsample", inputs, attrs))
+
+
+def _whole(factors: list[Any]) -> list[int]:
+    """Scale factors as the artifact has them."""
+    if not all(float(factor).is_integer() and factor >= 1 for factor in factors):
+        raise Unsupported(f"scale factors must be whole numbers, not {' and '.join(str(float(f)) for f in factors)}")
+    return [int(factor) for factor in factors]
 
 
 def _like(call: Call, sizes: list[Size]) -> Value | None:
@@ -115,7 +122,7 @@ def _like(call: Call, sizes: list[Size]) -> Value | None:
         return isinstance(value, Value) and len(value.sizes) == 4 and all(map(same, value.sizes[2:], sizes))
 
     asked = [n.args[0] for n in call.arguments["output_size"] if isinstance(n, fx.Node) and n.target is torch.ops.aten.sym_size.int]
-    candidates = [call.values.get(node) for node in asked] + list(call.values.values())
+    candidates = [call.values.get(node) for node in asked if isinstance(node, fx.Node)] + list(call.values.values())
     return next((value for value in candidates if fits(value)), None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Atom, Size, Value, axis_of, same, size_of, whole
+from cosparse.compress.importer.layout import Atom, Dim, Size, Value, axis_of, same, size_of
 from cosparse.compress.importer.table import handles
 
 END = 2**31 - 1
@@ -21,13 +21,13 @@ def part(call: Call, x: Value, dim: int, start: Size, stop: Size, step: int = 1,
     if any(atom.axis == 0 for atom in x.dims[dim]):
         raise Unsupported("a part of the batch")
     count = (stop - start + step - 1) // step
-    if x.expanded or not x.dims[dim] and axis_of(x, dim) is None:
+    if x.expanded or not x.dims[dim]:
         raise Unsupported("a part of a dimension of size 1")
     atom = x.dims[dim][0]
     axis, whole_axis = atom.axis, axis_of(x, dim) is not None
     if whole_axis:
         limits = [_bound(call, start, size, 0), _bound(call, stop, size, END), step]
-        new = (Atom(axis, count),)
+        new: Dim = (Atom(axis, count),)
         total, scaled = count, 1
     elif same(atom.size * atom.stride, x.sizes[axis]):
         limits = [call.fixed(start, "start") * atom.stride, call.fixed(stop, "stop") * atom.stride, 1]

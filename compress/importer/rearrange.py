@@ -65,8 +65,8 @@ def _reshape(draft: Draft, name: str, source: str, before: Sequence[Size], after
     if len(after) == 2:
         sizes = [-1]
     else:
-        kept = [len(before) == len(after) and same(a, b) for a, b in zip(before[1:], after[1:], strict=False)] + [False] * 3
-        sizes = [0 if keep and not size.is_Integer else int(size) if size.is_Integer else -1 for keep, size in zip(kept, after[1:], strict=False)]
+        kept = [len(before) == len(after) and same(a, b) for a, b in zip(before, after, strict=False)] + [False] * 2
+        sizes = [int(size) if size.is_Integer else 0 if keep else -1 for keep, size in zip(kept[1:], after[1:], strict=False)]
     return None if sizes.count(-1) > 1 else draft.add(name, "reshape", [source], {"shape": sizes}, {})
 
 

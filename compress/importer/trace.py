@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from cosparse.errors import ShapeError, UnsupportedError
 
 @dataclass(frozen=True)
 class Program:
-    """Live operations in order, without mutation. `constants` holds parameters, buffers and literals; `outputs` pairs a dict key or None."""
+    """Live operations in order, without mutation. `constants`: parameters, buffers, literals; `outputs`: dict key or None, and value."""
 
     operations: tuple[fx.Node, ...]
     inputs: tuple[fx.Node, ...]
@@ -41,18 +42,32 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log of inequalities that sympy could not solve: they then count as unknown, which is harmless."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool) -> Program:
     """The program that `model` runs on inputs shaped like `inputs`, batch free, height and width too where `free_size`.
 
-    Raises UnsupportedError where torch.export cannot follow the model or fixes the batch, ShapeError for inputs of another rank than 2 or 4.
+    Raises UnsupportedError where torch.export cannot follow the model or fixes the batch, ShapeError for inputs that are no images or rows.
     """
     for i, x in enumerate(inputs):
         if x.ndim not in (2, 4) or not x.is_floating_point() or not x.numel():
             raise ShapeError(f"model {name}, input {i}", "floating point [N, C, H, W] or [N, F]", f"{x.dtype} {list(x.shape)}")
     # A size of 1 would be taken for fixed.
     inputs = tuple(x if x.shape[0] > 1 else x.repeat(2, *[1] * (x.ndim - 1)) for x in inputs)
-    free = [{axis: Dim.AUTO for axis in ((0, 2, 3) if free_size and x.ndim == 4 else (0,))} for x in inputs]
-    with evaluating(model):
+    # The lower bound settles many comparisons of sizes at once; nothing checks it later.
+    image_axes = (2, 3) if free_size else ()
+    free = [{0: Dim.AUTO} | {a: Dim.AUTO(min=x.shape[a]) for a in image_axes[: x.ndim - 2] if x.shape[a] > 1} for x in inputs]
+    with evaluating(model), quiet():
         keys = [_key(path) for path, _ in tree_flatten_with_path(model(*inputs))[0]]
         try:
             exported = torch.export.export(model, tuple(inputs), dynamic_shapes=tuple(free), strict=False)
@@ -72,7 +87,8 @@ def _program(exported: ExportedProgram, keys: Sequence[str | None], name: str) -
     inputs = tuple(n for n in graph.nodes if n.op == "placeholder" and n.name in signature.user_inputs)
     for node in inputs:
         if size_of(node.meta["val"].shape[0]).is_Integer:
-            raise UnsupportedError(f"model {name}, input {node.name}", "a batch of any size", f"code that fixes it to {node.meta['val'].shape[0]}")
+            fixed = f"code that fixes it to {node.meta['val'].shape[0]}"
+            raise UnsupportedError(f"model {name}, input {node.name}", "a batch of any size", fixed)
     values = _without_mutation(graph)
     returned = [value for value, spec in zip(values, signature.output_specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
     outputs = tuple((key, value) for key, value in zip(keys, returned, strict=True) if value is not None)
@@ -143,5 +159,5 @@ def _without_mutation(graph: fx.Graph) -> list[Any]:
             output = list(node.args[0])
         for target in _written(node):
             older = [n for n, last in latest.items() if last is target]
-            latest.update({n: node for n in [*older, target]})
+            latest.update(dict.fromkeys([*older, target], node))
     return output

@@ -9,8 +9,9 @@ W[k] at j = (k d - f) / s, gliding over x by one pixel a step. With T = max j + 
 whose window for q starts at pixel q - (T - 1), i.e. a convolution with T - 1 pixels of padding in front, and the s phases are s times as
 many filters. Interleaving the phases gives Y = 0, 1, ...; the first p of them are cropped.
 
-Cropping whole steps is the same as padding less: c = floor(p / s) of the T - 1 pixels in front are left out (as far as there are so many), and
-behind, padding reaches just so far that the last step holds y's last element. For s = 1 the phases vanish, and the dilation stays one.
+Cropping whole steps is the same as padding less: c = floor(p / s) of the T - 1 pixels in front are left out (as far as there are so
+many), and behind, padding reaches just so far that the last step holds y's last element. For s = 1 there is one phase, and the dilation
+stays one.
 """
 
 from __future__ import annotations

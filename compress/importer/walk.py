@@ -31,8 +31,8 @@ class Refused:
 def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str = "") -> Graph:
     """The model in eval mode as a graph, weights float32, batch norm folded, nodes named after its modules.
 
-    `example` is one input [N, C, H, W] or [N, F], or a sequence of them. The batch is free. Height and width are free where the model's code
-    allows it; else the sizes of the example are built in, and `provenance["import"]["size"]` says why.
+    `example` is one input [N, C, H, W] or [N, F], or a sequence of them. The batch is free. Height and width are free where the model's
+    code allows it; else the sizes of the example are built in, and `provenance["import"]["size"]` says why.
     Raises UnsupportedError that lists every operation that an artifact cannot hold, with module and source line.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
@@ -125,12 +125,12 @@ def _single(node: Node) -> Node:
 
 
 def _named(graph: Graph, keys: Sequence[str | None], ranks: Sequence[int]) -> Graph:
-    """Outputs that the model returns under a key bear it. A node with weights keeps its module's name; a reshape to the same shape follows it."""
+    """Outputs returned under a key bear it. A node with weights keeps its module's name, and a reshape to the same shape follows it."""
     for i, key in enumerate(keys):
         old = graph.outputs[i]
         if key is None or key == old:
             continue
-        new = unique_name(key, {value.name for value in (*graph.inputs, *graph.nodes)})
+        new = unique_name(key, {*(x.name for x in graph.inputs), *(node.name for node in graph.nodes)})
         source = next((node for node in graph.nodes if node.name == old), None)
         if source is None or source.tensors or graph.outputs.count(old) > 1:
             graph = replace(graph, nodes=(*graph.nodes, Node(new, "reshape", (old,), {"shape": [0] * (ranks[i] - 1)})))

@@ -19,7 +19,8 @@ def command(
     against: Annotated[str, typer.Option(help="Peers with commas between, or none.")] = "torch,onnxruntime",
     isa: IsaOption = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,
-    layers: Annotated[bool, typer.Option(help="Also show the time of each layer.")] = True,
+    layers: Annotated[bool, typer.Option(help="Also the time of each layer.")] = True,
+    cold_start: Annotated[bool, typer.Option(help="Also load each candidate in a process of its own: load time, first run, memory.")] = True,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 1 if outputs differ or the engine is slower than the fastest peer.")
     ] = False,
@@ -36,9 +37,9 @@ def command(
     results = []
     with progress() as bar:
         for thread_count, batch_size in sweep:
-            settings = Settings(batch_size, thread_count, words(against), isa, Effort(seconds))
+            settings = Settings(batch_size, thread_count, words(against), isa, Effort(seconds), cold_start, layers)
             results.append(bench(artifact, settings, Phases(bar)))
-    shown = [table for result in results for table in tables(result, layers)]
+    shown = [table for result in results for table in tables(result)]
     emit(results[0] if len(sweep) == 1 else results, json, *shown)
     failures = [reason for reason in map(failure, results) if reason]
     if strict and failures:

@@ -10,6 +10,7 @@ import typer
 
 from cosparse.cli import source
 from cosparse.cli.output import JsonOption, emit, progress, table
+from cosparse.cli.training import share_processors
 from cosparse.cli.values import integers, share
 from cosparse.errors import Error
 
@@ -42,6 +43,7 @@ def command(
         raise Error("--method", f"one of {', '.join(METHODS)}", repr(method))
     before, after = integers("--epochs", epochs, count=2, least=0)
     shares = {"flops": share("--flops", flops), "params": share("--params", params)}
+    share_processors()
     import torch
 
     from cosparse.compress import NNCS, Budget

@@ -9,12 +9,13 @@ import typer
 from rich.console import RenderableType
 
 from cosparse.cli.output import JsonOption, Phases, emit, progress, table
+from cosparse.cli.training import share_processors
 from cosparse.cli.values import integers
 
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder for the artifacts and the picture of the masks.")] = Path("out/demo"),
-    epochs: Annotated[str, typer.Option(metavar="D,A,B", help="Epochs: dense, before and after the masks are chosen.")] = "10,2,10",
+    epochs: Annotated[str, typer.Option(metavar="D,A,B", help="Epochs: dense, before and after the masks are chosen.")] = "8,1,8",
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: all processors at hand.")] = None,
@@ -22,6 +23,7 @@ def command(
 ) -> None:
     """Train a small network on handwritten digits, compress it, export it, run it, and compare it with other runtimes."""
     dense, before, after = integers("--epochs", epochs, count=3, least=0)
+    share_processors()
     from cosparse.bench.demo import Plan, run
 
     plan = Plan(epochs=(dense, before, after), seed=seed, seconds=seconds, **({} if threads is None else {"threads": threads}))

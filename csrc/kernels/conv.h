@@ -4,37 +4,46 @@
 //   2. block product: every block row reads its columns from there, r x T accumulators in registers, one index load a block.
 // Included inside a per-ISA namespace, after taps.h and act.h.
 
-// The nine 3x3 DCT maps by additions; their scales are folded into the values. Maps that no filter uses are not stored.
-template <class V, int T> void basis_step_dct3(const ConvArgs& a, const Taps<V, T>& taps, float* scratch) {
+// Three taps by the 3-point DCT without its scales, which are folded into the values: (1,1,1), (1,0,-1), (1,-2,1).
+template <class V> struct Dct3 {
+  typename V::Reg even, odd, bend;
+  Dct3(typename V::Reg a, typename V::Reg b, typename V::Reg c) {
+    const typename V::Reg ends = V::add(a, c);
+    even = V::add(ends, b), odd = V::sub(a, c), bend = V::fnma(V::set1(2.f), b, ends);
+  }
+};
+
+// Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler load it anew.
+template <class V, int T, bool plain> void basis_step_dct3(const ConvArgs& a, const Taps<V, T>& taps, float* scratch) {
   using Reg = typename V::Reg;
-  const Reg two = V::set1(2.f);
-  for (int i = 0; i < a.used_count; ++i) {
-    const UsedChannel& u = a.used[i];
-    const float* x = a.x + u.channel * a.x_channel;
-    uint32_t wanted = 0;
-    for (int m = u.begin; m < u.end; ++m) wanted |= 1u << a.taps[m];
+  int64_t start[T], offset[9];
+  typename V::Mask mask[T][9];
+  for (int i = 0; i < 9; ++i) offset[i] = taps.offset(i);
+  for (int t = 0; t < T; ++t) {
+    start[t] = taps.start(t);
+    if (plain)
+      for (int i = 0; i < 9; ++i) mask[t][i] = taps.mask(t, i);
+  }
+  const UsedChannel* const used = a.used;
+  const int used_count = a.used_count;
+  const float* const source = a.x;
+  const int64_t x_channel = a.x_channel;
+  for (int i = 0; i < used_count; ++i) {
+    const UsedChannel u = used[i];
+    const float* x = source + u.channel * x_channel;
+#pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
-      Reg h[3][3];
-      for (int r = 0; r < 3; ++r) {
-        const Reg left = taps.load(x, t, 3 * r, V::zero()), middle = taps.load(x, t, 3 * r + 1, V::zero()), right = taps.load(x, t, 3 * r + 2, V::zero());
-        const Reg ends = V::add(left, right);
-        h[r][0] = V::add(ends, middle);
-        h[r][1] = V::sub(left, right);
-        h[r][2] = V::fnma(two, middle, ends);
-      }
+      const auto tap = [&](int k) { return plain ? V::mask_load(mask[t][k], x + start[t] + offset[k], V::zero()) : taps.load(x, t, k, V::zero()); };
+      const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
+      const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
       float* out = scratch + ((int64_t)u.row * T + t) * V::lanes;
-      for (int v = 0; v < 3; ++v) {
-        const Reg ends = V::add(h[0][v], h[2][v]);
-        h[0][v] = V::sub(h[0][v], h[2][v]);        // u = 1
-        h[2][v] = V::fnma(two, h[1][v], ends);     // u = 2
-        h[1][v] = V::add(ends, h[1][v]);           // u = 0
-      }
-      const auto put = [&](int map, Reg value) {
-        if (wanted >> map & 1) V::store(out, value), out += T * V::lanes;
+      const auto put = [&](int map, Reg value) {  // a map that no filter uses is overwritten by the next one, which costs less than a branch
+        V::store(out, value);
+        out += (u.wanted >> map & 1) * (T * V::lanes);
       };
-      for (int v = 0; v < 3; ++v) put(v, h[1][v]);
-      for (int v = 0; v < 3; ++v) put(3 + v, h[0][v]);
-      for (int v = 0; v < 3; ++v) put(6 + v, h[2][v]);
+      put(0, even.even), put(1, odd.even), put(2, bend.even);
+      put(3, even.odd), put(4, odd.odd), put(5, bend.odd);
+      put(6, even.bend), put(7, odd.bend), put(8, bend.bend);
     }
   }
 }
@@ -67,21 +76,32 @@ template <class V, int T> void basis_step_dct(const ConvArgs& a, const Taps<V, T
   }
 }
 
-template <class V, int T> void basis_step_taps(const ConvArgs& a, const Taps<V, T>& taps, float* scratch) {
-  for (int i = 0; i < a.used_count; ++i) {
-    const UsedChannel& u = a.used[i];
-    const float* x = a.x + u.channel * a.x_channel;
+template <class V, int T, bool plain> void basis_step_taps(const ConvArgs& a, const Taps<V, T>& taps, float* scratch) {
+  const UsedChannel* const used = a.used;
+  const int used_count = a.used_count;
+  const float* const source = a.x;
+  const int64_t x_channel = a.x_channel;
+  const uint16_t* const numbers = a.taps;
+  int64_t start[T];
+  for (int t = 0; t < T; ++t) start[t] = taps.start(t);
+  for (int i = 0; i < used_count; ++i) {
+    const UsedChannel u = used[i];
+    const float* x = source + u.channel * x_channel;
     float* out = scratch + (int64_t)u.row * T * V::lanes;
-    for (int m = u.begin; m < u.end; ++m, out += T * V::lanes)
-      for (int t = 0; t < T; ++t) V::store(out + t * V::lanes, taps.load(x, t, a.taps[m], V::zero()));
+    for (int m = u.begin; m < u.end; ++m, out += T * V::lanes) {
+      const int tap = numbers[m];
+      const float* p = x + taps.offset(tap);
+      for (int t = 0; t < T; ++t)
+        V::store(out + t * V::lanes, plain ? V::mask_load(taps.mask(t, tap), p + start[t], V::zero()) : taps.load(x, t, tap, V::zero()));
+    }
   }
 }
 
 template <class V, int T> void basis_step(const ConvArgs& a, int64_t first, float* maps, float* masks) {
   const Taps<V, T> taps(a.window, first, reinterpret_cast<typename V::Mask*>(masks));
-  if (a.basis == Basis::dct3) return basis_step_dct3<V, T>(a, taps, maps);
+  if (a.basis == Basis::dct3) return taps.plain() ? basis_step_dct3<V, T, true>(a, taps, maps) : basis_step_dct3<V, T, false>(a, taps, maps);
   if (a.basis == Basis::dct) return basis_step_dct<V, T>(a, taps, maps);
-  basis_step_taps<V, T>(a, taps, maps);
+  taps.plain() ? basis_step_taps<V, T, true>(a, taps, maps) : basis_step_taps<V, T, false>(a, taps, maps);
 }
 
 template <class V, int R, int T> void block_product(const ConvArgs& a, int row, const float* maps, int64_t first) {

@@ -31,6 +31,7 @@ struct Window {
 // xhat rows of one source channel: maps taps[begin..end) of that channel, in order.
 struct UsedChannel {
   int channel, begin, end, row;  // row: index of its first map in the scratch
+  uint32_t wanted;               // 3x3: bit i, map i is used
 };
 
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
@@ -100,7 +101,7 @@ struct KernelRow {
 };
 constexpr int kLanePixels = 4;
 
-// Scratch floats of a conv tile: the maps, and the masks of the taps.
-inline int64_t conv_scratch(int maps, int taps, int t, int lanes) { return (int64_t)(maps + taps + 1) * (t ? t : 1) * lanes + 64; }
+// Scratch floats of a conv tile: the masks of the taps, the maps, and one more map that a basis step may overwrite.
+inline int64_t conv_scratch(int maps, int taps, int t, int lanes) { return (int64_t)(maps + taps + 2) * (t ? t : 1) * lanes + 64; }
 
 }  // namespace cosparse

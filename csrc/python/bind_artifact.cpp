@@ -83,7 +83,8 @@ py::dict operators() {
     py::list attrs, roles;
     for (const AttrRule& attr : rule.attrs) attrs.append(attr.name);
     for (const TensorRule& tensor : rule.tensors) roles.append(tensor.role + (tensor.optional ? "?" : ""));
-    out[py::str(rule.op)] = py::dict(py::arg("inputs") = py::make_tuple(rule.fewest_inputs, rule.most_inputs), py::arg("attrs") = attrs, py::arg("tensors") = roles);
+    const py::tuple inputs = py::make_tuple(rule.fewest_inputs, rule.most_inputs);
+    out[py::str(rule.op)] = py::dict(py::arg("inputs") = inputs, py::arg("attrs") = attrs, py::arg("tensors") = roles);
   }
   return out;
 }

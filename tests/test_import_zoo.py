@@ -1,0 +1,58 @@
+"""Every network of the zoo comes through the importer and computes what torch computes."""
+
+from __future__ import annotations
+
+import pytest
+from import_check import check, ops, randomise
+
+from cosparse.bench import zoo
+from cosparse.engine.graph import Node
+
+# Example size of each, the smallest that the network allows; a second size where it runs at any.
+SIZES: dict[str, tuple[tuple[int, int], tuple[int, int] | None]] = {
+    "resnet20": ((32, 32), (20, 36)),
+    "vgg16": ((32, 32), None),
+    "resnet18": ((64, 64), (75, 50)),
+    "resnet50": ((64, 64), (75, 50)),
+    "densenet121": ((64, 64), (70, 64)),
+    "squeezenet1_1": ((50, 50), (41, 63)),
+    "mobilenet_v1": ((64, 64), (70, 41)),
+    "mobilenet_v2": ((64, 64), (70, 41)),
+    "mobilenet_v3_large": ((64, 64), (70, 41)),
+    "mobilenet_v3_small": ((64, 64), (70, 41)),
+    "efficientnet_b0": ((64, 64), (70, 41)),
+    "shufflenet_v2_x1_0": ((64, 64), (70, 41)),
+    "googlenet": ((64, 64), (70, 49)),
+    "inception_v3": ((107, 107), (80, 131)),
+    "convnext_tiny": ((64, 64), (70, 33)),
+    "fcn_resnet50": ((40, 40), (33, 47)),
+    "deeplabv3_resnet50": ((40, 40), (33, 47)),
+    "unet": ((32, 32), (16, 48)),
+}
+# The same code at another depth.
+SAME_CODE = {"resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet101"}
+
+
+def test_every_network_is_covered() -> None:
+    assert set(zoo.names()) == set(SIZES) | SAME_CODE
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_graph_computes_what_torch_computes(name: str) -> None:
+    size, other = SIZES[name]
+    graph = check(randomise(zoo.build(name, num_classes=7)), (1, 3, *size), sizes=[other] if other else [])
+    assert graph.provenance["import"]["size"] == "free"
+    assert graph.inputs[0].shape == (None, 3, *size)
+    assert "permute" not in ops(graph)
+
+
+def weighted(name: str) -> list[Node]:
+    graph = check(zoo.build(name), (1, 3, 32, 32), batches=(1,))
+    return [node for node in graph.nodes if node.op in ("conv", "linear")]
+
+
+def test_nodes_bear_the_modules_names_and_batch_norm_is_gone() -> None:
+    nodes = weighted("resnet20")
+    assert [node.name for node in nodes][:3] == ["conv1", "layer1.0.conv1", "layer1.0.conv2"]
+    assert nodes[-1].name == "linear"
+    assert all("bias" in node.tensors and node.tensors["values"].dtype == "float32" for node in nodes)
