@@ -50,9 +50,11 @@ sanitize: $(READY) ## the artifact reader under AddressSanitizer and UndefinedBe
 	COSPARSE_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build_clib --build-clib build/sanitize --build-temp build/sanitize/objects
 	$(CXX) -std=c++17 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Icsrc tests/native/reader_main.cpp \
 	  build/sanitize/libcosparse_core.a build/sanitize/libcosparse_[as]*.a -pthread -o $(SANITIZED)
+	@rm -rf build/malformed
 	$(BIN)/python tests/malformed.py build/malformed
 	$(SANITIZED) build/malformed/*.cosparse
 	$(SANITIZED) --mutate 20000 1 build/malformed/valid.cosparse
+	$(SANITIZED) --length build/sanitize
 
 # A recompiled extension costs a minute, a new environment several: only what changed is made again.
 $(READY): pyproject.toml setup.py constraints.txt $(CSRC) | $(BIN)/python

@@ -22,7 +22,16 @@ ISA_FLAGS = {
     # Every loop that deserves vectors has them written out; the compiler's own, of short set-up loops, cost more than they save.
     "avx2": ["-mavx2", "-mfma", "-fno-tree-vectorize"],
     # GCC 12 warns about its own intrinsics header.
-    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-fno-tree-vectorize", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+    "avx512": [
+        "-mavx512f",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512bw",
+        "-mfma",
+        "-fno-tree-vectorize",
+        "-Wno-uninitialized",
+        "-Wno-maybe-uninitialized",
+    ],
 }
 if sanitize := os.environ.get("COSPARSE_SANITIZE"):
     COMMON += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g", "-fno-sanitize-recover=undefined"]

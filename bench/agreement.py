@@ -30,7 +30,7 @@ from cosparse.bench.evaluate import agreement, evenly, predict, torch_runner
 from cosparse.compress import Budget, export, impose
 from cosparse.compress.data import read_parquet
 
-NETWORK, WEIGHTS, FLOPS = "resnet56", "cifar_resnet56.safetensors", 0.6
+NETWORK, WEIGHTS, FLOPS = "resnet56", "cifar_resnet56_jpeg.safetensors", 0.6
 
 
 def instruction_sets() -> list[str]:
@@ -80,9 +80,9 @@ def main(
     for column in ("isa", "batch", "threads", "same top-1", "ties", "differ", "largest |difference|", "bound", "agree"):
         shown.add_column(column, justify="left" if column == "isa" else "right")
     for row in rows:
-        error = np.nan if row["max_abs_err"] is None else row["max_abs_err"]
-        counts = (f"{row['same_top1']:.4%}", str(row["ties"]), str(row["differ"]))
-        shown.add_row(row["isa"], str(row["batch"]), str(row["threads"]), *counts, f"{error:.3g}", f"{row['tolerance']:.3g}", "yes" if agreed(row) else "NO")
+        difference = np.nan if row["max_abs_err"] is None else row["max_abs_err"]
+        cells = (row["isa"], row["batch"], row["threads"], f"{row['same_top1']:.4%}", row["ties"], row["differ"])
+        shown.add_row(*map(str, cells), f"{difference:.3g}", f"{row['tolerance']:.3g}", "yes" if agreed(row) else "NO")
     Console(width=None if sys.stdout.isatty() else 120).print(shown)
     if not all(map(agreed, rows)):
         raise typer.Exit(1)

@@ -22,7 +22,8 @@ def band_density(node: Node) -> np.ndarray:
 
 def masked_layers(graph: Graph) -> dict[str, np.ndarray]:
     """Node name -> band density, for the convolutions whose coefficients are sparse in a transform domain."""
-    return {n.name: band_density(n) for n in graph.nodes if n.op == "conv" and n.attrs["format"] == "block" and n.attrs["transform"] != "identity"}
+    blocks = (node for node in graph.nodes if node.op == "conv" and node.attrs["format"] == "block")
+    return {node.name: band_density(node) for node in blocks if node.attrs["transform"] != "identity"}
 
 
 def draw(graph: Graph, path: Path) -> None:
@@ -38,7 +39,7 @@ def draw(graph: Graph, path: Path) -> None:
     figure = Figure(figsize=(2.5 * across + 0.8, 2.6 * down + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots(down, across, squeeze=False).ravel()
-    image = None
+    image: Any = None
     for axis, (name, density) in zip(axes, layers.items(), strict=False):
         image = axis.imshow(density, vmin=0, vmax=1, cmap="Blues")
         axis.set_title(f"{name}\n{density.mean():.0%} kept", fontsize=9)

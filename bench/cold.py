@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cosparse.bench.peers import Arrays, find
+from cosparse.bench.peers import Arrays, Shapes, find
 from cosparse.errors import Error
 
 ENGINE = "engine"
@@ -24,14 +24,19 @@ FIGURES = ("load_ms", "first_run_ms", "peak_rss_mb")
 LIMIT_S = 300
 
 
-def measure(candidate: str, path: Path, shapes: Mapping[str, Sequence[int]], inputs: Sequence[str], threads: int, isa: str | None) -> dict[str, Any]:
+def measure(candidate: str, path: Path, shapes: Shapes, inputs: Sequence[str], threads: int, isa: str | None) -> dict[str, float]:
     """load_ms (file to ready network, the runtime itself already imported), first_run_ms, peak_rss_mb (whole process, Python included).
 
     `path` is what the candidate loads: the artifact for the engine, `Peer.save`'s file for a peer. Raises Error where the process fails.
     """
-    request = {"candidate": candidate, "path": str(path), "shapes": {k: list(v) for k, v in shapes.items()}, "inputs": list(inputs)}
+    request: dict[str, Any] = {
+        "candidate": candidate,
+        "path": str(path),
+        "shapes": {k: list(v) for k, v in shapes.items()},
+        "inputs": list(inputs),
+    }
     request |= {"threads": threads, "isa": isa}
-    command = [sys.executable, "-m", "cosparse.bench.cold"]
+    command = [sys.executable, "-P", "-m", "cosparse.bench.cold"]  # -P: a folder that happens to be called cosparse is not ours
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -21,13 +21,12 @@ from torch import nn
 import cosparse
 from cosparse.bench import bands
 from cosparse.bench.demo_net import DigitsNet
-from cosparse.bench.environment import processors
 from cosparse.bench.evaluate import accuracy, predict
 from cosparse.bench.peers import PEERS
-from cosparse.compress import NNCS, Budget, count, export
-from cosparse.compress.count import Report
+from cosparse.compress import NNCS, Budget, export
 from cosparse.compress.data import DIGITS, Batches, Images, digits
 from cosparse.engine import artifact
+from cosparse.engine.engine import default_threads
 from cosparse.errors import Error
 
 Progress = Callable[[str, float], None]
@@ -42,7 +41,7 @@ class Plan:
     params: float = 0.7
     widths: tuple[int, int, int] = (32, 64, 128)
     seed: int = 0
-    threads: int = field(default_factory=lambda: len(processors()))
+    threads: int = field(default_factory=default_threads)
     seconds: float = 1.0
 
 
@@ -107,7 +106,7 @@ def train_dense(model: nn.Module, batches: Batches, epochs: int, tell: Callable[
     """Ordinary training: SGD with Nesterov momentum under a cosine."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps, done = epochs * len(batches), 0
-    model.to(memory_format=torch.channels_last).train()
+    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     for epoch in range(epochs):
         batches.set_epoch(epoch)
         for x, labels in batches:
@@ -122,9 +121,8 @@ def train_dense(model: nn.Module, batches: Batches, epochs: int, tell: Callable[
 
 
 def _export(model: nn.Module, example: torch.Tensor, path: Path, provenance: dict[str, Any]) -> dict[str, Any]:
-    report: Report = count(model, example)
-    export(model, example, path, name=f"digits-{path.stem}", preprocessing=DIGITS, provenance=provenance | report.totals())
-    return {"params": report.params, "flops": report.flops, "bytes": path.stat().st_size}
+    written = export(model, example, path, name=f"digits-{path.stem}", preprocessing=DIGITS, provenance=provenance)
+    return {"params": written.counts.params, "flops": written.counts.flops, "bytes": written.bytes}
 
 
 def _accuracy(path: Path, test: Images, threads: int) -> dict[str, Any]:
@@ -135,9 +133,10 @@ def _accuracy(path: Path, test: Images, threads: int) -> dict[str, Any]:
 def _bench(path: Path, plan: Plan) -> dict[str, Any]:
     """`cosparse bench` in a process of its own, where neither training's memory nor its thread settings are left over."""
     peers = ",".join(peer.name for peer in PEERS.values() if peer.installed()) or "none"
-    options = ["--threads", str(plan.threads), "--against", peers, "--seconds", str(plan.seconds), "--no-layers", "--no-cold-start", "--json", "-"]
+    settings = {"--threads": plan.threads, "--against": peers, "--seconds": plan.seconds, "--json": "-"}
+    options = ["--no-layers", "--no-cold-start", *(str(word) for setting in settings.items() for word in setting)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    command = [sys.executable, "-m", "cosparse", "bench", str(path), *options]
+    command = [sys.executable, "-P", "-m", "cosparse", "bench", str(path), *options]  # -P: not from the current folder
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise Error(f"bench of {path}", "exit status 0", f"{done.returncode}: {done.stderr.strip()[-500:]}")

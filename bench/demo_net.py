@@ -1,4 +1,4 @@
-"""The demo's network: a residual CNN for 8x8 digits, small enough to train in seconds and wide enough that multiply-adds decide its time."""
+"""The demo's network: a residual CNN for 8x8 digits, small enough to train in seconds, wide enough for multiply-adds to decide its time."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Parameters:
 
 
 def parameters(graph: Graph) -> Parameters:
-    """Counts weights, biases, scales and shifts. `scale` [O] of a convolution is folded into the dense twin, so it counts as stored only."""
+    """Counts weights, biases, scales and shifts. `scale` [O] of a convolution is folded into the twin, so it counts as stored only."""
     dense = stored = 0
     for node in graph.nodes:
         sizes = {role: array.size for role, array in node.tensors.items() if role not in ("columns", "rows")}

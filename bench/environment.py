@@ -1,4 +1,4 @@
-"""What a measurement was taken on: processor, processors at hand, versions, commit. Reads files and package metadata, imports nothing heavy."""
+"""What a measurement was taken on: processor, processors at hand, versions, commit. Imports nothing heavy."""
 
 from __future__ import annotations
 

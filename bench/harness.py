@@ -2,7 +2,8 @@
 
 What is compared. The engine runs the artifact. Every peer runs the dense network with the very same weights (transformed back, zeros kept),
 so the outputs must agree, and no speedup is given where they do not. Inputs are normal random numbers. Memory for inputs and outputs is
-bound beforehand where a runtime can, so that no candidate pays for conversions. `flop_speedup` = dense multiply-adds / executed ones, the
+bound beforehand where a runtime can, so that no candidate pays for conversions. Peers get the graph's own operators: a transposed
+convolution is a convolution and a rearrangement for them too. `flop_speedup` = dense multiply-adds / executed ones, the
 basis step included; `realised` = speedup / flop_speedup.
 """
 
@@ -26,7 +27,7 @@ from cosparse.bench.layers import layer_rows
 from cosparse.bench.peers import PEERS, Arrays, Runner, Shapes, find
 from cosparse.bench.timing import SUMMARY, Effort, interleave, summary
 from cosparse.engine import artifact
-from cosparse.engine.engine import Engine
+from cosparse.engine.engine import Engine, default_threads
 from cosparse.engine.graph import Graph
 from cosparse.kernels import reference
 
@@ -43,10 +44,10 @@ class Settings:
     """
 
     batch: int = 1
-    threads: int = field(default_factory=lambda: len(processors()))
+    threads: int = field(default_factory=default_threads)
     against: tuple[str, ...] = tuple(PEERS)
     isa: str | None = None
-    effort: Effort = Effort()
+    effort: Effort = field(default_factory=Effort)
     cold_start: bool = True
     layers: bool = True
     seed: int = 0
@@ -107,7 +108,8 @@ def _require_settings(settings: Settings) -> None:
 
 def _inputs(graph: Graph, settings: Settings) -> Arrays:
     generator = np.random.default_rng(settings.seed)
-    return tuple(generator.standard_normal((settings.batch, *value.shape[1:]), np.float32) for value in graph.inputs)
+    shapes = [[settings.batch if size is None else size for size in value.shape] for value in graph.inputs]
+    return tuple(generator.standard_normal(shape, np.float32) for shape in shapes)
 
 
 def _as_tuple(outputs: Any) -> Arrays:

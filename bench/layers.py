@@ -17,8 +17,8 @@ REPEAT = 50
 def layer_rows(engine: Engine, dense: Graph, inputs: Arrays, folder: Path) -> list[dict[str, Any]]:
     """One row a step: name, kernel, density, flops, bytes, us, gflops, dense_us, realised, why.
 
-    `flops` are the multiply-adds executed, basis step included; `gflops` counts two operations for each. `dense_us` is the same step in this engine
-    with dense weights. `realised` = (dense_us / us) / (dense multiply-adds / executed ones), None for steps that have no weights.
+    `flops` are the multiply-adds executed, basis step included; `gflops` counts two operations for each. `dense_us` is the same step in
+    this engine with dense weights. `realised` = (dense_us / us) / (dense multiply-adds / executed ones), None for steps without weights.
     """
     path = folder / "twin.cosparse"
     artifact.write(path, dense)

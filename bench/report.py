@@ -13,8 +13,8 @@ LAYER_COLUMNS = ("step", "kernel", "density", "MFLOP", "kB", "us", "GFLOP/s", "d
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
     """What `cosparse bench` prints for one result."""
-    machine = result["machine"]
-    title = f"{result['model']}: batch {result['batch']}, {result['threads']} threads, {result['dtype']}, {machine['isa']} on {machine['cpu']}"
+    where = f"{result['machine']['isa']} on {result['machine']['cpu']}"
+    title = f"{result['model']}: batch {result['batch']}, {result['threads']} threads, {result['dtype']}, {where}"
     shown: list[RenderableType] = [title, _candidates(result), _sentence(result)]
     if result["layers"]:
         shown += ["", _layers(result["layers"])]

@@ -77,7 +77,7 @@ class _Ranked:
     """One layer's blocks from the densest energy to the least; ties in an order that the seed decides."""
 
     order: np.ndarray
-    density: np.ndarray  # energy per coefficient, falling
+    lack: np.ndarray  # minus the energy per coefficient, rising, as bisection wants it
     params: np.ndarray  # [blocks + 1]: coefficients in the first n blocks
     opens: np.ndarray  # the ranks at which a block is the first of its input channel, rising
     floor: int
@@ -87,11 +87,11 @@ class _Ranked:
     def cost(self, blocks: int) -> tuple[float, float]:
         """(parameters, multiply-adds with basis step) of the first `blocks` blocks."""
         params = float(self.params[blocks])
-        return params, params * self.pixels + float(np.searchsorted(self.opens, blocks)) * self.basis
+        return params, params * self.pixels + float(self.opens.searchsorted(blocks)) * self.basis
 
     def above(self, threshold: float) -> int:
         """Number of blocks whose energy per coefficient reaches the threshold; at least the floor."""
-        return max(self.floor, int(np.searchsorted(-self.density, -threshold, side="right")))
+        return max(self.floor, int(self.lack.searchsorted(-threshold, side="right")))
 
 
 def _rank(layer: Candidates, floor: float, generator: np.random.Generator) -> _Ranked:
@@ -101,7 +101,7 @@ def _rank(layer: Candidates, floor: float, generator: np.random.Generator) -> _R
     channel = (order % layer.energy.shape[1]) // layer.taps
     _, opens = np.unique(channel, return_index=True)
     params = np.concatenate([[0.0], np.cumsum(size[order])])
-    return _Ranked(order, density[order], params, np.sort(opens), ceil(floor * density.size), layer.pixels, layer.basis)
+    return _Ranked(order, -density[order], params, np.sort(opens), ceil(floor * density.size), layer.pixels, layer.basis)
 
 
 def _cost(ranked: Sequence[_Ranked], blocks: Sequence[int]) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def _bisect(meets: Callable[[float], bool], high: float) -> float:
 
 def _multipliers(ranked: Sequence[_Ranked], params: float, flops: float) -> tuple[float, float]:
     """The smallest (alpha, beta) that meet both bounds; the floors alone must meet them."""
-    densest = max((float(layer.density[0]) for layer in ranked if layer.density.size), default=0.0)
+    densest = max((-float(layer.lack[0]) for layer in ranked if layer.lack.size), default=0.0)
     top = np.nextafter(densest, inf) if densest else 1.0
     cheapest = min((layer.pixels for layer in ranked if layer.pixels > 0), default=1.0)
 
@@ -143,8 +143,8 @@ def _fill(ranked: Sequence[_Ranked], blocks: list[int], alpha: float, beta: floa
 
     def offer(index: int) -> None:
         layer = ranked[index]
-        if blocks[index] < layer.density.size:
-            gap = alpha + beta * layer.pixels - float(layer.density[blocks[index]])
+        if blocks[index] < layer.lack.size:
+            gap = alpha + beta * layer.pixels + float(layer.lack[blocks[index]])
             heapq.heappush(queue, (gap, index))
 
     for index in range(len(ranked)):

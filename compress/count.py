@@ -20,8 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from cosparse.compress import masks, transforms
 from cosparse.errors import Error
 
-COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
 
 @dataclass(frozen=True)
 class LayerCount:
@@ -133,7 +131,7 @@ def as_tuple(example: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Te
     return inputs
 
 
-def _pixels(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+def _pixels(module: masks.Layer, x: torch.Tensor, y: torch.Tensor) -> float:
     """Multiply-adds per weight of one call, over the whole batch."""
     if isinstance(module, nn.Linear):
         return y.numel() / module.out_features
@@ -142,18 +140,18 @@ def _pixels(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> Report:
-    """Runs the model once on the example, in evaluation mode and without gradients, and counts by this file's rule.
+    """Runs the model once on the example, in evaluation mode and without gradients, and counts by this file's rule, in order of first use.
 
-    Modules that run several times are charged for every run; modules that never run are listed with 0 calls.
+    Modules that run several times are charged for every run; modules that never run are listed last, with 0 calls.
     """
     inputs = as_tuple(example)
-    modules = {name: module for name, module in model.named_modules() if isinstance(module, COUNTED)}
-    calls = dict.fromkeys(modules, 0)
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, masks.Layer)}
+    calls: dict[str, int] = {}
     pixels = dict.fromkeys(modules, 0.0)
 
     def observe(name: str):
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: torch.Tensor) -> None:
-            calls[name] += 1
+        def hook(module: masks.Layer, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: torch.Tensor) -> None:
+            calls[name] = calls.get(name, 0) + 1
             pixels[name] += _pixels(module, args[0] if args else kwargs["input"], output) / inputs[0].shape[0]
 
         return hook
@@ -172,17 +170,18 @@ def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) ->
 
     seen: set[int] = set()
     layers = []
-    for name, module in modules.items():
-        tied = id(module.weight) in seen
-        seen.add(id(module.weight))
-        layers.append(_layer(name, module, calls[name], pixels[name], tied))
+    for name in [*calls, *(name for name in modules if name not in calls)]:
+        weight = modules[name].weight
+        tied = isinstance(weight, nn.Parameter) and id(weight) in seen
+        layers.append(_layer(name, modules[name], calls.get(name, 0), pixels[name], tied))
+        seen.add(id(weight))
     total = counter.get_total_flops() / 2 / inputs[0].shape[0]
     functional = max(0.0, total - sum(layer.flops_dense for layer in layers))
     weights = sum(layer.params_dense for layer in layers)
     return Report(tuple(layers), sum(p.numel() for p in model.parameters()) - weights, functional)
 
 
-def _layer(name: str, module: nn.Module, calls: int, pixels: float, tied: bool) -> LayerCount:
+def _layer(name: str, module: masks.Layer, calls: int, pixels: float, tied: bool) -> LayerCount:
     size = module.weight.numel()
     stored = 0 if tied else size
     common = (name, type(module).__name__, tuple(module.weight.shape), calls, pixels, stored)

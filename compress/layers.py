@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class Choice:
     """One counted layer: `transform` is None where it stays dense; `why` says why that, or another transform than the one asked for."""
 
     name: str
-    module: nn.Module
+    module: masks.Layer
     count: LayerCount
     transform: str | None
     block: int
@@ -37,7 +38,8 @@ def block_size(filters: int, block: int) -> int:
     return block
 
 
-def _dense_because(module: nn.Module, layer: LayerCount, last: bool, tied: bool) -> str:
+def _cannot(module: masks.Layer, layer: LayerCount, tied: bool) -> str:
+    """Why the layer can carry no mask, or the empty string."""
     if layer.calls == 0:
         return "never runs on the example"
     if not isinstance(module.weight, nn.Parameter):
@@ -46,14 +48,19 @@ def _dense_because(module: nn.Module, layer: LayerCount, last: bool, tied: bool)
         return "shares its weight with another layer"
     if isinstance(module, nn.ConvTranspose2d):
         return "transposed convolution"
-    if isinstance(module, nn.Linear):
-        return "classifier: the last layer" if last else ""
-    if module.groups > 1:
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
         depthwise = module.groups == module.in_channels
         return "depthwise: nothing to share among filters" if depthwise else f"grouped convolution, {module.groups} groups"
+    return ""
+
+
+def _should_not(module: masks.Layer, last: bool) -> str:
+    """Why the layer had better stay dense, or the empty string."""
+    if isinstance(module, nn.Linear):
+        return "classifier: the last layer" if last else ""
     if module.in_channels <= FEW_CHANNELS:
-        share = f"{layer.shape[1] * layer.shape[2] * layer.shape[3]} columns in all"
-        return f"reads {module.in_channels} input channel{'s' * (module.in_channels > 1)}: {share}"
+        columns = f"{module.weight[0].numel()} columns in all"
+        return f"reads {module.in_channels} input channel{'s' * (module.in_channels > 1)}: {columns}"
     return ""
 
 
@@ -69,14 +76,11 @@ def choose(
     if block not in masks.BLOCKS:
         raise Error("block", f"one of {', '.join(map(str, masks.BLOCKS))}", repr(block))
     transforms.basis(transform, (3, 3))
-    modules = dict(model.named_modules())
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, masks.Layer)}
     wanted = dict(overrides or {})
     if unknown := sorted(set(wanted) - {layer.name for layer in report.layers}):
         raise Error(f"layers[{unknown[0]!r}]", "the path of a Conv2d, ConvTranspose2d or Linear", "no such layer")
-    owners: dict[int, int] = {}
-    for module in modules.values():
-        if isinstance(getattr(module, "weight", None), nn.Parameter):
-            owners[id(module.weight)] = owners.get(id(module.weight), 0) + 1
+    owners = Counter(id(module._parameters.get("weight")) for module in model.modules())
     running = [layer.name for layer in report.layers if layer.calls]
     return tuple(
         _choice(layer, modules[layer.name], transform, block, wanted.get(layer.name), layer.name == running[-1], owners)
@@ -85,22 +89,20 @@ def choose(
 
 
 def _choice(
-    layer: LayerCount, module: nn.Module, transform: str, block: int, wanted: str | None, last: bool, owners: Mapping[int, int]
+    layer: LayerCount, module: masks.Layer, transform: str, block: int, wanted: str | None, last: bool, owners: Mapping[int, int]
 ) -> Choice:
-    size = block_size(layer.shape[0], block)
-    why = _dense_because(module, layer, last, owners.get(id(module.weight), 1) > 1)
-    if wanted == DENSE:
-        return Choice(layer.name, module, layer, None, size, "as asked")
-    possible = not why or why.startswith(("classifier", "reads"))
-    if wanted is not None:
-        transforms.basis(wanted, (3, 3))
-        if not possible:
-            raise Error(f"layers[{layer.name!r}]", "a layer that can carry a mask", why)
-        return Choice(layer.name, module, layer, wanted, size, "")
-    if why:
-        return Choice(layer.name, module, layer, None, size, why)
     kernel, stride = masks.geometry(module)
+    point = kernel == (1, 1)
+    size = block_size(layer.shape[0], block)
+    cannot = _cannot(module, layer, owners[id(module.weight)] > 1)
+    if wanted is not None and wanted != DENSE:
+        transforms.basis(wanted, (3, 3))
+        if cannot:
+            raise Error(f"layers[{layer.name!r}]", "a layer that can carry a mask", cannot)
+        return Choice(layer.name, module, layer, "identity" if point else wanted, size, "")
+    if why := "as asked" if wanted == DENSE else cannot or _should_not(module, last):
+        return Choice(layer.name, module, layer, None, size, why)
     step = transforms.basis_cost(transform, kernel, stride) / (layer.shape[0] * kernel[0] * kernel[1])
     if step > BASIS_SHARE:
         return Choice(layer.name, module, layer, "identity", size, f"the basis step would cost {step:.0%} of the dense layer")
-    return Choice(layer.name, module, layer, transform if kernel != (1, 1) else "identity", size, "")
+    return Choice(layer.name, module, layer, "identity" if point else transform, size, "")

@@ -18,6 +18,11 @@ from cosparse.errors import Error
 
 BLOCKS = (1, 2, 4, 8, 16, 32, 64)
 
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+"""The modules that are counted; of these, Conv2d and Linear can carry a mask."""
+
+ATTRIBUTE = "cosparse"
+
 
 @dataclass(frozen=True, eq=False)
 class LayerMask:
@@ -57,44 +62,44 @@ class LayerMask:
         return self.kept() / max(1, self.full.numel())
 
 
-def geometry(module: nn.Module) -> tuple[tuple[int, int], tuple[int, int]]:
+def geometry(module: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
     """(kernel, stride) of a Conv2d; a Linear layer counts as 1x1."""
     if isinstance(module, nn.Linear):
         return (1, 1), (1, 1)
     return (module.kernel_size[0], module.kernel_size[1]), (module.stride[0], module.stride[1])
 
 
-def attach(module: nn.Module, mask: LayerMask) -> None:
+def attach(module: Layer, mask: LayerMask) -> None:
     """Gives the module its mask; raises Error where the two do not fit."""
     filters, columns = module.weight.shape[0], module.weight[0].numel()
     taps = columns // module.weight.shape[1]
     if (mask.filters, mask.keep.shape[1], mask.taps) != (filters, columns, taps):
         got = f"{mask.filters} filters, {mask.keep.shape[1]} columns, {mask.taps} taps"
         raise Error(f"mask of {type(module).__name__}", f"{filters} filters, {columns} columns, {taps} taps", got)
-    module.cosparse = mask
+    setattr(module, ATTRIBUTE, mask)
 
 
 def leave_dense(module: nn.Module, why: str) -> None:
     """Records why a layer has no mask, so that every table can say so."""
-    module.cosparse = why
+    setattr(module, ATTRIBUTE, why)
 
 
 def mask_of(module: nn.Module) -> LayerMask | None:
-    mask = getattr(module, "cosparse", None)
+    mask = getattr(module, ATTRIBUTE, None)
     return mask if isinstance(mask, LayerMask) else None
 
 
 def why_dense(module: nn.Module) -> str:
     """The recorded reason for leaving the layer dense, or the empty string."""
-    why = getattr(module, "cosparse", "")
+    why = getattr(module, ATTRIBUTE, "")
     return why if isinstance(why, str) else ""
 
 
-def masked(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerMask]]:
+def masked(model: nn.Module) -> Iterator[tuple[str, Layer, LayerMask]]:
     """(module path, module, mask) of every masked layer."""
     for name, module in model.named_modules():
         mask = mask_of(module)
-        if mask is not None:
+        if mask is not None and isinstance(module, Layer):
             yield name, module, mask
 
 
@@ -106,7 +111,7 @@ def keep_only(tensor: torch.Tensor, mask: LayerMask) -> torch.Tensor:
 
 
 @torch.no_grad()
-def project(module: nn.Module) -> None:
+def project(module: Layer) -> None:
     """Projects the module's weight onto what its mask keeps; a module without a mask is left as it is."""
     mask = mask_of(module)
     if mask is not None:
@@ -114,7 +119,7 @@ def project(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def residue(module: nn.Module) -> float:
+def residue(module: Layer) -> float:
     """Largest masked-out coefficient of the weight relative to its largest coefficient, in float64; 0 for a module without a mask."""
     mask = mask_of(module)
     if mask is None:
@@ -150,9 +155,10 @@ def from_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor], notes: M
     """Attaches what `to_tensors` gave; raises Error where the model has no such layer."""
     modules = dict(model.named_modules())
     for name, note in notes.items():
-        if name not in modules:
+        module = modules.get(name)
+        if not isinstance(module, Layer):
             raise Error(f"mask {name}", "a layer of this model", "none of that name", "resume with the model that was saved")
         if "dense" in note:
-            leave_dense(modules[name], str(note["dense"]))
+            leave_dense(module, str(note["dense"]))
         else:
-            attach(modules[name], LayerMask(keep=tensors[name].bool(), **note))  # type: ignore[arg-type]
+            attach(module, LayerMask(keep=tensors[name].bool(), **note))  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ class NNCS:
                 raise Error(f"weight of {name}", f"masked-out coefficients below {RESIDUE:g} of the largest", f"{residue:.2g}")
         return count(self.model, self.example)
 
-    def fit(self, train_loader: Iterable, val_loader: Iterable | None = None, epochs: tuple[int, int] = (1, 8), **options: Any) -> History:
+    def fit(self, train_loader: Iterable, val_loader: Iterable | None = None, epochs: tuple[int, int] = (1, 4), **options: Any) -> History:
         """The ready recipe: `epochs[0]` of step 1, the mask, `epochs[1]` of step 2. See `train.fit` for the options."""
         from cosparse.compress.train import fit
 

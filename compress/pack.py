@@ -98,17 +98,15 @@ def _unmasked(node: Node) -> Node:
     matrix = values.reshape(values.shape[0], -1)
     if node.attrs.get("groups", 1) != 1 or matrix.all():
         return node
-    best, cost = None, matrix.size
-    for block in masks.BLOCKS:
+    best, cost = node, matrix.size
+    for block in (block for block in masks.BLOCKS if block <= matrix.shape[0]):
         rows = -(-matrix.shape[0] // block)
         padded = np.zeros((rows * block, matrix.shape[1]), dtype=bool)
         padded[: matrix.shape[0]] = matrix != 0
-        keep = padded.reshape(rows, block, -1).any(1)
-        if keep.sum() * (block + OVERHEAD) <= cost and block <= matrix.shape[0]:
-            best, cost = (keep, block), int(keep.sum()) * (block + OVERHEAD)
-    if best is None:
-        return node
-    return _stored(node, to_blocks(matrix, *best), "identity", best[1])
+        keep = np.any(padded.reshape(rows, block, -1), axis=1)
+        if keep.sum() * (block + OVERHEAD) <= cost:
+            best, cost = _stored(node, to_blocks(matrix, keep, block), "identity", block), int(keep.sum()) * (block + OVERHEAD)
+    return best
 
 
 def _stored(node: Node, tensors: dict[str, np.ndarray], transform: str, block: int) -> Node:
@@ -117,12 +115,11 @@ def _stored(node: Node, tensors: dict[str, np.ndarray], transform: str, block: i
 
 
 def _line(dense: Node, stored: Node) -> Packed:
-    size = dense.tensors["values"].size
+    values = dense.tensors["values"]
     weights = sum(stored.tensors[role].nbytes for role in ("values", "columns", "rows") if role in stored.tensors)
-    attrs = stored.attrs
-    count = size
-    if attrs["format"] == "block":
+    transform, block = str(stored.attrs["transform"]), int(stored.attrs["block"])  # type: ignore[arg-type]
+    count = values.size
+    if stored.attrs["format"] == "block":
         per_row = np.diff(stored.tensors["rows"].astype(np.int64))
-        in_row = np.minimum(attrs["block"], dense.tensors["values"].shape[0] - attrs["block"] * np.arange(per_row.size))
-        count = int((per_row * in_row).sum())
-    return Packed(stored.name, stored.op, attrs["transform"], attrs["block"], count / max(1, size), dense.tensors["values"].nbytes, weights)
+        count = int((per_row * np.minimum(block, values.shape[0] - block * np.arange(per_row.size))).sum())
+    return Packed(stored.name, stored.op, transform, block, count / max(1, values.size), values.nbytes, weights)

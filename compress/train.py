@@ -98,7 +98,7 @@ def fit(
     nncs: NNCS,
     train_loader: Iterable,
     val_loader: Iterable | None = None,
-    epochs: tuple[int, int] = (1, 8),
+    epochs: tuple[int, int] = (1, 4),
     *,
     save_to: str | Path | None = None,
     resume: bool = False,
@@ -158,7 +158,7 @@ class _Run:
         if nncs.masked and epochs[0]:
             raise Error("epochs", "(0, n), as the model has its masks", repr(epochs))
         self.nncs, self.epochs, self.recipe, self.length, self.path, self.progress = nncs, epochs, recipe, length, path, progress
-        self.model = nncs.model.to(memory_format=torch.channels_last)
+        self.model = nncs.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         nncs.ramp = max(1, epochs[0] * length)
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False) if recipe.distill else None
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]

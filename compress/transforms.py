@@ -23,7 +23,8 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 def dct_matrix(n: int) -> np.ndarray:
     """The orthonormal DCT-II of n points, float64 [n, n]: row u is the basis function of frequency u."""
     u, t = np.arange(n)[:, None], np.arange(n)[None, :]
-    scale = np.where(u == 0, np.sqrt(1 / n), np.sqrt(2 / n))
+    scale = np.full((n, 1), np.sqrt(2 / n))
+    scale[0] = np.sqrt(1 / n)
     return scale * np.cos(np.pi * (2 * t + 1) * u / (2 * n))
 
 

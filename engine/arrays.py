@@ -18,7 +18,9 @@ def to_numpy(value: Any, name: str) -> numpy.ndarray:
     elif hasattr(value, "__dlpack__"):
         device = getattr(value, "__dlpack_device__", lambda: (1, 0))()
         if device[0] != 1:
-            raise Error(f"input '{name}'", "an array in main memory", f"one on DLPack device type {int(device[0])}", "copy it to the CPU first")
+            raise Error(
+                f"input '{name}'", "an array in main memory", f"one on DLPack device type {int(device[0])}", "copy it to the CPU first"
+            )
         if getattr(value, "requires_grad", False):
             value = value.detach()
         array = numpy.from_dlpack(value)
@@ -33,7 +35,12 @@ def to_output(buffer: Any, name: str) -> numpy.ndarray:
     """The caller's memory as an array that the engine writes. Raises ShapeError where it cannot be written without a copy."""
     array = buffer if isinstance(buffer, numpy.ndarray) else numpy.from_dlpack(buffer)
     if array.dtype != numpy.float32 or not array.flags.c_contiguous:
-        raise ShapeError(f"out for output '{name}'", "a contiguous float32 array", f"{array.dtype}, strides {array.strides}", "numpy.empty(shape, numpy.float32)")
+        raise ShapeError(
+            f"out for output '{name}'",
+            "a contiguous float32 array",
+            f"{array.dtype}, strides {array.strides}",
+            "numpy.empty(shape, numpy.float32)",
+        )
     if not array.flags.writeable:
         if isinstance(buffer, numpy.ndarray):
             raise ShapeError(f"out for output '{name}'", "a writable array", "a read-only one", "pass a copy")

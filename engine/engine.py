@@ -39,7 +39,11 @@ class Engine:
         self.inputs = tuple(ValueSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in document["inputs"])
         shapes = _C.infer_shapes(artifact, [self._example_shape(i, 1) for i in range(len(self.inputs))])
         self.outputs = tuple(ValueSpec(name, (None, *shapes[name][1:]), "float32") for name in document["outputs"])
-        self.metadata: dict[str, Any] = {"name": self.name, "preprocessing": document["preprocessing"], "provenance": document["provenance"]}
+        self.metadata: dict[str, Any] = {
+            "name": self.name,
+            "preprocessing": document["preprocessing"],
+            "provenance": document["provenance"],
+        }
         self.ready = False
 
     device = "cpu"
@@ -97,7 +101,14 @@ class Engine:
         plan = self.plan_for(*(array.shape for array in arrays))
         return [
             ProfileRow(
-                row.name, row.op, row.kernel, median, best, median / total, 2e-3 * row.flops / max(median, 1e-3), 2e-3 * row.dense_flops / max(median, 1e-3)
+                row.name,
+                row.op,
+                row.kernel,
+                median,
+                best,
+                median / total,
+                2e-3 * row.flops / max(median, 1e-3),
+                2e-3 * row.dense_flops / max(median, 1e-3),
             )
             for row, (median, best) in zip(plan, times, strict=True)
         ]
@@ -137,7 +148,9 @@ def load(
         raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")
     if dtype not in (None, "float32"):
         raise UnsupportedError("dtype", "float32", str(dtype), "this build computes in float32")
-    return Engine(_C.read_artifact(path), threads=threads if threads is not None else default_threads(), isa=isa or "", tile=tile, poison=poison)
+    return Engine(
+        _C.read_artifact(path), threads=threads if threads is not None else default_threads(), isa=isa or "", tile=tile, poison=poison
+    )
 
 
 def default_threads() -> int:

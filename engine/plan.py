@@ -62,7 +62,9 @@ class Plan:
         total = sum(row.bytes for row in self.rows)
         executed, basis = sum(row.flops for row in self.rows), sum(row.basis_flops for row in self.rows)
         density = executed / self.dense_flops if self.dense_flops else 1.0
-        lines.append(f"{'total':32} {'':24} {density:7.3f} {executed / 1e6:9.3f} {basis / 1e6:7.3f} {self.dense_flops / 1e6:9.3f} {total / 1e3:8.1f}")
+        lines.append(
+            f"{'total':32} {'':24} {density:7.3f} {executed / 1e6:9.3f} {basis / 1e6:7.3f} {self.dense_flops / 1e6:9.3f} {total / 1e3:8.1f}"
+        )
         return "\n".join(lines)
 
 

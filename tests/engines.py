@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from closeness import assert_close
 
 from cosparse import _C
 from cosparse.engine import Engine, artifact
 from cosparse.engine.graph import Graph, Input
 from cosparse.kernels import reference
-from closeness import assert_close
 
 ISAS = [isa for isa in ("scalar", "avx2", "avx512") if any(row["isa"] == isa and row["available"] for row in _C.kernels())]
 EPS = float(np.finfo(np.float32).eps)

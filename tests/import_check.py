@@ -1,4 +1,4 @@
-"""Imports a model and holds the graph, run by the float64 reference, against torch in float64."""
+"""Imports a model and holds the graph against torch in float64: run by the float64 reference, and by the engine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from engines import engine_of
 from torch import Tensor, nn
 
 from cosparse.compress.importer import from_torch
@@ -15,6 +16,8 @@ from cosparse.kernels import reference
 
 # Half a unit in the last place of float32, relative: what storing a weight may change it by.
 HALF_ULP = 2.0**-24
+# What the engine promises of a whole network in float32: the largest error of an output, relative to the largest output.
+ENGINE_TOLERANCE = 1e-4
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -54,12 +57,14 @@ def perturbed(model: nn.Module) -> nn.Module:
 def check(model: nn.Module, *shapes: Sequence[int], batches: Sequence[int] = (1, 3), sizes: Sequence[Sequence[int]] = ()) -> Graph:
     """Imports with an example of `shapes` (N = 1 allowed) and compares at `batches`, and at each [H, W] of `sizes` for all inputs.
 
-    Both sides compute in float64, so they differ by the rounding of the folded weights alone. It may be eight times what a random change
-    of all weights by half a unit in the last place makes, plus float64's own noise.
+    Both sides compute in float64, so they differ by the rounding of what the graph stores alone: the folded weights, where a random change
+    of all weights by half a unit in the last place gives the scale (a maximum over outputs: eight times that is allowed), and constants in
+    the model's code, which act on a value itself. 1e-13 is float64's own noise.
     """
     model = model.eval()
     rng = torch.Generator().manual_seed(2)
     graph = from_torch(model, [torch.randn(*shape, generator=rng) for shape in shapes], "net")
+    engine = engine_of(graph)
     exact = copy.deepcopy(model).double()
     changed = perturbed(exact)
     cases = [[(batch, *shape[1:]) for shape in shapes] for batch in batches]
@@ -69,9 +74,14 @@ def check(model: nn.Module, *shapes: Sequence[int], batches: Sequence[int] = (1,
         want, noisy = outputs(exact, *inputs), outputs(changed, *inputs)
         got = reference.run(graph, *(x.numpy() for x in inputs))
         assert len(got) == len(want)
+        ran = engine(*(x.float().numpy() for x in inputs))
+        for name, y, wanted in zip(graph.outputs, ran if isinstance(ran, tuple) else (ran,), want, strict=True):
+            error, bound = np.abs(y - wanted).max(), ENGINE_TOLERANCE * np.abs(wanted).max() + 1e-6
+            assert error <= bound, f"engine: {name} at {case}: error {error:.3g}, bound {bound:.3g}"
         for name, y, wanted, other in zip(graph.outputs, got, want, noisy, strict=True):
             assert y.shape == wanted.shape, f"{name} at {case}: shape {y.shape}, wanted {wanted.shape}"
-            bound = 8 * np.abs(other - wanted).max() + 1e-13 * np.abs(wanted).max() + 1e-300
+            stores = any(node.tensors for node in graph.nodes)
+            bound = 8 * np.abs(other - wanted).max() + (2 * HALF_ULP * stores + 1e-13) * np.abs(wanted).max() + 1e-300
             error = np.abs(y - wanted).max()
             assert error <= bound, f"{name} at {case}: error {error:.3g}, bound {bound:.3g}"
     return graph

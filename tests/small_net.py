@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import nodes
 import numpy as np
 
-import nodes
 from cosparse.engine.graph import Graph, Input, Node
 
 RELU = {"kind": "relu", "alpha": 0.0, "beta": 0.0}

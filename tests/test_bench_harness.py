@@ -17,8 +17,8 @@ from cosparse.engine import artifact
 from cosparse.errors import ArtifactError, Error
 
 TIMES = {"median_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "spread", "load_ms", "first_run_ms", "peak_rss_mb"}
-TOP = ["model", "device", "dtype", "batch", "threads", "machine", "flops_reduction", "params_reduction", "check", "engine", "peers", "fastest_peer"]
-TOP += ["speedup", "flop_speedup", "realised", "layers", "verdict"]
+TOP = ["model", "device", "dtype", "batch", "threads", "machine", "flops_reduction", "params_reduction", "check", "engine", "peers"]
+TOP += ["fastest_peer", "speedup", "flop_speedup", "realised", "layers", "verdict"]
 LAYER = {"name", "kernel", "density", "flops", "bytes", "us", "gflops", "dense_us", "realised", "why"}
 QUICK = Effort(seconds=0.05, turns=2)
 

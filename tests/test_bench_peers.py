@@ -29,7 +29,8 @@ Case = tuple[str, dict[str, Any], dict[str, tuple[int, ...]], tuple[tuple[int, .
 def conv_cases() -> list[Case]:
     cases: list[Case] = []
     for stride, dilation, pad, groups in product(([1, 1], [2, 1]), ([1, 1], [2, 3]), ([0, 0, 0, 0], [1, 2, 0, 1]), (1, 2)):
-        attrs = {"filters": 6, "channels": 4, "kernel": [3, 2], "stride": stride, "dilation": dilation, "pad": pad, "groups": groups, **PLAIN}
+        attrs = {"filters": 6, "channels": 4, "kernel": [3, 2], "stride": stride, "dilation": dilation, "pad": pad, "groups": groups}
+        attrs |= PLAIN
         cases.append(("conv", attrs, {"values": (6, 4 // groups, 3, 2), "bias": (6,)}, (IMAGE,)))
     linear = {"filters": 5, "channels": 7, **PLAIN}
     return [*cases, ("linear", linear, {"values": (5, 7)}, ((3, 7),)), ("linear", linear, {"values": (5, 7), "bias": (5,)}, ((1, 7),))]

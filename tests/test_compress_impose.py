@@ -156,6 +156,31 @@ def test_block_size_follows_the_filters(filters: int, size: int) -> None:
     assert block_size(filters, 8) == size
 
 
+def test_last_layer_to_run_is_the_classifier() -> None:
+    """Not the last to be defined; a layer that never runs and one whose weight is computed say so."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(16, 4)
+            self.unused = nn.Linear(16, 4)
+            self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(16, 16))
+            self.body = nn.Linear(12, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.normed(self.body(x)))
+
+    model = Net()
+    report = count(model, torch.zeros(1, 12))
+    why = {choice.name: choice.why for choice in choose(model, report)}
+    assert why == {
+        "body": "",
+        "normed": "its weight is computed from other parameters",
+        "head": "classifier: the last layer",
+        "unused": "never runs on the example",
+    }
+
+
 def test_block_is_checked() -> None:
     with pytest.raises(Error, match="block: expected one of 1, 2, 4"):
         impose(seeded(Awkward), Budget(flops=0.3), EXAMPLE, block=6)

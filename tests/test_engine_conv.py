@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines import ISAS, check, engine_of, graph_of
+from nodes import FakeNode, conv
 
 from cosparse import _C
 from cosparse.kernels.conv import unpack
-from engines import ISAS, check, engine_of, graph_of
-from nodes import FakeNode, conv
 
 ROWS = [row for row in _C.kernels() if row["op"] == "conv" and row["available"]]
 
@@ -76,11 +76,15 @@ def test_geometries(name: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("filters", "channels", "groups"), [(12, 6, 3), (16, 16, 2), (6, 6, 6), (12, 6, 6), (7, 7, 7), (24, 4, 2), (64, 8, 4)])
+@pytest.mark.parametrize(
+    ("filters", "channels", "groups"), [(12, 6, 3), (16, 16, 2), (6, 6, 6), (12, 6, 6), (7, 7, 7), (24, 4, 2), (64, 8, 4)]
+)
 def test_groups(filters: int, channels: int, groups: int, isa: str) -> None:
     for stride in ((1, 1), (2, 2)):
         for transform in ("identity", "dct"):
-            node = conv(np.random.default_rng(7), filters, channels, (3, 3), stride=stride, pad=(1, 1, 1, 1), groups=groups, transform=transform)
+            node = conv(
+                np.random.default_rng(7), filters, channels, (3, 3), stride=stride, pad=(1, 1, 1, 1), groups=groups, transform=transform
+            )
             run(node, channels, (9, 11), 2, isa=isa)
 
 

@@ -12,7 +12,9 @@ from nodes import FakeNode, conv, normal, random_blocks
 SIZES = [(1, 1), (1, 17), (4, 4), (7, 9), (16, 33)]
 
 
-def make(op: str, inputs: tuple[str, ...] = ("x",), tensors: dict[str, np.ndarray] | None = None, name: str | None = None, **attrs: Any) -> FakeNode:
+def make(
+    op: str, inputs: tuple[str, ...] = ("x",), tensors: dict[str, np.ndarray] | None = None, name: str | None = None, **attrs: Any
+) -> FakeNode:
     return FakeNode(name or f"a_{op}", op, inputs, attrs, tensors or {})
 
 
@@ -39,7 +41,10 @@ def test_activations(kind: str, isa: str) -> None:
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_activations_fused_behind_a_convolution(kind: str) -> None:
     alpha, beta = ACTIVATIONS[kind]
-    nodes = [conv(np.random.default_rng(0), 10, 4, (3, 3), pad=(1, 1, 1, 1)), make("activation", ("a_conv",), kind=kind, alpha=alpha, beta=beta)]
+    nodes = [
+        conv(np.random.default_rng(0), 10, 4, (3, 3), pad=(1, 1, 1, 1)),
+        make("activation", ("a_conv",), kind=kind, alpha=alpha, beta=beta),
+    ]
     graph = graph_of(nodes, {"x": (4, 9, 9)})
     assert len(engine_of(graph).plan) == 1
     check(graph, [image(2, 4, 9, 9)], terms=64, gain=40)
@@ -113,7 +118,10 @@ def test_dilated_max_pool() -> None:
 
 
 def test_pool_with_activation_behind() -> None:
-    nodes = [make("avg_pool", **POOLS["2x2"], ceil=0, count_pad=1, divisor=0), make("activation", ("a_avg_pool",), kind="relu", alpha=0.0, beta=0.0)]
+    nodes = [
+        make("avg_pool", **POOLS["2x2"], ceil=0, count_pad=1, divisor=0),
+        make("activation", ("a_avg_pool",), kind="relu", alpha=0.0, beta=0.0),
+    ]
     check(graph_of(nodes, {"x": (4, 8, 8)}), [image(2, 4, 8, 8)], terms=16)
 
 
@@ -183,7 +191,11 @@ def test_upsample_like_another_value() -> None:
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_concat_of_inputs_and_repeats(axis: int) -> None:
-    check(graph_of([make("concat", ("x", "z", "x"), axis=axis)], {"x": (3, 4, 5), "z": (3, 4, 5)}), [image(2, 3, 4, 5), image(2, 3, 4, 5, seed=1)], terms=1)
+    check(
+        graph_of([make("concat", ("x", "z", "x"), axis=axis)], {"x": (3, 4, 5), "z": (3, 4, 5)}),
+        [image(2, 3, 4, 5), image(2, 3, 4, 5, seed=1)],
+        terms=1,
+    )
 
 
 def test_growing_concatenations_share_their_storage() -> None:
@@ -192,7 +204,11 @@ def test_growing_concatenations_share_their_storage() -> None:
     first = conv(rng, 4, 3, (3, 3), pad=(1, 1, 1, 1))
     nodes = [FakeNode("f0", "conv", ("x",), first.attrs, first.tensors)]
     for i in range(1, 4):
-        nodes.append(make("concat", tuple(f"f{j}" for j in range(i)), name=f"cat{i}", axis=1) if i > 1 else make("activation", ("f0",), name="cat1", kind="relu", alpha=0.0, beta=0.0))
+        nodes.append(
+            make("concat", tuple(f"f{j}" for j in range(i)), name=f"cat{i}", axis=1)
+            if i > 1
+            else make("activation", ("f0",), name="cat1", kind="relu", alpha=0.0, beta=0.0)
+        )
         part = conv(rng, 4, 4 * i, (3, 3), pad=(1, 1, 1, 1))
         nodes.append(FakeNode(f"f{i}", "conv", (f"cat{i}",), part.attrs, part.tensors))
     nodes.append(make("concat", ("f0", "f1", "f2", "f3"), name="all", axis=1))
@@ -227,6 +243,20 @@ def test_residual_from_either_side_and_shared() -> None:
         make("add", ("again", "again"), name="twice"),
     ]
     check(graph_of(nodes, {"x": (8, 9, 9)}), [image(2, 8, 9, 9)], terms=400, gain=200)
+
+
+def test_addition_of_two_convolutions_that_nobody_else_reads() -> None:
+    """As in a downsampling block: one of the two takes the addition, not both."""
+    rng = np.random.default_rng(0)
+    a, b = (conv(rng, 8, 8, (3, 3), pad=(1, 1, 1, 1)) for _ in range(2))
+    nodes = [
+        FakeNode("a", "conv", ("x",), a.attrs, a.tensors),
+        FakeNode("b", "conv", ("x",), b.attrs, b.tensors),
+        make("add", ("a", "b"), name="sum"),
+    ]
+    graph = graph_of(nodes, {"x": (8, 9, 9)})
+    assert len(engine_of(graph).plan) == 2
+    check(graph, [image(2, 8, 9, 9)], terms=200, gain=100)
 
 
 @pytest.mark.parametrize("isa", ISAS)

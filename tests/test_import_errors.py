@@ -93,7 +93,7 @@ FORMS = {
     "one dimension": Form(Apply(lambda x: F.conv1d(x.flatten(2), torch.ones(2, 4, 3))), "aten.conv1d"),
     "steep softplus": Form(nn.Softplus(threshold=3), "a softplus with a threshold below 20"),
     "data decides": Form(Apply(lambda x: x if x.sum() > 0 else -x), "a model that torch.export can follow"),
-    "fixed batch": Form(Apply(lambda x: x.view(2, -1)), ""),
+    "fixed batch": Form(Apply(lambda x: x.view(2, -1)), "a batch of any size"),
 }
 
 
@@ -149,6 +149,18 @@ class FixedGrid(nn.Module):
 
 def test_sizes_that_an_attribute_depends_on_are_built_in_and_noted() -> None:
     graph = check(FixedGrid(), X.shape)
+    assert graph.provenance["import"]["size"] == "the example's, for x's height is 6"
+
+
+class Cropped(nn.Module):
+    """The height of the result is half the width of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, : x.shape[3] // 2]
+
+
+def test_a_bound_that_depends_on_a_size_is_built_in_and_noted() -> None:
+    graph = check(Cropped(), X.shape)
     note = graph.provenance["import"]["size"]
-    assert note.startswith("the example's, for aten.avg_pool2d.default in the model's own forward, test_import_errors.py:")
-    assert "kernel_size depends on the input's size" in note
+    assert note.startswith("the example's, for aten.slice.Tensor in the model's own forward, test_import_errors.py:")
+    assert "a slice's bound depends on the input's size" in note

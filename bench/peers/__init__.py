@@ -57,8 +57,9 @@ class Peer:
     def runtime(self) -> Runtime:
         """The peer's module; Error where its package is not installed."""
         if not self.installed():
-            raise Error(f"peer {self.name}", f"the package {self.package}", "none", f"pip install {self.package}, or leave it out of --against")
-        return import_module(self.module)  # type: ignore[return-value]
+            next_step = f"pip install {self.package}, or leave it out of --against"
+            raise Error(f"peer {self.name}", f"the package {self.package}", "none", next_step)
+        return import_module(self.module)
 
 
 PEERS = {

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from cosparse.bench.peers import Shapes
 
+
 class Builder:
     """`shapes` maps the names of the model's values to their shapes in this run, for those values that stand for one of the network's."""
 

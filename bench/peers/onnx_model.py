@@ -24,8 +24,8 @@ def to_onnx(graph: Graph, shapes: Shapes) -> onnx.ModelProto:
         model.shapes[node.name] = shapes[node.name]
         names[node.name] = OPS[node.op](model, node, *(names[source] for source in node.inputs))
         model.shapes[names[node.name]] = shapes[node.name]
-    for place, value in enumerate(graph.outputs):
-        model.nodes.append(helper.make_node("Identity", [names[value]], [f"out{place}"]))
+    for place, output in enumerate(graph.outputs):
+        model.nodes.append(helper.make_node("Identity", [names[output]], [f"out{place}"]))
     inputs = [helper.make_tensor_value_info(names[v.name], TensorProto.FLOAT, shapes[v.name]) for v in graph.inputs]
     outputs = [helper.make_tensor_value_info(f"out{i}", TensorProto.FLOAT, shapes[v]) for i, v in enumerate(graph.outputs)]
     content = helper.make_graph(model.nodes, graph.name, inputs, outputs, model.constants)

@@ -82,7 +82,8 @@ def max_pool(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
 def avg_pool(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
     a: Any = node.attrs
     if _native(node):
-        return lambda x: F.avg_pool2d(x, a["kernel"], a["stride"], a["pad"][:2], bool(a["ceil"]), bool(a["count_pad"]), a["divisor"] or None)
+        settings = (a["kernel"], a["stride"], a["pad"][:2], bool(a["ceil"]), bool(a["count_pad"]), a["divisor"] or None)
+        return lambda x: F.avg_pool2d(x, *settings)
     source, target = shapes[node.inputs[0]][2:], shapes[node.name][2:]
     top, left, bottom, right = covering_pad(node, source, target)
     divisor = torch.from_numpy(divisors(node, source, target))

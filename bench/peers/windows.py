@@ -11,7 +11,7 @@ from cosparse.engine.graph import Node
 
 
 def covering_pad(node: Node, source: Sequence[int], target: Sequence[int]) -> list[int]:
-    """[top, left, bottom, right] with which exactly `target` [h, w] windows fit over `source` [h, w] when an incomplete window never counts."""
+    """[top, left, bottom, right] with which exactly `target` [h, w] whole windows fit over `source` [h, w]."""
     a: Any = node.attrs
     dilation = a.get("dilation", [1, 1])
     need = [(target[i] - 1) * a["stride"][i] + dilation[i] * (a["kernel"][i] - 1) + 1 for i in (0, 1)]

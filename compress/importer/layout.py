@@ -177,6 +177,11 @@ def lifted(value: Value, rank: int) -> Value:
     return replace(value, dims=((),) * missing + value.dims, shape=(ONE,) * missing + value.shape)
 
 
+def collapsed(value: Value) -> Value:
+    """The tensor before it was expanded: for operators that broadcast anyway."""
+    return replace(value, shape=tuple(product(a.size for a in dim) for dim in value.dims))
+
+
 def alike(a: Value, b: Value) -> bool:
     """Whether two tensors of equal rank, broadcast against each other, are the broadcast of their stored values.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 
 def base(target: Any) -> str:
@@ -19,27 +19,35 @@ def base(target: Any) -> str:
     return name[:-1] if schema.is_mutable and name.endswith("_") else name
 
 
-def module_path(node: fx.Node) -> tuple[str, str]:
-    """The module that ran the operation, as path and class; the outermost has path ""."""
+def module_path(node: fx.Node) -> str:
+    """The path of the module that ran the operation; the outermost has path ""."""
     stack = node.meta.get("nn_module_stack") or {}
-    if not stack:
-        return "", ""
-    where, kind = list(stack.values())[-1]
-    return re.sub(r"@\d+", "", where), kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    # A module called again has "@1", "@2", ... behind its path.
+    return re.sub(r"@\d+", "", list(stack.values())[-1][0]) if stack else ""
+
+
+def layers(model: nn.Module) -> dict[str, str]:
+    """Path -> class for the modules that are torch's own layers, subclasses and parametrised ones included."""
+    found = {}
+    for where, module in model.named_modules():
+        own = [c for c in type(module).__mro__ if c.__module__.startswith("torch.nn.modules.") and c is not nn.Module]
+        if own and not own[0].__module__.endswith(".container"):
+            found[where] = own[0].__name__
+    return found
 
 
 def path(node: fx.Node, op: str = "") -> str:
-    """The name for the operation's node: the path of a torch layer, else the path of the module and the operation."""
-    where, kind = module_path(node)
+    """The name for the operation's node: the path of a torch layer (`meta["layer"]`), else the module's path and the operation."""
+    where, layer = module_path(node), node.meta.get("layer", "")
     operation = op or base(node.target).removeprefix("_")
-    if kind.startswith("torch.nn.modules.") and where and not (operation == "pad" and "conv" in kind):
+    if where and layer and not (operation == "pad" and "Conv" in layer):
         return where
     return f"{where}.{operation}" if where else operation
 
 
 def place(node: fx.Node) -> str:
     """Operator, module and source line, for an error."""
-    where, _ = module_path(node)
+    where = module_path(node)
     library = str(Path(torch.__file__).parent)
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in lines if not file.startswith(library)]

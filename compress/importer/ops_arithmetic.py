@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, alike, lifted, same, size_of
+from cosparse.compress.importer.layout import Value, alike, collapsed, lifted, same, size_of
 from cosparse.compress.importer.ops_pointwise import affine
 from cosparse.compress.importer.table import handles
 
@@ -59,7 +59,7 @@ def filled(call: Call) -> Value:
 def pairwise(call: Call, op: str, a: Value, b: Value) -> Value:
     """`op` of two tensors under broadcasting; rearranged first where their layouts differ."""
     rank = max(len(a.dims), len(b.dims))
-    a, b = lifted(a, rank), lifted(b, rank)
+    a, b = (collapsed(lifted(x, rank)) for x in (a, b))
     if not alike(a, b):
         a, b = call.as_stored(a), call.as_stored(b)
     one = size_of(1)

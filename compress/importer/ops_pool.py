@@ -1,15 +1,11 @@
-"""Pooling, means, resizing, padding."""
+"""Pooling, means, padding."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import sympy
-import torch
-from torch import fx
-
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Size, Value, axes_of, same, size_of, whole
+from cosparse.compress.importer.layout import Value, axes_of, size_of, whole
 from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
 
@@ -79,51 +75,6 @@ def _reduced(call: Call, x: Value) -> list[int]:
     if not call.arguments.get("dim") and call.arguments.get("dim") != 0:
         return list(range(rank))
     return [dim % rank for dim in call.integers("dim", 1)]
-
-
-@handles("upsample_nearest2d", "upsample_bilinear2d")
-def upsample(call: Call) -> Value:
-    x = call.as_stored(call.value())
-    attrs: dict[str, Any] = {
-        "mode": "nearest" if "nearest" in call.op else "bilinear",
-        "size": [0, 0],
-        "factor": [0, 0],
-        "align_corners": int(bool(call.arguments.get("align_corners"))),
-    }
-    factors = call.arguments.get("scale_factors") or [call.arguments.get("scales_h"), call.arguments.get("scales_w")]
-    inputs = [x.name]
-    if None not in factors:
-        attrs["factor"] = _whole(factors)
-    else:
-        sizes = [call.size(n) for n in call.arguments["output_size"]]
-        ratios = [sympy.cancel(size / before) for size, before in zip(sizes, x.sizes[2:], strict=True)]
-        if all(size.is_Integer for size in sizes):
-            attrs["size"] = [int(size) for size in sizes]
-        elif (like := _like(call, sizes)) is not None:
-            inputs.append(like.name)
-        elif all(ratio.is_Rational for ratio in ratios):
-            attrs["factor"] = _whole(ratios)
-        else:
-            raise Unsupported("the new size depends on the input's in a way that no tensor has")
-    return call.result(call.emit("upsample", inputs, attrs))
-
-
-def _whole(factors: list[Any]) -> list[int]:
-    """Scale factors as the artifact has them."""
-    if not all(float(factor).is_integer() and factor >= 1 for factor in factors):
-        raise Unsupported(f"scale factors must be whole numbers, not {' and '.join(str(float(f)) for f in factors)}")
-    return [int(factor) for factor in factors]
-
-
-def _like(call: Call, sizes: list[Size]) -> Value | None:
-    """A tensor of that height and width: the one whose shape the code asked for, else the first."""
-
-    def fits(value: Any) -> bool:
-        return isinstance(value, Value) and len(value.sizes) == 4 and all(map(same, value.sizes[2:], sizes))
-
-    asked = [n.args[0] for n in call.arguments["output_size"] if isinstance(n, fx.Node) and n.target is torch.ops.aten.sym_size.int]
-    candidates = [call.values.get(node) for node in asked if isinstance(node, fx.Node)] + list(call.values.values())
-    return next((value for value in candidates if fits(value)), None)
 
 
 @handles("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")

@@ -61,7 +61,12 @@ def _repeated(draft: Draft, value: Value, user: fx.Node) -> str | None:
 
 
 def _reshape(draft: Draft, name: str, source: str, before: Sequence[Size], after: Sequence[Size]) -> str | None:
-    """A reshape node from sizes `before` to `after` (both with N); None where more than one new size would depend on the input's."""
+    """A reshape node from sizes `before` to `after` (both with N), `source` itself where they are the same.
+
+    None where more than one new size would depend on the input's.
+    """
+    if len(before) == len(after) and all(map(same, before, after)):
+        return source
     if len(after) == 2:
         sizes = [-1]
     else:
@@ -111,7 +116,7 @@ def _by_runs(draft: Draft, value: Value, origin: fx.Node, flat: list[Atom], orde
     """Reshape, permute, reshape: where the order has at most three runs of atoms that lie together."""
     runs: list[Dim] = []
     for atom in flat[1:]:
-        if runs and (at := ordered.index(runs[-1][-1]) + 1) < len(ordered) and ordered[at] == atom:
+        if len(flat) > 4 and runs and (at := ordered.index(runs[-1][-1]) + 1) < len(ordered) and ordered[at] == atom:
             runs[-1] += (atom,)
         else:
             runs.append((atom,))

@@ -6,7 +6,7 @@ import logging
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,17 +16,24 @@ from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import MappingKey, tree_flatten_with_path
 
 from cosparse.compress.importer.layout import size_of
+from cosparse.compress.importer.names import layers, module_path
 from cosparse.errors import ShapeError, UnsupportedError
+
+AXES = ("batch", "channels", "height", "width")
 
 
 @dataclass(frozen=True)
 class Program:
-    """Live operations in order, without mutation. `constants`: parameters, buffers, literals; `outputs`: dict key or None, and value."""
+    """Live operations in order, without mutation. `constants`: parameters, buffers, literals; `outputs`: dict key or None, and value.
+
+    `fixed` says which heights and widths the model's code has fixed to the example's, though they were to be free.
+    """
 
     operations: tuple[fx.Node, ...]
     inputs: tuple[fx.Node, ...]
     outputs: tuple[tuple[str | None, Any], ...]
     constants: dict[fx.Node, Tensor]
+    fixed: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -76,7 +83,15 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
             raise UnsupportedError(f"model {name}", "a model that torch.export can follow", reason[0][:300]) from error
         if _aliased_mutation(exported.graph):
             exported = exported.run_decompositions({})
-    return _program(exported, keys, name)
+    program = _program(exported, keys, name)
+    classes = layers(model)
+    for node in program.operations:
+        node.meta["layer"] = classes.get(module_path(node), "")
+    if not free_size:
+        return program
+    wanted = [(node, axis) for node, given in zip(program.inputs, free, strict=True) for axis in given]
+    sizes = ((node, axis, size_of(node.meta["val"].shape[axis])) for node, axis in wanted)
+    return replace(program, fixed=tuple(f"{node.name}'s {AXES[axis]} is {size}" for node, axis, size in sizes if size.is_Integer))
 
 
 def _program(exported: ExportedProgram, keys: Sequence[str | None], name: str) -> Program:

@@ -11,7 +11,7 @@ import numpy
 import torch
 from torch import Tensor, fx, nn
 
-from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_slice  # noqa: F401
+from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_resize, ops_slice  # noqa: F401
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
@@ -38,14 +38,15 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     name = name or type(model).__name__.lower()
     try:
-        graph, size = _imported(model, inputs, name, free_size=True), "free"
+        program = trace(model, inputs, name, free_size=True)
+        graph, reason = _imported(program, inputs, name), "; ".join(program.fixed)
     except UnsupportedError as error:
-        graph, size = _imported(model, inputs, name, free_size=False), f"the example's, for {error.got}"
+        graph, reason = _imported(trace(model, inputs, name, free_size=False), inputs, name), error.got
+    size = f"the example's, for {reason}" if reason else "free"
     return replace(graph, provenance={"import": {"torch": str(torch.__version__), "size": size}})
 
 
-def _imported(model: nn.Module, inputs: tuple[Tensor, ...], name: str, free_size: bool) -> Graph:
-    program = trace(model, inputs, name, free_size)
+def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     draft = Draft(node.name for node in program.inputs)
     values: dict[fx.Node, Any] = {node: stored(node.name, sizes_of(node.meta["val"].shape)) for node in program.inputs}
     values |= program.constants

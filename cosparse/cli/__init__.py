@@ -6,7 +6,7 @@ Each command is one file and imports what it needs when it runs, so that `--help
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import rich  # noqa: F401  asked for here, so that the one sentence about a missing package comes before any work
 import typer
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.command,
     "compress": compress.command,
     "export": export.command,

@@ -15,24 +15,24 @@ from cosparse.cli.values import IsaOption, integers, words
 def command(
     artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
     batch: Annotated[str, typer.Option(help="Images a run; several with commas between.")] = "1",
-    threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: all processors at hand.")] = None,
+    threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: as for run.")] = None,
     against: Annotated[str, typer.Option(help="Peers with commas between, or none.")] = "torch,onnxruntime",
     isa: IsaOption = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,
     layers: Annotated[bool, typer.Option(help="Also the time of each layer.")] = True,
-    cold_start: Annotated[bool, typer.Option(help="Also load each candidate in a process of its own: load time, first run, memory.")] = True,
+    cold_start: Annotated[bool, typer.Option(help="Also start each candidate alone: load time, first run, memory.")] = True,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 1 if outputs differ or the engine is slower than the fastest peer.")
     ] = False,
     json: JsonOption = None,
 ) -> None:
     """Time a network against the same network, dense, on other runtimes."""
-    from cosparse.bench.environment import processors
     from cosparse.bench.harness import Settings, bench
     from cosparse.bench.report import failure, tables
     from cosparse.bench.timing import Effort
+    from cosparse.engine.engine import default_threads
 
-    thread_counts = integers("--threads", threads) if threads else [len(processors())]
+    thread_counts = integers("--threads", threads) if threads else [default_threads()]
     sweep = list(product(thread_counts, integers("--batch", batch)))
     results = []
     with progress() as bar:

@@ -103,8 +103,7 @@ def _export(loaded: source.Source, network: str, weights: Path | None, out: Path
     from cosparse.compress import export
 
     provenance = {"source": network, "weights": weights.name if weights else "random", "method": "nncs", "settings": history.settings}
-    notes = {"name": loaded.name, "preprocessing": loaded.preprocessing, "provenance": provenance | history.report.totals()}
-    export(loaded.model, loaded.example, out, **notes)
+    export(loaded.model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
 
 
 def _stamp_accuracy(out: Path, test: Any, dense: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ def command(
     epochs: Annotated[str, typer.Option(metavar="D,A,B", help="Epochs: dense, before and after the masks are chosen.")] = "8,1,8",
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: all processors at hand.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: as for run.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Train a small network on handwritten digits, compress it, export it, run it, and compare it with other runtimes."""
@@ -26,7 +27,9 @@ def command(
     share_processors()
     from cosparse.bench.demo import Plan, run
 
-    plan = Plan(epochs=(dense, before, after), seed=seed, seconds=seconds, **({} if threads is None else {"threads": threads}))
+    plan = Plan(epochs=(dense, before, after), seed=seed, seconds=seconds)
+    if threads is not None:
+        plan = replace(plan, threads=threads)
     with progress() as bar:
         result = run(out, plan, Phases(bar))
     emit(result, json, _comparison(result), *_notes(result))

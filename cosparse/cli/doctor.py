@@ -104,7 +104,8 @@ def _tools() -> list[Finding]:
     found = []
     for tool, purpose in (("c++", "to build the extension"), ("git", "to record commits with results"), ("nvcc", "to build CUDA kernels")):
         lines = _run(tool, "--version").splitlines()
-        line = next((line for line in reversed(lines) if "release" in line), lines[0] if lines else "") if tool == "nvcc" else "".join(lines[:1])
+        # nvcc opens with its own name and says its release further down.
+        line = next((line for line in lines if tool == "nvcc" and "release" in line), "".join(lines[:1]))
         found.append(Finding("tools", tool, line, "" if line else f"install it {purpose}"))
     return found
 

@@ -49,10 +49,14 @@ def command(
 
             theirs = measure("torch", torch_runner(load(model, weights).model))
             rows["torch"] |= agreement(ours, theirs)
-    shown = [(name, *(f"{row[key]:.2f} %" for key in ("top1", "top5")), row["count"], row.get("same_top1", "")) for name, row in rows.items()]
+    shown = [(name, *(f"{row[key]:.2f} %" for key in ("top1", "top5")), row["count"], _same(row)) for name, row in rows.items()]
     columns = ("runtime", "top-1", "top-5", "images", "same top-1 as engine")
     result = {"model": artifact.name, "split": split, **rows["engine"], "torch": rows.get("torch")}
     emit(result, json, table(f"{artifact.name} on {data.name} ({split})", columns, shown, left=("runtime",)))
     if min_top1 is not None and rows["engine"]["top1"] < min_top1:
         typer.echo(f"cosparse: top-1 {rows['engine']['top1']:.2f} % is below --min-top1 {min_top1:g}", err=True)
         raise typer.Exit(1)
+
+
+def _same(row: dict[str, Any]) -> str:
+    return f"{row['same_top1']:.2%}" if "same_top1" in row else ""

@@ -16,8 +16,8 @@ def command(
     network: source.NetworkArgument,
     out: Annotated[Path, typer.Option(help="The artifact to write, NAME.cosparse.")],
     weights: source.WeightsOption = None,
-    impose_flops: Annotated[float | None, typer.Option(help="Mask so that this share of the multiply-adds is gone, without training.")] = None,
-    impose_params: Annotated[float | None, typer.Option(help="Mask so that this share of the parameters is gone, without training.")] = None,
+    impose_flops: Annotated[float | None, typer.Option(help="Mask away this share of the multiply-adds, without training.")] = None,
+    impose_params: Annotated[float | None, typer.Option(help="Mask away this share of the parameters, without training.")] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     seed: Annotated[int, typer.Option(help="Decides ties between equal weights.")] = 0,
@@ -27,7 +27,7 @@ def command(
     """Write a torch network as an artifact; its outputs are checked against torch first."""
     loaded = source.load(network, weights, size)
     shares = {"flops": share("--impose-flops", impose_flops), "params": share("--impose-params", impose_params)}
-    from cosparse.compress import Budget, count, impose
+    from cosparse.compress import Budget, impose
     from cosparse.compress import export as write
 
     model = loaded.model
@@ -37,8 +37,8 @@ def command(
         if any(value is not None for value in shares.values()):
             model = impose(model, Budget(**shares), loaded.example, block=block, seed=seed, transform=transform)
             provenance |= {"method": "imposed", "budget": shares, "transform": transform, "block": block, "seed": seed}
-        report = count(model, loaded.example)
         bar.update(task, description="exporting")
-        write(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance | report.totals())
-    result = {"file": str(out), "bytes": out.stat().st_size, **report.totals()}
-    emit(result, json, str(report), f"\n{out}: {result['bytes']:,} bytes")
+        written = write(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
+    result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}
+    summary = f"{out}: {written.bytes:,} bytes; outputs within {written.difference:.2g} of torch's largest"
+    emit(result, json, str(written.counts), f"\n{summary}")

@@ -21,7 +21,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 from rich.text import Text
 
-JsonOption = Annotated[str | None, typer.Option("--json", metavar="-|FILE", help="Write the result as JSON: - is standard output, alone.")]
+from cosparse.errors import Error
+
+
+def _folder_exists(target: str | None) -> str | None:
+    """Asked before the work that the result is of, not after it."""
+    if target not in (None, "-") and not Path(target).resolve().parent.is_dir():
+        raise Error("--json", f"an existing folder {Path(target).parent}", "none", "make it first")
+    return target
+
+
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="-|FILE", callback=_folder_exists, help="Write the result as JSON: - is standard output, alone."),
+]
 WIDTH = 140  # of tables that are not shown on a terminal
 
 

@@ -39,7 +39,8 @@ def command(
         with path.open("wb") as file:  # np.save would append .npy to a name without it
             np.save(file, array, allow_pickle=False)
     rows = [{"name": v.name, "file": str(p), "shape": list(y.shape)} for v, p, y in zip(engine.outputs, output, results, strict=True)]
-    shown = table(f"{artifact.name}: first run {ms:.2f} ms", ("output", "shape", "file"), [(r["name"], r["shape"], r["file"]) for r in rows])
+    cells = [(row["name"], row["shape"], row["file"]) for row in rows]
+    shown = table(f"{artifact.name}: first run {ms:.2f} ms", ("output", "shape", "file"), cells, left=("output", "file"))
     emit({"outputs": rows, "first_run_ms": round(ms, 3)}, json, shown)
 
 

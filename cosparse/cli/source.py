@@ -20,7 +20,7 @@ HELP = """zoo:NAME, or path/file.py:factory. The factory takes no arguments and 
 (module, example, preprocessing)."""
 NetworkArgument = Annotated[str, typer.Argument(metavar="NETWORK", help=" ".join(HELP.split()))]
 WeightsOption = Annotated[Path | None, typer.Option(help="Weights of the network, a safetensors file.")]
-SizeOption = Annotated[str | None, typer.Option(metavar="C,H,W", help="Input size, where the network does not say or another one is wanted.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="C,H,W", help="Input size, where the network does not say or another is wanted.")]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Source:
 
 
 def load(spec: str, weights: Path | None = None, size: str | None = None) -> Source:
-    """The network that `spec` names, in eval mode, with its weights; Error that says what is wrong with the spec, the file or the weights."""
+    """The network that `spec` names, in eval mode, with its weights; Error that says what is wrong with spec, file or weights."""
     kind, _, rest = spec.partition(":")
     if kind == "zoo":
         source = _from_zoo(rest)

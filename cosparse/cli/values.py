@@ -9,7 +9,7 @@ import typer
 from cosparse.errors import Error
 
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
-IsaOption = Annotated[str | None, typer.Option(help="Instruction set: scalar, avx2, avx512. Default: COSPARSE_ISA, else the best there is.")]
+IsaOption = Annotated[str | None, typer.Option(help="Instruction set: scalar, avx2, avx512. Default: COSPARSE_ISA, else the best.")]
 
 
 def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:

@@ -1,0 +1,178 @@
+"""`cosparse compress` and `cosparse export` on a network from a user's own file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cosparse
+from cosparse.cli import run
+from cosparse.engine import artifact
+
+SCRIPT = """
+import torch
+from torch import nn
+
+def example():
+    return torch.zeros(1, 3, 8, 8)
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+
+def alone():
+    return net()
+
+def with_example():
+    return net(), example()
+
+def complete():
+    return net(), example(), {"channels": "RGB", "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.25] * 3, "size": [8, 8]}
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "my_net.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose class can be learnt: class k is bright in quadrant k."""
+    import pyarrow
+    import pyarrow.parquet
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("quadrants")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 200), ("test", 40)):
+        labels, encoded = np.arange(count) % 4, []
+        for label in labels:
+            pixels = rng.integers(0, 100, (8, 8, 3))
+            row, column = divmod(int(label), 2)
+            pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 150
+            file = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+            encoded.append(file.getvalue())
+        pyarrow.parquet.write_table(
+            pyarrow.table({"image": encoded, "label": labels.astype(np.int8)}), folder / f"quadrants_{split}.parquet"
+        )
+    return folder
+
+
+def compress(script: Path, data: Path, out: Path, *options: str) -> list[str]:
+    fixed = ["compress", f"{script}:complete", "--data", str(data), "--out", str(out), "--threads", "1", "--no-flip", "--batch", "50"]
+    return [*fixed, "--flops", "0.4", "--params", "0.5", *options]
+
+
+def test_compress_meets_the_budgets_and_records_what_it_did(script, data, tmp_path, capsys) -> None:
+    out = tmp_path / "small.cosparse"
+    assert run(compress(script, data, out, "--epochs", "0,2", "--json", "-")) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert result["flops_reduction"] >= 0.4
+    assert result["params_reduction"] >= 0.5
+    assert result["bytes"] == out.stat().st_size
+    assert len(result["epochs"]) == 2
+    metadata = cosparse.load(out).metadata
+    assert metadata["preprocessing"]["size"] == [8, 8]
+    provenance = metadata["provenance"]
+    assert provenance["method"] == "nncs"
+    assert provenance["settings"]["budget"] == {"flops": 0.4, "params": 0.5}
+    assert provenance["accuracy"]["top1"] == result["top1"]
+    assert provenance["accuracy"]["dense_top1"] == result["dense_top1"]
+
+    assert run(["eval", str(out), "--data", str(data), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["top1"] == result["top1"]
+
+
+def test_resume_ends_with_the_same_network(script, data, tmp_path, monkeypatch) -> None:
+    whole, parts = tmp_path / "whole.cosparse", tmp_path / "parts.cosparse"
+    assert run(compress(script, data, whole, "--epochs", "1,2")) == 0
+
+    from cosparse.compress import train
+
+    save = train._Run.save
+
+    def save_then_stop(self: Any) -> None:
+        save(self)
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Run, "save", save_then_stop)
+        assert run(compress(script, data, parts, "--epochs", "1,2")) == 130
+    assert not parts.exists()
+    assert run(compress(script, data, parts, "--epochs", "1,2", "--resume")) == 0
+    assert _weights(parts) == _weights(whole)
+
+
+def _weights(path: Path) -> dict[tuple[str, str], bytes]:
+    return {(node.name, role): array.tobytes() for node in artifact.read(path).nodes for role, array in node.tensors.items()}
+
+
+def test_compress_wants_the_preprocessing(script, data, tmp_path, capsys) -> None:
+    arguments = compress(script, data, tmp_path / "x.cosparse")
+    arguments[1] = f"{script}:with_example"
+    assert run(arguments) == 2
+    assert "return (module, example, preprocessing) from the factory" in capsys.readouterr().err
+
+
+def test_compress_asks_for_the_folder_before_it_trains(script, data, tmp_path, capsys) -> None:
+    assert run(compress(script, data, tmp_path / "none" / "x.cosparse")) == 2
+    assert "expected an existing folder" in capsys.readouterr().err
+
+
+def test_a_budget_that_cannot_be_met_says_what_can(script, data, tmp_path, capsys) -> None:
+    assert run(compress(script, data, tmp_path / "x.cosparse", "--flops", "0.99")) == 2
+    assert "budget: expected at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("factory", "options"), [("with_example", []), ("complete", []), ("alone", ["--size", "3,8,8"])])
+def test_export_takes_every_form_of_factory(factory, options, script, tmp_path, capsys) -> None:
+    out = tmp_path / "net.cosparse"
+    assert run(["export", f"{script}:{factory}", *options, "--out", str(out), "--json", "-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bytes"] == out.stat().st_size
+    assert result["flops_reduction"] == 0
+    assert cosparse.load(out)(np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 4)
+
+
+def test_export_imposes_masks(script, tmp_path, capsys) -> None:
+    out = tmp_path / "net.cosparse"
+    assert run(["export", f"{script}:complete", "--impose-flops", "0.5", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "dct 8x1" in shown
+    provenance = cosparse.load(out).metadata["provenance"]
+    assert provenance["method"] == "imposed"
+    assert provenance["flops_reduction"] >= 0.5
+    assert any(node.attrs.get("format") == "block" for node in artifact.read(out).nodes)
+
+
+def test_export_loads_weights_by_name(script, tmp_path, capsys) -> None:
+    import importlib.util
+
+    from safetensors.torch import save_file
+
+    spec = importlib.util.spec_from_file_location("my_net", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    weights = {name: value + 1 for name, value in module.net().state_dict().items() if value.is_floating_point()}
+    save_file(weights, tmp_path / "w.safetensors")
+    out = tmp_path / "net.cosparse"
+    arguments = ["export", f"{script}:complete", "--weights", str(tmp_path / "w.safetensors"), "--out", str(out)]
+    assert run(arguments) == 0
+    bias = next(node for node in artifact.read(out).nodes if node.op == "linear").tensors["bias"]
+    np.testing.assert_array_equal(bias, weights["7.bias"].numpy())
+    save_file({"other": weights["7.bias"]}, tmp_path / "w.safetensors")
+    assert run(arguments) == 2
+    assert "w.safetensors: expected the" in capsys.readouterr().err
