@@ -28,7 +28,8 @@ class ValueSpec:
 class Engine:
     """A network ready to run; make one with `load`.
 
-    One engine may be called from many threads at once: each call has its own memory, and the answers are bitwise the same whoever else calls.
+    One engine may be called from many threads at once: each call has its own memory, and the answers are bitwise the same whoever
+    else calls.
     """
 
     def __init__(self, artifact: Any, *, threads: int, isa: str = "", tile: int = 0, poison: bool = False) -> None:
@@ -140,9 +141,11 @@ def load(
     """Reads and checks an artifact and makes it ready to run.
 
     threads: how many, the caller included; default COSPARSE_THREADS, else one for each core that this process may use.
-    isa: "scalar", "avx2" or "avx512"; default COSPARSE_ISA, else the machine's best. tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
+    isa: "scalar", "avx2" or "avx512"; default COSPARSE_ISA, else the machine's best.
+    tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
-    Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels for, Error for bad options.
+    Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
+    for, Error for bad options.
     """
     if device != "cpu":
         raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class PlanRow:
     """One step of a plan.
 
-    `flops` are the multiply-adds that the step executes on stored coefficients, `basis_flops` those of its basis step, `dense_flops` those of the
-    same layer with all its weights; all for the plan's batch. `bytes` are the weights as the kernel reads them.
+    `flops` are the multiply-adds that the step executes on stored coefficients, `basis_flops` those of its basis step, `dense_flops`
+    those of the same layer with all its weights; all for the plan's batch. `bytes` are the weights as the kernel reads them.
     """
 
     name: str
@@ -57,8 +57,9 @@ class Plan:
             f"{'layer':32} {'kernel':24} {'density':>7} {'MFLOP':>9} {'basis':>7} {'dense':>9} {'kB':>8}  why",
         ]
         for row in self.rows:
-            numbers = f"{row.density:7.3f} {row.flops / 1e6:9.3f} {row.basis_flops / 1e6:7.3f} {row.dense_flops / 1e6:9.3f} {row.bytes / 1e3:8.1f}"
-            lines.append(f"{row.name:32} {row.kernel:24} {numbers if row.dense_flops else ' ' * len(numbers)}  {row.why}".rstrip())
+            counts = f"{row.flops / 1e6:9.3f} {row.basis_flops / 1e6:7.3f} {row.dense_flops / 1e6:9.3f} {row.bytes / 1e3:8.1f}"
+            numbers = f"{row.density:7.3f} {counts}" if row.dense_flops else " " * (8 + len(counts))
+            lines.append(f"{row.name:32} {row.kernel:24} {numbers}  {row.why}".rstrip())
         total = sum(row.bytes for row in self.rows)
         executed, basis = sum(row.flops for row in self.rows), sum(row.basis_flops for row in self.rows)
         density = executed / self.dense_flops if self.dense_flops else 1.0
@@ -72,7 +73,8 @@ class Plan:
 class ProfileRow:
     """Measured time of one step: median and best of the repeats.
 
-    `gflops` counts what was executed (2 FLOP a multiply-add, basis step excluded), `dense_gflops` what a dense layer would have executed in this time.
+    `gflops` counts what was executed (2 FLOP a multiply-add, basis step excluded), `dense_gflops` what a dense layer would have
+    executed in this time.
     """
 
     name: str

@@ -27,7 +27,10 @@ def engine_of(graph: Graph, *, isa: str = "", threads: int = 2, tile: int = 0) -
 
 
 def check(graph: Graph, arrays: Sequence[np.ndarray], *, terms: int, gain: float = 1.0, **options: Any) -> None:
-    """The engine's outputs against the float64 reference. terms: roundings behind one output; gain: the largest sum of |products| over max |input|."""
+    """The engine's outputs against the float64 reference.
+
+    terms: roundings behind one output; gain: the largest sum of |products| over max |input|.
+    """
     engine = engine_of(graph, **options)
     got = engine(*arrays)
     want = reference.run(graph, *arrays)

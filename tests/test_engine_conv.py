@@ -28,7 +28,8 @@ def run(node: FakeNode, channels: int, size: tuple[int, int], batch: int, **opti
 @pytest.mark.parametrize("transform", ["identity", "dct"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
 def test_every_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
-    """Pixel counts around the tile's width: 1, width - 1, width, width + 1, a prime, several tiles; filters that fill the last block row and do not."""
+    """Pixel counts around the tile's width: 1, width - 1, width, width + 1, a prime, several tiles; filters that fill the last block
+    row and do not."""
     width = row["lanes"] * max(row["t"], 1)
     for filters in (row["r"], 2 * row["r"] + 1, 3):
         node = conv(np.random.default_rng(filters), filters, 5, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=row["r"], density=0.4)

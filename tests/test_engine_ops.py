@@ -22,10 +22,8 @@ def image(*shape: int, seed: int = 0, spread: float = 1.0) -> np.ndarray:
     return (spread * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
 
 
-ACTIVATIONS = {
-    "relu": (0.0, 0.0), "clip": (-0.5, 1.25), "leaky_relu": (0.1, 0.0), "elu": (1.5, 0.0), "sigmoid": (0.0, 0.0), "silu": (0.0, 0.0), "tanh": (0.0, 0.0),
-    "gelu": (0.0, 0.0), "gelu_tanh": (0.0, 0.0), "hardswish": (0.0, 0.0), "hardsigmoid": (0.0, 0.0), "softplus": (0.0, 0.0), "mish": (0.0, 0.0),
-}  # fmt: skip
+NO_PARAMETERS = ("relu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "softplus", "mish")
+ACTIVATIONS = {"clip": (-0.5, 1.25), "leaky_relu": (0.1, 0.0), "elu": (1.5, 0.0), **dict.fromkeys(NO_PARAMETERS, (0.0, 0.0))}
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -204,11 +202,8 @@ def test_growing_concatenations_share_their_storage() -> None:
     first = conv(rng, 4, 3, (3, 3), pad=(1, 1, 1, 1))
     nodes = [FakeNode("f0", "conv", ("x",), first.attrs, first.tensors)]
     for i in range(1, 4):
-        nodes.append(
-            make("concat", tuple(f"f{j}" for j in range(i)), name=f"cat{i}", axis=1)
-            if i > 1
-            else make("activation", ("f0",), name="cat1", kind="relu", alpha=0.0, beta=0.0)
-        )
+        relu = make("activation", ("f0",), name="cat1", kind="relu", alpha=0.0, beta=0.0)
+        nodes.append(make("concat", tuple(f"f{j}" for j in range(i)), name=f"cat{i}", axis=1) if i > 1 else relu)
         part = conv(rng, 4, 4 * i, (3, 3), pad=(1, 1, 1, 1))
         nodes.append(FakeNode(f"f{i}", "conv", (f"cat{i}",), part.attrs, part.tensors))
     nodes.append(make("concat", ("f0", "f1", "f2", "f3"), name="all", axis=1))

@@ -15,7 +15,7 @@ from cosparse.cli.values import IsaOption, integers, words
 def command(
     artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
     batch: Annotated[str, typer.Option(help="Images a run; several with commas between.")] = "1",
-    threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: as for run.")] = None,
+    threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: COSPARSE_THREADS, else all.")] = None,
     against: Annotated[str, typer.Option(help="Peers with commas between, or none.")] = "torch,onnxruntime",
     isa: IsaOption = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,

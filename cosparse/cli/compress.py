@@ -28,7 +28,7 @@ def command(
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
-    epochs: Annotated[str, typer.Option(metavar="A,B", help="Epochs before and after the masks are chosen.")] = "1,8",
+    epochs: Annotated[str, typer.Option(metavar="A,B", help="Epochs before and after the masks are chosen.")] = "1,4",
     lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the recipe's.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 128,
     flip: Annotated[bool, typer.Option(help="Mirror training images at random.")] = True,

@@ -19,7 +19,7 @@ def command(
     epochs: Annotated[str, typer.Option(metavar="D,A,B", help="Epochs: dense, before and after the masks are chosen.")] = "8,1,8",
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: as for run.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: COSPARSE_THREADS, else all.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Train a small network on handwritten digits, compress it, export it, run it, and compare it with other runtimes."""
