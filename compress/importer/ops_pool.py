@@ -99,4 +99,7 @@ def pad(call: Call) -> Value:
         return x
     value = call.arguments.get("value") or 0
     attrs = {"before": before, "after": after, "mode": mode, "value": float(value)}
-    return call.result(call.emit("pad", [x.name], attrs))
+    if rank == 4:
+        return call.result(call.emit("pad", [x.name], attrs))
+    image = call.emit("reshape", [x.name], {"shape": [-1, 1, 1]}, suffix="before")
+    return call.result(call.emit("reshape", [call.emit("pad", [image], attrs)], {"shape": [-1]}, suffix="after"))

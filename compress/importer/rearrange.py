@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import sympy
 from torch import fx
 
 from cosparse.compress.importer.draft import Draft
-from cosparse.compress.importer.layout import Atom, Dim, Size, Value, axis_of, joined, product, same, stored, stored_dims, whole
+from cosparse.compress.importer.layout import ONE, Atom, Dim, Size, Value, axis_of, joined, product, same, stored, stored_dims, whole
 from cosparse.compress.importer.names import base, path
 
 
@@ -38,6 +38,8 @@ def _arranged(draft: Draft, value: Value, origin: fx.Node) -> str | None:
     if flat == ordered:
         op = "flatten" if base(origin.target) == "flatten" else "reshape"
         return _reshape(draft, path(origin, op), value.name, value.sizes, value.shape)
+    if len(value.sizes) == 2:
+        return _rows(draft, value, origin)
     if (order := _whole_axes(value)) is not None:
         return draft.add(path(origin, "permute"), "permute", [value.name], {"order": order}, {})
     if (groups := _shuffle(value)) is not None:
@@ -49,11 +51,22 @@ def _arranged(draft: Draft, value: Value, origin: fx.Node) -> str | None:
     return _by_runs(draft, value, origin, flat, ordered)
 
 
+def _rows(draft: Draft, value: Value, origin: fx.Node) -> str | None:
+    """Features in another order: as channels of an image of one pixel, since what moves channels takes rank 4."""
+    name, unit = path(origin, "reshape"), (ONE, ONE)
+    image = _reshape(draft, f"{name}.before", value.name, value.sizes, (*value.sizes, *unit))
+    if image is None or len(value.shape) == 4:
+        return image and _arranged(draft, replace(value, name=image, sizes=(*value.sizes, *unit)), origin)
+    moved = Value(image, (*value.sizes, *unit), (*value.dims, (), ()), (*value.shape, *unit))
+    arranged = _arranged(draft, moved, origin)
+    return arranged and _reshape(draft, f"{name}.after", arranged, moved.shape, value.shape)
+
+
 def _repeated(draft: Draft, value: Value, user: fx.Node) -> str | None:
     """An expanded tensor: one pixel repeated over the height and width that a nearest-neighbour upsampling to them gives."""
     if len(value.shape) != 4 or any(value.dims[2:]) or not all(size.is_Integer for size in value.shape[2:]):
         return None
-    pixel = as_stored(draft, Value(value.name, value.sizes, value.dims, (*value.shape[:2], sympy.Integer(1), sympy.Integer(1))), user)
+    pixel = as_stored(draft, Value(value.name, value.sizes, value.dims, (*value.shape[:2], ONE, ONE)), user)
     if isinstance(pixel, str):
         return None
     attrs = {"mode": "nearest", "size": [int(size) for size in value.shape[2:]], "factor": [0, 0], "align_corners": 0}
@@ -123,8 +136,7 @@ def _by_runs(draft: Draft, value: Value, origin: fx.Node, flat: list[Atom], orde
     if len(runs) > 3:
         return None
     stored_runs = sorted(runs, key=lambda run: ordered.index(run[0]))
-    one = sympy.Integer(1)
-    between = [value.sizes[0], *(product(a.size for a in run) for run in stored_runs), *[one] * (3 - len(runs))]
+    between = [value.sizes[0], *(product(a.size for a in run) for run in stored_runs), *[ONE] * (3 - len(runs))]
     order = [0, *(1 + stored_runs.index(run) for run in runs), *range(1 + len(runs), 4)]
     name = path(origin, "permute")
     first = _reshape(draft, f"{name}.before", value.name, value.sizes, between)

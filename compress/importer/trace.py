@@ -67,6 +67,8 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
     Raises UnsupportedError where torch.export cannot follow the model or fixes the batch, ShapeError for inputs that are no images or rows.
     """
     for i, x in enumerate(inputs):
+        if not isinstance(x, Tensor):
+            raise ShapeError(f"model {name}, input {i}", "a tensor", type(x).__name__)
         if x.ndim not in (2, 4) or not x.is_floating_point() or not x.numel():
             raise ShapeError(f"model {name}, input {i}", "floating point [N, C, H, W] or [N, F]", f"{x.dtype} {list(x.shape)}")
     # A size of 1 would be taken for fixed.

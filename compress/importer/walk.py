@@ -35,7 +35,7 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
     code allows it; else the sizes of the example are built in, and `provenance["import"]["size"]` says why.
     Raises UnsupportedError that lists every operation that an artifact cannot hold, with module and source line.
     """
-    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    inputs = tuple(example) if isinstance(example, list | tuple) else (example,)
     name = name or type(model).__name__.lower()
     try:
         program = trace(model, inputs, name, free_size=True)

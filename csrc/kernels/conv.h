@@ -37,9 +37,8 @@ template <class V, int T, bool plain> void basis_step_dct3(const ConvArgs& a, co
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
       const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
       float* out = scratch + ((int64_t)u.row * T + t) * V::lanes;
-      const auto put = [&](int map, Reg value) {  // a map that no filter uses is overwritten by the next one, which costs less than a branch
-        V::store(out, value);
-        out += (u.wanted >> map & 1) * (T * V::lanes);
+      const auto put = [&](int map, Reg value) {  // which maps are used repeats from tile to tile, so the branches are foreseen
+        if (u.wanted >> map & 1) V::store(out, value), out += T * V::lanes;
       };
       put(0, even.even), put(1, odd.even), put(2, bend.even);
       put(3, even.odd), put(4, odd.odd), put(5, bend.odd);

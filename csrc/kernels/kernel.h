@@ -101,7 +101,7 @@ struct KernelRow {
 };
 constexpr int kLanePixels = 4;
 
-// Scratch floats of a conv tile: the masks of the taps, the maps, and one more map that a basis step may overwrite.
-inline int64_t conv_scratch(int maps, int taps, int t, int lanes) { return (int64_t)(maps + taps + 2) * (t ? t : 1) * lanes + 64; }
+// Scratch floats of a conv tile: the masks of the taps, and the maps.
+inline int64_t conv_scratch(int maps, int taps, int t, int lanes) { return (int64_t)(maps + taps + 1) * (t ? t : 1) * lanes + 64; }
 
 }  // namespace cosparse
