@@ -45,7 +45,12 @@ def _candidates(result: dict[str, Any]) -> Table:
 def _layers(rows: list[dict[str, Any]]) -> Table:
     made = Table(box=None, header_style="dim", pad_edge=False)
     for column in LAYER_COLUMNS:
-        made.add_column(column, justify="left" if column in ("step", "kernel", "why") else "right", overflow="fold")
+        made.add_column(
+            column,
+            justify="left" if column in ("step", "kernel", "why") else "right",
+            overflow="ellipsis" if column == "why" else "fold",
+            no_wrap=column == "why",
+        )
     for row in rows:
         figures = (row["density"], row["flops"] / 1e6, row["bytes"] / 1e3, row["us"], row["gflops"], row["dense_us"], row["realised"])
         made.add_row(row["name"], row["kernel"], *(_number(figure, 2) for figure in figures), row["why"])

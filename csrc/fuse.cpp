@@ -20,6 +20,12 @@ bool takes_activation(const std::string& op) {
 
 }  // namespace
 
+const char* name_of(Act act) {
+  for (const auto& [name, kind] : kActs)
+    if (kind == act) return name.c_str();
+  return "none";
+}
+
 std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
   const int inputs = (int)graph.inputs.size(), count = (int)graph.nodes.size();
   std::vector<std::vector<int>> consumers(count);

@@ -18,6 +18,16 @@ const std::map<std::string, Builder>& builders() {
   return table;
 }
 
+// The nodes behind the step's own that it computes too: "+add +relu".
+std::string folded(const Graph& graph, const Fused& step) {
+  std::string names;
+  const auto add = [&](const std::string& name) { names += (names.empty() ? "+" : " +") + name; };
+  if (step.residual >= 0) add("add");
+  for (int n : step.moves) add(graph.nodes[n].op);
+  if (step.act != Act::none && graph.nodes[step.node].op != "activation") add(name_of(step.act));
+  return names;
+}
+
 }  // namespace
 
 std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs) {
@@ -34,8 +44,7 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
     builder->second(Build{graph, options, weights, *plan, steps[i], temporary[i]});
     for (size_t s = before; s < plan->steps.size(); ++s) {
       plan->steps[s].name = node.name;
-      const std::string& last = graph.value_name(steps[i].output);
-      if (last != node.name) plan->steps[s].why += (plan->steps[s].why.empty() ? "" : "; ") + std::string("with ") + last;
+      plan->steps[s].why += (plan->steps[s].why.empty() ? "" : " ") + folded(graph, steps[i]);
     }
   }
   plan->scratch_floats = (plan->scratch_floats + kLanes - 1) / kLanes * kLanes;

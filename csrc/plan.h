@@ -77,6 +77,7 @@ struct Build {
 // fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.
 std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes);
 
+const char* name_of(Act);  // as in docs/artifact.md
 bool moves_along_axes(const Node& node);  // slice, pad, channel_shuffle: each output axis is a map of one input axis
 bool pads_with_value(const Node& node);   // of which a step holds one value, so one such node
 

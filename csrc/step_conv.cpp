@@ -115,7 +115,8 @@ void build_conv(const Build& b) {
   step.op = node.op, step.density = weights->density, step.bytes = weights->bytes, step.why = weights->why;
   step.flops = weights->kept * pixels;
   step.dense_flops = (double)weights->filters * (weights->channels / weights->groups) * weights->kernel[0] * weights->kernel[1] * pixels;
-  step.basis_flops = weights->basis_cost() * weights->used.size() * pixels;
+  const bool strided = node.op == "conv";
+  step.basis_flops = weights->basis_cost(strided ? (int)node.list("stride")[0] : 1, strided ? (int)node.list("stride")[1] : 1) * weights->used.size() * pixels;
   if (weights->depthwise) {
     const KernelRow& kernel = window_kernel(b.options.isa);
     step.kernel = kernel.name;

@@ -131,9 +131,14 @@ double map_cost(Basis basis, int R, int S) {
 
 }  // namespace
 
-double Weights::basis_cost() const {
+double Weights::basis_cost(int down, int along) const {
   if (basis == Basis::taps) return 0;
-  return basis == Basis::dct3 ? 10 : (double)kernel[0] * kernel[1] * (kernel[0] + kernel[1]);
+  const auto line = [](int n) {  // one n-point DCT: sums and differences of mirrored pairs, then half the rows each
+    const int h = n / 2, m = n - h;
+    return h + (m - 1) / 2.0 + (m - 1) * (m - 1) + h * (h - 1);
+  };
+  const int R = kernel[0], S = kernel[1];
+  return std::min(std::min(along, S) * line(R) + R * line(S), std::min(down, R) * line(S) + S * line(R));
 }
 
 std::shared_ptr<const Weights> prepare_weights(const Node& node) {
@@ -153,11 +158,11 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node) {
     const Basis basis = l.R == 3 && l.S == 3 ? Basis::dct3 : Basis::dct;
     const double per_filter = (double)l.R * l.S * l.O / l.G;
     if (out->depthwise || l.R > kMaxDct || l.S > kMaxDct) {
-      transformed = false, out->why = out->depthwise ? "depthwise: transformed back at load" : "kernel wider than 11: transformed back at load";
+      transformed = false, out->why = out->depthwise ? "depthwise: transformed back" : "kernel wider than 11: transformed back";
     } else if (per_filter * density + map_cost(basis, l.R, l.S) >= per_filter + map_cost(Basis::taps, l.R, l.S)) {
-      transformed = false, out->why = "too dense for its basis step: transformed back at load";
+      transformed = false, out->why = "too dense for a basis step: transformed back";
     } else {
-      out->basis = basis, out->why = "basis step costs less than the coefficients it saves";
+      out->basis = basis, out->why = "sparse in the DCT";
     }
   }
   if (l.dct && !transformed) inverse_dct(w, l.R, l.S);
@@ -176,7 +181,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node) {
     if (out->why.empty()) out->why = "depthwise";
   } else {
     pack(l, w, *out);
-    if (out->why.empty()) out->why = l.block ? "sparse in the identity domain" : out->kept < dense ? "dense, all-zero blocks dropped" : "dense";
+    if (out->why.empty()) out->why = l.block ? "sparse" : out->kept < dense ? "dense, all-zero blocks dropped" : "dense";
   }
   out->density = dense ? (double)out->kept / dense : 0;
   const int64_t padded = round_up(l.O, out->r);

@@ -29,8 +29,8 @@ struct Weights {
   int64_t bytes = 0;           // values, columns, rows, bias
   std::string why;             // the reason for this form, for the plan's table
   int block_rows() const { return (int)rows.size() - 1; }
-  // Additions and multiplications of the basis step as multiply-adds a channel and output pixel (counting rule of docs/vocabulary.md).
-  double basis_cost() const;
+  // The basis step in multiply-adds a channel and output pixel, at this stride (counting rule: cosparse.compress.transforms.basis_cost).
+  double basis_cost(int down, int along) const;
 };
 
 std::shared_ptr<const Weights> prepare_weights(const Node& node);

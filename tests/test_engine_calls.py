@@ -15,6 +15,7 @@ from engines import ISAS, engine_of, graph_of
 from nodes import FakeNode, conv
 
 import cosparse
+from cosparse.compress.transforms import basis_cost
 from cosparse.engine import Engine, artifact
 from cosparse.engine.graph import Graph
 
@@ -172,6 +173,19 @@ def test_specs_plan_profile_and_warmup(tmp_path: Path) -> None:
     assert sum(row.share for row in rows) == pytest.approx(1.0)
     assert engine.metadata["name"] == "test"
     assert repr(engine) == f"<cosparse.Engine test: cpu, float32, {engine.isa}, 1 threads>"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((5, 3), (1, 2)), ((7, 7), (1, 1)), ((1, 7), (1, 1)), ((1, 1), (1, 1))]
+)
+def test_the_plan_counts_as_compression_does(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    node = conv(np.random.default_rng(0), 32, 4, kernel, stride=stride, transform="dct", block=8, density=0.1)
+    row = engine_of(graph_of([node], {"x": (4, 16, 16)})).plan.rows[0]
+    pixels = ((16 - kernel[0]) // stride[0] + 1) * ((16 - kernel[1]) // stride[1] + 1)
+    assert row.flops == node.tensors["values"].size * pixels
+    assert row.dense_flops == 32 * 4 * kernel[0] * kernel[1] * pixels
+    used = len(set(node.tensors["columns"] // (kernel[0] * kernel[1])))
+    assert row.basis_flops == pytest.approx(basis_cost("dct", kernel, stride) * used * pixels)
 
 
 def test_options_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

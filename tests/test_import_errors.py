@@ -110,6 +110,11 @@ def test_inputs_that_are_no_images_or_rows(x: Tensor) -> None:
         from_torch(nn.ReLU(), x)
 
 
+def test_inputs_that_are_no_tensors() -> None:
+    with pytest.raises(ShapeError, match="input 1: expected a tensor, got NoneType"):
+        from_torch(nn.ReLU(), [X, None])  # type: ignore[list-item]
+
+
 class Heads(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -96,6 +96,23 @@ def test_idiom(function: Callable[[Tensor], Tensor], expected: list[str]) -> Non
     assert graph.provenance["import"]["size"] == "free"
 
 
+class Rows(nn.Module):
+    """Features [N, F] in the same idioms, between operators that only take images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(10, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        a, b = torch.cat([x, F.pad(x, (1, 3), value=2.0)], -1)[:, 2:12].split([3, 7], -1)
+        shuffled = self.linear(torch.cat([b, a], 1)).unflatten(1, (2, 3)).transpose(1, 2).flatten(1)
+        return shuffled, x.softmax(-1) * a[:, 1:2], shuffled[:, :, None, None].relu()
+
+
+def test_rows_take_the_same_idioms() -> None:
+    check(Rows(), (1, 5))
+
+
 def test_a_tensor_that_stays_as_it_is_needs_no_node() -> None:
     graph = check(Layout(lambda x: (x.clone(), F.dropout(x, training=False).contiguous().to(x.dtype))), (1, 2, 3, 4))
     assert graph.nodes == ()
