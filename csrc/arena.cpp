@@ -22,7 +22,8 @@ struct Block {  // a piece of arena, live in steps first..last
 
 // Largest first, each at the lowest offset where it meets no block that is alive with it. Returns the arena's size.
 int64_t pack_blocks(std::vector<Block*> blocks) {
-  std::sort(blocks.begin(), blocks.end(), [](const Block* a, const Block* b) { return a->floats != b->floats ? a->floats > b->floats : a->first < b->first; });
+  std::sort(blocks.begin(), blocks.end(),
+            [](const Block* a, const Block* b) { return a->floats != b->floats ? a->floats > b->floats : a->first < b->first; });
   std::vector<const Block*> placed;  // by offset
   int64_t end = 0;
   for (Block* block : blocks) {
@@ -33,7 +34,8 @@ int64_t pack_blocks(std::vector<Block*> blocks) {
       at = std::max(at, other->offset + other->floats);
     }
     block->offset = at;
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), block, [](const Block* a, const Block* b) { return a->offset < b->offset; }), block);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), block, [](const Block* a, const Block* b) { return a->offset < b->offset; }), block);
     end = std::max(end, at + block->floats);
   }
   return end;

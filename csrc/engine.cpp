@@ -19,7 +19,8 @@ Options checked(Options options) {
 
 }  // namespace
 
-Engine::Engine(std::shared_ptr<const Graph> graph, Options options) : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
+Engine::Engine(std::shared_ptr<const Graph> graph, Options options)
+    : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
   for (size_t n = 0; n < graph_->nodes.size(); ++n)
     if (const std::string& op = graph_->nodes[n].op; op == "conv" || op == "linear") weights_[(int)n] = prepare_weights(graph_->nodes[n]);
 }
@@ -52,7 +53,8 @@ std::unique_ptr<Engine::Context> Engine::take_context(const Plan& plan) const {
     memory.reset();  // first, so that the peak is the new size alone
     have = 0;
     memory = allocate_floats(need);
-    std::memset(memory.get(), 0, need * sizeof(float));  // what lies between planes is read (never used), so it must not be a signalling or denormal pattern
+    std::memset(memory.get(), 0,
+                need * sizeof(float));  // what lies between planes is read (never used), so it must not be a signalling or denormal pattern
     have = need;
   };
   grow(context->arena, context->arena_floats, plan.arena_floats);
@@ -91,7 +93,8 @@ void Engine::run(const Plan& plan, const std::vector<const float*>& inputs, cons
     const Place& at = plan.places[graph_->outputs[i]];
     const int64_t image = s.h * s.w;
     for (int64_t c = 0; c < s.c; ++c)
-      for (int64_t n = 0; n < s.n; ++n) std::memcpy(outputs[i] + (n * s.c + c) * image, arena + at.offset + c * at.plane + n * image, image * sizeof(float));
+      for (int64_t n = 0; n < s.n; ++n)
+        std::memcpy(outputs[i] + (n * s.c + c) * image, arena + at.offset + c * at.plane + n * image, image * sizeof(float));
   }
   give_back(std::move(context));
 }

@@ -1,7 +1,8 @@
 // The engine: an artifact, ready to run on this machine's CPU.
 //
-// Thread contract: one Engine may be called from any number of threads at once. Weights and plans are shared and never change; every call works in
-// a context of its own (taken from a pool that grows to the number of concurrent calls), so answers are bitwise the same whoever calls beside.
+// Thread contract: one Engine may be called from any number of threads at once. Weights and plans are shared and never change; every call
+// works in a context of its own (taken from a pool that grows to the number of concurrent calls), so answers are bitwise the same whoever
+// calls beside.
 #pragma once
 #include <list>
 #include <memory>

@@ -9,9 +9,19 @@ namespace cosparse {
 
 namespace {
 
-const std::map<std::string, Act> kActs = {
-    {"relu", Act::relu}, {"clip", Act::clip}, {"leaky_relu", Act::leaky_relu}, {"elu", Act::elu}, {"sigmoid", Act::sigmoid}, {"silu", Act::silu}, {"tanh", Act::tanh},
-    {"gelu", Act::gelu}, {"gelu_tanh", Act::gelu_tanh}, {"hardswish", Act::hardswish}, {"hardsigmoid", Act::hardsigmoid}, {"softplus", Act::softplus}, {"mish", Act::mish}};
+const std::map<std::string, Act> kActs = {{"relu", Act::relu},
+                                          {"clip", Act::clip},
+                                          {"leaky_relu", Act::leaky_relu},
+                                          {"elu", Act::elu},
+                                          {"sigmoid", Act::sigmoid},
+                                          {"silu", Act::silu},
+                                          {"tanh", Act::tanh},
+                                          {"gelu", Act::gelu},
+                                          {"gelu_tanh", Act::gelu_tanh},
+                                          {"hardswish", Act::hardswish},
+                                          {"hardsigmoid", Act::hardsigmoid},
+                                          {"softplus", Act::softplus},
+                                          {"mish", Act::mish}};
 
 bool takes_activation(const std::string& op) {
   static const std::set<std::string> ops = {"conv", "linear", "affine", "add", "sub", "mul", "div", "max_pool", "avg_pool"};
@@ -72,7 +82,8 @@ std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
     f.output = inputs + last;
     steps.push_back(f);
   }
-  // A step runs where the last of its nodes stands: by then the other operand of its addition is there, and nobody else waits for what is between.
+  // A step runs where the last of its nodes stands: by then the other operand of its addition is there, and nobody else waits for what is
+  // between.
   std::sort(steps.begin(), steps.end(), [](const Fused& a, const Fused& b) { return a.output < b.output; });
   return steps;
 }

@@ -30,9 +30,9 @@ using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
 
 struct Node {
   std::string name, op;
-  std::vector<int> inputs;                        // value ids; value v < graph.inputs.size() is a graph input, else nodes[v - inputs.size()]
+  std::vector<int> inputs;  // value ids; value v < graph.inputs.size() is a graph input, else nodes[v - inputs.size()]
   std::map<std::string, Attr> attrs;
-  std::map<std::string, const Tensor*> tensors;   // role -> tensor
+  std::map<std::string, const Tensor*> tensors;  // role -> tensor
   int64_t integer(const std::string& key) const { return std::get<int64_t>(attrs.at(key)); }
   double number(const std::string& key) const { return std::get<double>(attrs.at(key)); }
   const std::string& text(const std::string& key) const { return std::get<std::string>(attrs.at(key)); }
@@ -57,15 +57,16 @@ struct Graph {
   std::string name, file;
   std::vector<Input> inputs;
   std::vector<Node> nodes;
-  std::vector<int> outputs;           // value ids
-  std::string json;                   // the GRAPH string of the file, for Python (inspect, metadata)
+  std::vector<int> outputs;  // value ids
+  std::string json;          // the GRAPH string of the file, for Python (inspect, metadata)
   std::vector<std::unique_ptr<Tensor>> tensors;
   std::shared_ptr<const std::byte> bytes;  // the whole file, 64-byte aligned
   int64_t file_bytes = 0;
   const std::string& value_name(int v) const { return v < (int)inputs.size() ? inputs[v].name : nodes[v - inputs.size()].name; }
 };
 
-// Reads and checks everything that docs/artifact.md demands, shapes at the example's size included. Throws Error (Fault::artifact; Fault::unsupported for an unknown op or version).
+// Reads and checks everything that docs/artifact.md demands, shapes at the example's size included. Throws Error (Fault::artifact;
+// Fault::unsupported for an unknown op or version).
 std::shared_ptr<const Graph> read_artifact(const std::string& path);
 std::shared_ptr<const Graph> parse_artifact(const std::string& name, std::shared_ptr<const std::byte> bytes, int64_t count);
 

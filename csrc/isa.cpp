@@ -8,16 +8,20 @@ namespace cosparse {
 
 const char* name_of(Isa isa) {
   switch (isa) {
-    case Isa::avx512: return "avx512";
-    case Isa::avx2: return "avx2";
-    default: return "scalar";
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx2:
+      return "avx2";
+    default:
+      return "scalar";
   }
 }
 
 Isa best_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();  // asks the operating system too: a set whose registers it does not save counts as absent
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw"))
     return Isa::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
@@ -33,7 +37,8 @@ Isa choose_isa(const std::string& asked) {
   for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512})
     if (name == name_of(isa)) {
       if (isa > best_isa())
-        throw Error(Fault::usage, about, "an instruction set of this machine (best: " + std::string(name_of(best_isa())) + ")", name, "unset it to let the engine choose");
+        throw Error(Fault::usage, about, "an instruction set of this machine (best: " + std::string(name_of(best_isa())) + ")", name,
+                    "unset it to let the engine choose");
       return isa;
     }
   throw Error(Fault::usage, about, "one of scalar, avx2, avx512", name, "unset it to let the engine choose");

@@ -9,7 +9,8 @@ enum class Isa { scalar, avx2, avx512 };  // ascending: a machine that has one h
 const char* name_of(Isa);
 // The best set of this machine that this build holds kernels for.
 Isa best_isa();
-// `asked` wins, then COSPARSE_ISA, then best_isa(). Throws Error(Fault::usage) for an unknown name or one that this machine lacks: never a silent fallback.
+// `asked` wins, then COSPARSE_ISA, then best_isa(). Throws Error(Fault::usage) for an unknown name or one that this machine lacks: never a
+// silent fallback.
 Isa choose_isa(const std::string& asked);
 
 }  // namespace cosparse

@@ -23,7 +23,9 @@ const KernelRow& conv_kernel(Isa isa, int r, int t) {
     if (row.isa != isa || !row.conv || row.r != r) continue;
     if (t == 0 ? row.t == 0 : row.t > 0 && row.t <= t && (!best || row.t > best->t)) best = &row;
   }
-  if (!best) throw Error(Fault::usage, "conv kernel", "a row of the kernel table", std::to_string(r) + "x" + std::to_string(t) + " on " + name_of(isa), "see cosparse.kernels.available()");
+  if (!best)
+    throw Error(Fault::usage, "conv kernel", "a row of the kernel table",
+                std::to_string(r) + "x" + std::to_string(t) + " on " + name_of(isa), "see cosparse.kernels.available()");
   return *best;
 }
 

@@ -7,7 +7,9 @@
 
 namespace cosparse {
 
-struct Free { void operator()(void* p) const { std::free(p); } };
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
 using Floats = std::unique_ptr<float[], Free>;
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }

@@ -9,12 +9,30 @@ namespace {
 using Builder = void (*)(const Build&);
 
 const std::map<std::string, Builder>& builders() {
-  static const std::map<std::string, Builder> table = {
-      {"conv", build_conv}, {"linear", build_conv}, {"affine", build_affine}, {"activation", build_activation}, {"prelu", build_prelu},
-      {"add", build_binary}, {"sub", build_binary}, {"mul", build_binary}, {"div", build_binary},
-      {"max_pool", build_pool}, {"avg_pool", build_pool}, {"adaptive_avg_pool", build_adaptive_pool}, {"adaptive_max_pool", build_adaptive_pool}, {"mean", build_mean},
-      {"concat", build_concat}, {"slice", build_copy}, {"pad", build_copy}, {"reshape", build_copy}, {"permute", build_copy}, {"channel_shuffle", build_copy},
-      {"depth_to_space", build_copy}, {"upsample", build_upsample}, {"layer_norm", build_norm}, {"softmax", build_norm}};
+  static const std::map<std::string, Builder> table = {{"conv", build_conv},
+                                                       {"linear", build_conv},
+                                                       {"affine", build_affine},
+                                                       {"activation", build_activation},
+                                                       {"prelu", build_prelu},
+                                                       {"add", build_binary},
+                                                       {"sub", build_binary},
+                                                       {"mul", build_binary},
+                                                       {"div", build_binary},
+                                                       {"max_pool", build_pool},
+                                                       {"avg_pool", build_pool},
+                                                       {"adaptive_avg_pool", build_adaptive_pool},
+                                                       {"adaptive_max_pool", build_adaptive_pool},
+                                                       {"mean", build_mean},
+                                                       {"concat", build_concat},
+                                                       {"slice", build_copy},
+                                                       {"pad", build_copy},
+                                                       {"reshape", build_copy},
+                                                       {"permute", build_copy},
+                                                       {"channel_shuffle", build_copy},
+                                                       {"depth_to_space", build_copy},
+                                                       {"upsample", build_upsample},
+                                                       {"layer_norm", build_norm},
+                                                       {"softmax", build_norm}};
   return table;
 }
 
@@ -30,7 +48,8 @@ std::string folded(const Graph& graph, const Fused& step) {
 
 }  // namespace
 
-std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs) {
+std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,
+                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs) {
   auto plan = std::make_shared<Plan>();
   plan->shapes = infer_shapes(graph, inputs);
   plan->places.resize(plan->shapes.size());
@@ -39,7 +58,8 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = graph.nodes[steps[i].node];
     const auto builder = builders().find(node.op);
-    if (builder == builders().end()) throw Error(Fault::unsupported, "node '" + node.name + "'", "an operator with a CPU step", node.op, "");
+    if (builder == builders().end())
+      throw Error(Fault::unsupported, "node '" + node.name + "'", "an operator with a CPU step", node.op, "");
     const size_t before = plan->steps.size();
     builder->second(Build{graph, options, weights, *plan, steps[i], temporary[i]});
     for (size_t s = before; s < plan->steps.size(); ++s) {

@@ -27,7 +27,7 @@ struct Place {
 // What one execution of a plan works on. Nothing in it is shared between two executions.
 struct Run {
   float* arena;
-  float* scratch;       // threads * Plan::scratch_floats
+  float* scratch;  // threads * Plan::scratch_floats
   int64_t scratch_each;
   Pool& pool;
   float* scratch_of(int slot) const { return scratch + slot * scratch_each; }
@@ -42,7 +42,7 @@ struct Step {
 };
 
 struct Plan {
-  std::vector<Shape> shapes;       // of all values, by value id
+  std::vector<Shape> shapes;  // of all values, by value id
   std::vector<Place> places;
   std::vector<Step> steps;
   int64_t arena_floats = 0, scratch_floats = 0;
@@ -50,9 +50,9 @@ struct Plan {
 
 // What a node's own step also does: the nodes after it that were folded into it.
 struct Fused {
-  int node;             // index of the node that computes
-  int output;           // value id that the step writes
-  int residual = -1;    // value id added before the activation
+  int node;                // index of the node that computes
+  int output;              // value id that the step writes
+  int residual = -1;       // value id added before the activation
   std::vector<int> moves;  // slice, pad, channel_shuffle nodes that this one step does after `node`, itself one of them
   Act act = Act::none;
   float alpha = 0, beta = 0;
@@ -77,7 +77,7 @@ struct Build {
 // fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.
 std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes);
 
-const char* name_of(Act);  // as in docs/artifact.md
+const char* name_of(Act);                 // as in docs/artifact.md
 bool moves_along_axes(const Node& node);  // slice, pad, channel_shuffle: each output axis is a map of one input axis
 bool pads_with_value(const Node& node);   // of which a step holds one value, so one such node
 
@@ -101,6 +101,7 @@ void build_concat(const Build&);
 void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle, depth_to_space: values move, none changes
 void build_upsample(const Build&);
 
-std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs);
+std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,
+                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs);
 
 }  // namespace cosparse

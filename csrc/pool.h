@@ -1,9 +1,10 @@
 // Threads that share out the units of one parallel loop.
 //
-// The caller works too. Each thread has a share of neighbouring units, the same in every loop, so that it finds in its own cache what it wrote in
-// the layer before; whoever is done helps with the others' shares. Units are claimed one by one, so a worker that the operating system has taken off
-// its core delays at most the unit it holds. Between loops a worker spins for some microseconds (the next layer comes soon) and then sleeps: an idle engine uses no processor time.
-// When a second thread calls while a loop runs, it works through its own loop alone; nothing waits for anybody.
+// The caller works too. Each thread has a share of neighbouring units, the same in every loop, so that it finds in its own cache what it
+// wrote in the layer before; whoever is done helps with the others' shares. Units are claimed one by one, so a worker that the operating
+// system has taken off its core delays at most the unit it holds. Between loops a worker spins for some microseconds (the next layer comes
+// soon) and then sleeps: an idle engine uses no processor time. When a second thread calls while a loop runs, it works through its own
+// loop alone; nothing waits for anybody.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -36,7 +37,7 @@ class Pool {
   void claim(int slot);
 
   std::vector<std::thread> workers_;
-  std::mutex busy_;                       // held by the caller whose loop runs
+  std::mutex busy_;  // held by the caller whose loop runs
   Call call_ = nullptr;
   const void* body_ = nullptr;
   struct alignas(64) Share {
@@ -44,8 +45,8 @@ class Pool {
     int64_t end = 0;
   };
   std::vector<Share> shares_;
-  alignas(64) std::atomic<uint64_t> loop_{0};   // counts loops; odd while one is open to workers
-  alignas(64) std::atomic<int> inside_{0};      // workers that may be reading the fields above
+  alignas(64) std::atomic<uint64_t> loop_{0};  // counts loops; odd while one is open to workers
+  alignas(64) std::atomic<int> inside_{0};     // workers that may be reading the fields above
   std::mutex sleep_;
   std::condition_variable wake_, left_;
   std::atomic<int> sleeping_{0};

@@ -14,9 +14,12 @@ namespace {
 constexpr int64_t kTileFloats = 96 * 1024;  // maps of a tile that still leave room for the weights in a second-level cache
 
 // Where tiles are too few for the threads, block rows are shared out too; each share then makes its own maps.
-int row_shares(int64_t tiles, int rows, int threads) { return threads == 1 ? 1 : (int)std::clamp<int64_t>(3 * threads / tiles, 1, std::max(1, rows / 8)); }
+int row_shares(int64_t tiles, int rows, int threads) {
+  return threads == 1 ? 1 : (int)std::clamp<int64_t>(3 * threads / tiles, 1, std::max(1, rows / 8));
+}
 
-// The tile that finishes first: vectors on the busiest thread, a little more each where a tile is one vector wide and shares no weight loads.
+// The tile that finishes first: vectors on the busiest thread, a little more each where a tile is one vector wide and shares no weight
+// loads.
 const KernelRow& choose_kernel(const Options& options, const Weights& w, int64_t pixels) {
   if (options.tile) return conv_kernel(options.isa, w.r, options.tile);
   if (w.r == 8 && pixels <= kLanePixels) return conv_kernel(options.isa, 8, 0);
@@ -71,7 +74,8 @@ struct ConvStep {
     const int rows = weights->block_rows(), shares = row_shares(tiles, rows, threads);
     run.pool.each(tiles * shares, [&](int64_t unit, int slot) {
       const int64_t first = unit / shares * width;
-      const int share = (int)(unit % shares), begin = (int)((int64_t)rows * share / shares), end = (int)((int64_t)rows * (share + 1) / shares);
+      const int share = (int)(unit % shares), begin = (int)((int64_t)rows * share / shares),
+                end = (int)((int64_t)rows * (share + 1) / shares);
       if (full->t < 2 || first + width <= round_up(pixels, full->lanes)) return full->conv(a, first, begin, end, run.scratch_of(slot));
       for (int64_t p = first; p < pixels; p += single->lanes) single->conv(a, p, begin, end, run.scratch_of(slot));
     });
@@ -116,17 +120,20 @@ void build_conv(const Build& b) {
   step.flops = weights->kept * pixels;
   step.dense_flops = (double)weights->filters * (weights->channels / weights->groups) * weights->kernel[0] * weights->kernel[1] * pixels;
   const bool strided = node.op == "conv";
-  step.basis_flops = weights->basis_cost(strided ? (int)node.list("stride")[0] : 1, strided ? (int)node.list("stride")[1] : 1) * weights->used.size() * pixels;
+  step.basis_flops = weights->basis_cost(strided ? (int)node.list("stride")[0] : 1, strided ? (int)node.list("stride")[1] : 1) *
+                     weights->used.size() * pixels;
   if (weights->depthwise) {
     const KernelRow& kernel = window_kernel(b.options.isa);
     step.kernel = kernel.name;
-    step.run = DepthwiseStep{weights, geometry, &kernel, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
+    step.run = DepthwiseStep{weights,      geometry,    &kernel,     b.at(0),       b.to(),      residual,
+                             has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1, kernel.lanes));
   } else {
     const KernelRow& kernel = choose_kernel(b.options, *weights, b.out().pixels());
     const KernelRow& single = kernel.t == 0 ? kernel : conv_kernel(b.options.isa, weights->r, 1);
     step.kernel = kernel.name;
-    step.run = ConvStep{weights, geometry, &kernel, &single, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, b.options.threads};
+    step.run = ConvStep{weights,      geometry,    &kernel,     &single,       b.at(0),      b.to(),           residual,
+                        has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, b.options.threads};
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(weights->maps, geometry->taps(), kernel.t, kernel.lanes));
   }
   b.plan.steps.push_back(std::move(step));

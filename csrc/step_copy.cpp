@@ -109,7 +109,8 @@ void build_reshape(const Build& b) {
     run.pool.each(in.n, [&](int64_t n, int) {
       for (int64_t i = 0; i < total;) {  // runs that are contiguous on both sides
         const int64_t a = i % from_plane, c = i % to_plane, run_length = std::min(from_plane - a, to_plane - c);
-        std::memcpy(run.arena + y.offset + i / to_plane * y.plane + n * to_plane + c, run.arena + x.offset + i / from_plane * x.plane + n * from_plane + a, run_length * sizeof(float));
+        std::memcpy(run.arena + y.offset + i / to_plane * y.plane + n * to_plane + c,
+                    run.arena + x.offset + i / from_plane * x.plane + n * from_plane + a, run_length * sizeof(float));
         i += run_length;
       }
     });
@@ -190,7 +191,9 @@ void build_concat(const Build& b) {
         if (axis == 1) return std::memcpy(run.arena + y.offset + (p.start + c) * y.plane, from, out.pixels() * sizeof(float)), void();
         for (int64_t n = 0; n < out.n; ++n)
           for (int64_t h = 0; h < p.shape.h; ++h, from += p.shape.w)
-            std::memcpy(run.arena + y.offset + c * y.plane + (n * out.h + h + (axis == 2 ? p.start : 0)) * out.w + (axis == 3 ? p.start : 0), from, p.shape.w * sizeof(float));
+            std::memcpy(
+                run.arena + y.offset + c * y.plane + (n * out.h + h + (axis == 2 ? p.start : 0)) * out.w + (axis == 3 ? p.start : 0), from,
+                p.shape.w * sizeof(float));
       });
   });
 }

@@ -25,7 +25,8 @@ void build_binary(const Build& b) {
   const bool planes = covers(p) && covers(q), images = (covers(p) || single(p)) && (covers(q) || single(q));
   const int64_t run_length = planes ? out.pixels() : images ? out.h * out.w : out.w, runs = out.pixels() / run_length;
   const auto step_of = [&](const Shape& s) { return planes || (images ? covers(s) : s.w == out.w) ? 1 : 0; };
-  push(b, [=, a = b.at(0), c = b.at(1), a_step = step_of(p), c_step = step_of(q), y = b.to(), fused = b.fused, spans = b.spans()](const Run& run) {
+  push(b, [=, a = b.at(0), c = b.at(1), a_step = step_of(p), c_step = step_of(q), y = b.to(), fused = b.fused,
+           spans = b.spans()](const Run& run) {
     const auto operand = [&](const Place& at, const Shape& s, int64_t channel, int64_t i) {
       const float* plane = run.arena + at.offset + (s.c == 1 ? 0 : channel) * at.plane;
       if (planes) return plane;
@@ -43,7 +44,8 @@ void build_binary(const Build& b) {
 }
 
 void build_affine(const Build& b) {
-  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans(), scale = parameter(b, "scale"), shift = parameter(b, "shift")](const Run& run) {
+  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans(), scale = parameter(b, "scale"),
+           shift = parameter(b, "shift")](const Run& run) {
     run.pool.each(shape.c, [&](int64_t c, int) {
       float* to = run.arena + y.offset + c * y.plane;
       spans.affine(run.arena + x.offset + c * x.plane, scale[c], shift[c], to, shape.pixels());
@@ -55,7 +57,8 @@ void build_affine(const Build& b) {
 void build_activation(const Build& b) {
   push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans()](const Run& run) {
     run.pool.each(shape.c, [&](int64_t c, int) {
-      spans.activation(fused.act, fused.alpha, fused.beta, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane, shape.pixels());
+      spans.activation(fused.act, fused.alpha, fused.beta, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane,
+                       shape.pixels());
     });
   });
 }
@@ -63,7 +66,8 @@ void build_activation(const Build& b) {
 void build_prelu(const Build& b) {
   push(b, [x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans(), slope = parameter(b, "slope")](const Run& run) {
     run.pool.each(shape.c, [&](int64_t c, int) {
-      spans.activation(Act::leaky_relu, slope[c], 0, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane, shape.pixels());
+      spans.activation(Act::leaky_relu, slope[c], 0, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane,
+                       shape.pixels());
     });
   });
 }

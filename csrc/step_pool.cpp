@@ -10,7 +10,8 @@ namespace cosparse {
 
 namespace {
 
-// 1 / (cells that an average divides by) for each output pixel of one plane. Windows are cut at the far padding; `ceil` lets them start before it.
+// 1 / (cells that an average divides by) for each output pixel of one plane. Windows are cut at the far padding; `ceil` lets them start
+// before it.
 std::vector<float> average_factors(const Node& node, const Shape& in, const Shape& out) {
   const auto &k = node.list("kernel"), &s = node.list("stride"), &pad = node.list("pad");
   const bool count_pad = node.integer("count_pad");
@@ -38,7 +39,8 @@ std::function<void(const Run&)> plane_means(const Build& b) {
   return [x = b.at(0), y = b.to(), in = b.in(0), sum = b.spans().sum](const Run& run) {
     const int64_t plane = in.h * in.w;
     run.pool.each(in.c, [&](int64_t c, int) {
-      for (int64_t n = 0; n < in.n; ++n) run.arena[y.offset + c * y.plane + n] = sum(run.arena + x.offset + c * x.plane + n * plane, plane) / (float)plane;
+      for (int64_t n = 0; n < in.n; ++n)
+        run.arena[y.offset + c * y.plane + n] = sum(run.arena + x.offset + c * x.plane + n * plane, plane) / (float)plane;
     });
   };
 }
@@ -52,7 +54,8 @@ void build_pool(const Build& b) {
   const bool max = node.op == "max_pool";
   const auto factors = std::make_shared<const std::vector<float>>(max ? std::vector<float>() : average_factors(node, b.in(0), b.out()));
   Step step = plane_step(b, kernel.name);
-  step.run = [geometry, factors, max, &kernel, x = b.at(0), y = b.to(), channels = (int)b.in(0).c, temporary = b.temporary, fused = b.fused](const Run& run) {
+  step.run = [geometry, factors, max, &kernel, x = b.at(0), y = b.to(), channels = (int)b.in(0).c, temporary = b.temporary,
+              fused = b.fused](const Run& run) {
     if (geometry->copies) geometry->split_phases(run, x, temporary, channels, max ? -INFINITY : 0.f);
     WindowArgs a{};
     a.window = geometry->window(), a.op = max ? WindowOp::max : WindowOp::sum;

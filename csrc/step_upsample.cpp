@@ -15,7 +15,9 @@ struct Sample {  // value = (1 - t) * in[low] + t * in[high]
 
 std::vector<Sample> samples(int64_t in, int64_t out, int64_t factor, bool bilinear, bool align_corners) {
   std::vector<Sample> all(out);
-  const float scale = align_corners ? (out > 1 ? (float)(in - 1) / (float)(out - 1) : 0.f) : factor > 0 ? (float)(1.0 / (double)factor) : (float)in / (float)out;
+  const float scale = align_corners ? (out > 1 ? (float)(in - 1) / (float)(out - 1) : 0.f)
+                      : factor > 0  ? (float)(1.0 / (double)factor)
+                                    : (float)in / (float)out;
   for (int64_t i = 0; i < out; ++i) {
     if (!bilinear) {
       const int64_t nearest = in == out ? i : std::min((int64_t)std::floor((float)i * scale), in - 1);
@@ -38,7 +40,8 @@ void build_upsample(const Build& b) {
   const int64_t fy = node.list("factor")[0], fx = node.list("factor")[1];  // 0: the ratio of the sizes
   Step step;
   step.op = node.op, step.kernel = bilinear ? "bilinear" : "nearest";
-  step.run = [=, x = b.at(0), y = b.to(), rows = samples(in.h, out.h, fy, bilinear, corners), cols = samples(in.w, out.w, fx, bilinear, corners)](const Run& run) {
+  step.run = [=, x = b.at(0), y = b.to(), rows = samples(in.h, out.h, fy, bilinear, corners),
+              cols = samples(in.w, out.w, fx, bilinear, corners)](const Run& run) {
     run.pool.each(out.c, [&](int64_t c, int) {
       float* to = run.arena + y.offset + c * y.plane;
       for (int64_t n = 0; n < out.n; ++n) {

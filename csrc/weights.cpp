@@ -48,7 +48,8 @@ std::vector<double> unpack(const Layer& l) {
   } else {
     for (int row = 0; row * l.r < l.O; ++row)
       for (uint32_t b = l.rows->u32()[row]; b < l.rows->u32()[row + 1]; ++b)
-        for (int i = 0; i < l.r && row * l.r + i < l.O; ++i) w[(size_t)(row * l.r + i) * K + column_of(l, b)] = l.values->f32()[(size_t)b * l.r + i];
+        for (int i = 0; i < l.r && row * l.r + i < l.O; ++i)
+          w[(size_t)(row * l.r + i) * K + column_of(l, b)] = l.values->f32()[(size_t)b * l.r + i];
   }
   if (l.scale)
     for (int o = 0; o < l.O; ++o)
@@ -146,7 +147,8 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node) {
   auto out = std::make_shared<Weights>();
   out->filters = l.O, out->channels = l.C, out->groups = l.G, out->kernel[0] = l.R, out->kernel[1] = l.S;
   if (l.R > kMaxTaps || l.S > kMaxTaps)
-    throw Error(Fault::unsupported, "node '" + node.name + "'", "a kernel of at most 64 x 64", std::to_string(l.R) + " x " + std::to_string(l.S), "split the convolution");
+    throw Error(Fault::unsupported, "node '" + node.name + "'", "a kernel of at most 64 x 64",
+                std::to_string(l.R) + " x " + std::to_string(l.S), "split the convolution");
   out->stored = l.values->count();
   std::vector<double> w = unpack(l);
   out->depthwise = l.G > 1 && l.Cg == 1;

@@ -14,10 +14,13 @@ int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
 Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in) {
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
-  const int k[2] = {pair("kernel", 0), pair("kernel", 1)}, dilation[2] = {pair("dilation", 0), pair("dilation", 1)}, pad[2] = {pair("pad", 0), pair("pad", 1)};
+  const int k[2] = {pair("kernel", 0), pair("kernel", 1)}, dilation[2] = {pair("dilation", 0), pair("dilation", 1)},
+            pad[2] = {pair("pad", 0), pair("pad", 1)};
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
   copies = stride_[0] > 1 || stride_[1] > 1;
-  window_ = {in.n, (int)out.h, (int)out.w, (int)((in.h + stride_[0] - 1) / stride_[0]), (int)((in.w + stride_[1] - 1) / stride_[1]), k[0], k[1], nullptr, nullptr, nullptr};
+  window_ = {
+      in.n,    (int)out.h, (int)out.w, (int)((in.h + stride_[0] - 1) / stride_[0]), (int)((in.w + stride_[1] - 1) / stride_[1]), k[0], k[1],
+      nullptr, nullptr,    nullptr};
   plane = round_up(in.n * window_.hq * window_.wq, kLanes);
   std::vector<int> row_phase, col_phase;
   for (int r = 0; r < k[0]; ++r) {
@@ -71,7 +74,8 @@ void run_window(const Run& run, const KernelRow& kernel, const WindowArgs& args,
   const int shares = (int)std::clamp<int64_t>(4 * run.pool.threads() / vectors, 1, std::max(1, channels / 4));
   run.pool.each(vectors * shares, [&](int64_t unit, int slot) {
     const int share = (int)(unit % shares);
-    kernel.window(args, unit / shares * kernel.lanes, (int)((int64_t)channels * share / shares), (int)((int64_t)channels * (share + 1) / shares), run.scratch_of(slot));
+    kernel.window(args, unit / shares * kernel.lanes, (int)((int64_t)channels * share / shares),
+                  (int)((int64_t)channels * (share + 1) / shares), run.scratch_of(slot));
   });
 }
 

@@ -8,11 +8,11 @@
 
 namespace cosparse {
 
-// With stride s, output row y reads source rows s*y + d. Rows of one residue d mod s lie side by side in a phase plane, where the tap is the constant
-// shift floor(d / s). Stride 1 needs no copy: the activation itself is the one phase plane.
+// With stride s, output row y reads source rows s*y + d. Rows of one residue d mod s lie side by side in a phase plane, where the tap is
+// the constant shift floor(d / s). Stride 1 needs no copy: the activation itself is the one phase plane.
 struct Geometry {
   bool copies = false;
-  int64_t plane = 0;  // floats of a phase plane, where copies
+  int64_t plane = 0;                        // floats of a phase plane, where copies
   std::vector<std::pair<int, int>> phases;  // (row, column) residues that some tap needs
 
   Geometry(const Node& node, const Shape& in, const Shape& out);

@@ -1,11 +1,12 @@
 // Activations on vectors, accurate to a few units in the last place of float. Included inside a per-ISA namespace.
 
-// e^x for x clamped to [-87.3, 88]: x = n ln2 + f, |f| <= ln2 / 2, Taylor polynomial of degree 7 in f (error < 1e-8 relative before rounding).
+// e^x for x clamped to [-87.3, 88]: x = n ln2 + f, |f| <= ln2 / 2, Taylor polynomial of degree 7 in f (error < 1e-8 relative before
+// rounding).
 template <class V> typename V::Reg exp(typename V::Reg x) {
   using Reg = typename V::Reg;
   x = V::min(V::max(x, V::set1(-87.3f)), V::set1(88.f));
   const Reg n = V::round(V::mul(x, V::set1(1.44269504f)));
-  Reg f = V::fnma(n, V::set1(0.693359375f), x);           // ln2 in two parts: the first product is exact
+  Reg f = V::fnma(n, V::set1(0.693359375f), x);  // ln2 in two parts: the first product is exact
   f = V::fnma(n, V::set1(-2.12194440e-4f), f);
   Reg p = V::set1(1.f / 5040);
   for (const float c : {1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f}) p = V::fma(p, f, V::set1(c));
@@ -53,21 +54,32 @@ template <class V> typename V::Reg activate(Act act, typename V::Reg alpha, type
   using Reg = typename V::Reg;
   const Reg zero = V::zero(), one = V::set1(1.f);
   switch (act) {
-    case Act::none: return x;
-    case Act::relu: return V::max(zero, x);  // this order keeps NaN
-    case Act::clip: return V::min(beta, V::max(alpha, x));
-    case Act::leaky_relu: return V::select_positive(x, x, V::mul(alpha, x));
-    case Act::elu: return V::select_positive(x, x, V::mul(alpha, V::sub(exp<V>(V::min(x, zero)), one)));
-    case Act::sigmoid: return sigmoid<V>(x);
-    case Act::silu: return V::mul(x, sigmoid<V>(x));
-    case Act::tanh: return tanh<V>(x);
-    case Act::gelu: return V::mul(V::mul(V::set1(0.5f), x), V::add(one, erf<V>(V::mul(x, V::set1(0.70710678f)))));
+    case Act::none:
+      return x;
+    case Act::relu:
+      return V::max(zero, x);  // this order keeps NaN
+    case Act::clip:
+      return V::min(beta, V::max(alpha, x));
+    case Act::leaky_relu:
+      return V::select_positive(x, x, V::mul(alpha, x));
+    case Act::elu:
+      return V::select_positive(x, x, V::mul(alpha, V::sub(exp<V>(V::min(x, zero)), one)));
+    case Act::sigmoid:
+      return sigmoid<V>(x);
+    case Act::silu:
+      return V::mul(x, sigmoid<V>(x));
+    case Act::tanh:
+      return tanh<V>(x);
+    case Act::gelu:
+      return V::mul(V::mul(V::set1(0.5f), x), V::add(one, erf<V>(V::mul(x, V::set1(0.70710678f)))));
     case Act::gelu_tanh: {
       const Reg inner = V::mul(V::set1(0.79788456f), V::fma(V::mul(V::set1(0.044715f), x), V::mul(x, x), x));
       return V::mul(V::mul(V::set1(0.5f), x), V::add(one, tanh<V>(inner)));
     }
-    case Act::hardswish: return V::mul(x, V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6)));
-    case Act::hardsigmoid: return V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6));
+    case Act::hardswish:
+      return V::mul(x, V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6)));
+    case Act::hardsigmoid:
+      return V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6));
     case Act::softplus:
     case Act::mish: {
       const Reg a = V::max(x, V::sub(zero, x));  // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)

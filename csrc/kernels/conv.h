@@ -13,7 +13,8 @@ template <class V> struct Dct3 {
   }
 };
 
-// Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler load it anew.
+// Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler
+// load it anew.
 template <class V, int T, bool plain> void basis_step_dct3(const ConvArgs& a, const Taps<V, T>& taps, float* scratch) {
   using Reg = typename V::Reg;
   int64_t start[T], offset[9];
@@ -33,9 +34,12 @@ template <class V, int T, bool plain> void basis_step_dct3(const ConvArgs& a, co
     const float* x = source + u.channel * x_channel;
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
-      const auto tap = [&](int k) { return plain ? V::mask_load(mask[t][k], x + start[t] + offset[k], V::zero()) : taps.load(x, t, k, V::zero()); };
+      const auto tap = [&](int k) {
+        return plain ? V::mask_load(mask[t][k], x + start[t] + offset[k], V::zero()) : taps.load(x, t, k, V::zero());
+      };
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
-      const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
+      const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
+          bend(top.bend, middle.bend, bottom.bend);
       float* out = scratch + ((int64_t)u.row * T + t) * V::lanes;
       const auto put = [&](int map, Reg value) {  // which maps are used repeats from tile to tile, so the branches are foreseen
         if (u.wanted >> map & 1) V::store(out, value), out += T * V::lanes;
@@ -98,7 +102,8 @@ template <class V, int T, bool plain> void basis_step_taps(const ConvArgs& a, co
 
 template <class V, int T> void basis_step(const ConvArgs& a, int64_t first, float* maps, float* masks) {
   const Taps<V, T> taps(a.window, first, reinterpret_cast<typename V::Mask*>(masks));
-  if (a.basis == Basis::dct3) return taps.plain() ? basis_step_dct3<V, T, true>(a, taps, maps) : basis_step_dct3<V, T, false>(a, taps, maps);
+  if (a.basis == Basis::dct3)
+    return taps.plain() ? basis_step_dct3<V, T, true>(a, taps, maps) : basis_step_dct3<V, T, false>(a, taps, maps);
   if (a.basis == Basis::dct) return basis_step_dct<V, T>(a, taps, maps);
   taps.plain() ? basis_step_taps<V, T, true>(a, taps, maps) : basis_step_taps<V, T, false>(a, taps, maps);
 }
@@ -138,8 +143,8 @@ template <class V, int R, int T> void conv_tile(const ConvArgs& a, int64_t first
   for (int row = begin; row < end; ++row) block_product<V, R, T>(a, row, maps, first);
 }
 
-// Few pixels (fully connected layers, last planes at batch 1): the 8 filters of a block side by side, P pixels. Sums in kChains chains, so that a
-// single pixel does not wait for its own last addition.
+// Few pixels (fully connected layers, last planes at batch 1): the 8 filters of a block side by side, P pixels. Sums in kChains chains, so
+// that a single pixel does not wait for its own last addition.
 template <class V, class V8, int P> void lane_product(const ConvArgs& a, int row, const float* maps, int64_t first) {
   using Reg = typename V8::Reg;
   constexpr int kChains = P == 1 ? 4 : P == 2 ? 2 : 1;
@@ -178,9 +183,17 @@ template <class V, class V8> void conv_lanes(const ConvArgs& a, int64_t first, i
   basis_step<V, 1>(a, first, maps, scratch);
   const int64_t left = a.window.images * a.window.ho * a.window.wo - first;
   for (int row = begin; row < end; ++row) switch (left < kLanePixels ? (int)left : kLanePixels) {
-      case 1: lane_product<V, V8, 1>(a, row, maps, first); break;
-      case 2: lane_product<V, V8, 2>(a, row, maps, first); break;
-      case 3: lane_product<V, V8, 3>(a, row, maps, first); break;
-      default: lane_product<V, V8, 4>(a, row, maps, first); break;
+      case 1:
+        lane_product<V, V8, 1>(a, row, maps, first);
+        break;
+      case 2:
+        lane_product<V, V8, 2>(a, row, maps, first);
+        break;
+      case 3:
+        lane_product<V, V8, 3>(a, row, maps, first);
+        break;
+      default:
+        lane_product<V, V8, 4>(a, row, maps, first);
+        break;
     }
 }

@@ -1,7 +1,7 @@
 // Contracts of the CPU kernels, and the row that each has in the one table (table.h) that selection, tests and benchmarks read.
 //
-// Activations are planar: value [N, C, H, W] is C planes of N*H*W floats, image after image, each plane rounded up to kLanes floats and 64-byte
-// aligned. So a convolution runs over flat pixels, whatever the batch; what lies in a plane's rounding is never read as a pixel.
+// Activations are planar: value [N, C, H, W] is C planes of N*H*W floats, image after image, each plane rounded up to kLanes floats and
+// 64-byte aligned. So a convolution runs over flat pixels, whatever the batch; what lies in a plane's rounding is never read as a pixel.
 #pragma once
 #include <cstdint>
 
@@ -17,15 +17,15 @@ enum class Basis : int { taps, dct3, dct };  // xhat = the taps themselves; 3x3 
 
 enum class Act : int { none, relu, clip, leaky_relu, elu, sigmoid, silu, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, mish };
 
-// How flat output pixels find their taps. The source is stored as `phases` planes a channel, one for each residue of the stride that a tap needs
-// (stride 1: the activation itself), so that a tap is a constant offset within an output row, and a mask tells which lanes it hits.
+// How flat output pixels find their taps. The source is stored as `phases` planes a channel, one for each residue of the stride that a tap
+// needs (stride 1: the activation itself), so that a tap is a constant offset within an output row, and a mask tells which lanes it hits.
 struct Window {
   int64_t images;
-  int ho, wo, hq, wq;        // output size; size of one source phase plane
-  int rows, cols;            // kernel R, S
-  const int* dy;             // [R] source row = output row + dy, in the phase plane
-  const int* dx;             // [S]
-  const int64_t* offset;     // [R*S] phase plane + dy*wq + dx, in floats from the channel's first plane
+  int ho, wo, hq, wq;     // output size; size of one source phase plane
+  int rows, cols;         // kernel R, S
+  const int* dy;          // [R] source row = output row + dy, in the phase plane
+  const int* dx;          // [S]
+  const int64_t* offset;  // [R*S] phase plane + dy*wq + dx, in floats from the channel's first plane
 };
 
 // xhat rows of one source channel: maps taps[begin..end) of that channel, in order.
@@ -37,11 +37,11 @@ struct UsedChannel {
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
 struct ConvArgs {
   Window window;
-  const float* x;           // [channels][phases][x_plane / phases ...]
-  int64_t x_channel;        // floats from one channel to the next
+  const float* x;     // [channels][phases][x_plane / phases ...]
+  int64_t x_channel;  // floats from one channel to the next
   Basis basis;
   const UsedChannel* used;
-  int used_count, maps;     // maps: rows of xhat
+  int used_count, maps;  // maps: rows of xhat
   const uint16_t* taps;
   const float *basis_rows, *basis_cols;  // Basis::dct: orthonormal DCT matrices [R][R], [S][S]
   const uint32_t *rows, *columns;        // [block rows + 1], [B]
@@ -49,7 +49,7 @@ struct ConvArgs {
   int filters;
   float* y;
   int64_t y_plane;
-  const float* residual;    // or nullptr
+  const float* residual;  // or nullptr
   int64_t residual_plane;
   Act act;
   float alpha, beta;
@@ -78,19 +78,21 @@ struct WindowArgs {
 using WindowKernel = void (*)(const WindowArgs&, int64_t first, int begin, int end, float* scratch);
 
 enum class Binary : int { add, sub, mul, div };
-// Loops over n contiguous floats, any alignment; y may be an input. a_step, b_step: 1 for a row of floats, 0 for one float that is repeated.
+// Loops over n contiguous floats, any alignment; y may be an input. a_step, b_step: 1 for a row of floats, 0 for one float that is
+// repeated.
 struct SpanKernels {
   void (*binary)(Binary, const float* a, int a_step, const float* b, int b_step, float* y, int64_t n);
   void (*affine)(const float* x, float scale, float shift, float* y, int64_t n);
   void (*activation)(Act, float alpha, float beta, const float* x, float* y, int64_t n);
   float (*sum)(const float* x, int64_t n);
   // Across channels at kLanes pixels from x + first: y[c] = (x[c] - mean) / sqrt(var + eps) * scale[c] + shift[c], and softmax.
-  void (*layer_norm)(const float* x, int64_t x_plane, int channels, const float* scale, const float* shift, float eps, float* y, int64_t y_plane, int64_t first);
+  void (*layer_norm)(const float* x, int64_t x_plane, int channels, const float* scale, const float* shift, float eps, float* y,
+                     int64_t y_plane, int64_t first);
   void (*softmax)(const float* x, int64_t x_plane, int channels, float* y, int64_t y_plane, int64_t first);
 };
 
-// One row of the table. A conv row has r filters x t vectors of pixels; t = 0 marks the kernel that puts the r filters side by side and serves at most
-// kLanePixels pixels. Exactly one of the pointers is set.
+// One row of the table. A conv row has r filters x t vectors of pixels; t = 0 marks the kernel that puts the r filters side by side and
+// serves at most kLanePixels pixels. Exactly one of the pointers is set.
 struct KernelRow {
   const char *name, *op;
   Isa isa;

@@ -18,13 +18,19 @@ template <class V> void binary_span(Binary op, const float* a, int a_step, const
   using Reg = typename V::Reg;
   const Reg a0 = V::set1(*a), b0 = V::set1(*b);
   const auto both = [&](auto f) {
-    map_span<V>(n, y, [&](int64_t i, uint32_t bits) { return f(a_step ? load_span<V>(a + i, bits) : a0, b_step ? load_span<V>(b + i, bits) : b0); });
+    map_span<V>(n, y, [&](int64_t i, uint32_t bits) {
+      return f(a_step ? load_span<V>(a + i, bits) : a0, b_step ? load_span<V>(b + i, bits) : b0);
+    });
   };
   switch (op) {
-    case Binary::add: return both([](Reg p, Reg q) { return V::add(p, q); });
-    case Binary::sub: return both([](Reg p, Reg q) { return V::sub(p, q); });
-    case Binary::mul: return both([](Reg p, Reg q) { return V::mul(p, q); });
-    case Binary::div: return both([](Reg p, Reg q) { return V::div(p, q); });
+    case Binary::add:
+      return both([](Reg p, Reg q) { return V::add(p, q); });
+    case Binary::sub:
+      return both([](Reg p, Reg q) { return V::sub(p, q); });
+    case Binary::mul:
+      return both([](Reg p, Reg q) { return V::mul(p, q); });
+    case Binary::div:
+      return both([](Reg p, Reg q) { return V::div(p, q); });
   }
 }
 
@@ -40,7 +46,8 @@ template <class V> float sum_span(const float* x, int64_t n) {
   return V::sum(V::add(even, odd));
 }
 
-template <class V> void layer_norm_pixels(const float* x, int64_t x_plane, int channels, const float* scale, const float* shift, float eps, float* y, int64_t y_plane, int64_t first) {
+template <class V> void layer_norm_pixels(const float* x, int64_t x_plane, int channels, const float* scale, const float* shift, float eps,
+                                          float* y, int64_t y_plane, int64_t first) {
   using Reg = typename V::Reg;
   const Reg share = V::set1(1.f / channels);
   for (int64_t p = first; p < first + kLanes; p += V::lanes) {

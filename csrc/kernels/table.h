@@ -1,5 +1,5 @@
-// The table of CPU kernels: every kernel that exists, by instruction set, best first. The instruction-set files expand their own list; nothing else
-// defines a kernel, so none can exist that selection, tests and benchmarks do not see.
+// The table of CPU kernels: every kernel that exists, by instruction set, best first. The instruction-set files expand their own list;
+// nothing else defines a kernel, so none can exist that selection, tests and benchmarks do not see.
 #pragma once
 #include <vector>
 
@@ -20,7 +20,8 @@ namespace avx512 { std::vector<KernelRow> kernels(); }
 
 // All rows of this build, avx512 first, scalar last.
 const std::vector<KernelRow>& kernel_table();
-// The conv row for blocks of r filters and at most t vectors a tile: the widest that fits. Pure; throws Error(Fault::usage) where there is none.
+// The conv row for blocks of r filters and at most t vectors a tile: the widest that fits. Pure; throws Error(Fault::usage) where there is
+// none.
 const KernelRow& conv_kernel(Isa isa, int r, int t);
 const KernelRow& window_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);

@@ -34,8 +34,8 @@ template <class V, int T> class Taps {
 
  private:
   struct Vector {
-    int runs;                      // lanes of one run lie side by side in the source
-    int64_t start[V::lanes];       // source index of lane 0 of the run's lanes, before the tap's offset
+    int runs;                 // lanes of one run lie side by side in the source
+    int64_t start[V::lanes];  // source index of lane 0 of the run's lanes, before the tap's offset
     uint32_t lanes[V::lanes];
     uint32_t row_bits[kMaxTaps], col_bits[kMaxTaps];  // lanes whose source row (column) exists for kernel row r (column s)
   };

@@ -20,7 +20,9 @@ struct Vec8 {
   static Reg set1(float x) { return _mm256_set1_ps(x); }
   static Reg load(const float* p) { return _mm256_load_ps(p); }
   static Reg loadu(const float* p) { return _mm256_loadu_ps(p); }
-  static Reg mask_load(Mask m, const float* p, Reg other) { return _mm256_blendv_ps(other, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m)); }
+  static Reg mask_load(Mask m, const float* p, Reg other) {
+    return _mm256_blendv_ps(other, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
+  }
   static void store(float* p, Reg a) { _mm256_store_ps(p, a); }
   static void storeu(float* p, Reg a) { _mm256_storeu_ps(p, a); }
   static void mask_store(float* p, Mask m, Reg a) { _mm256_maskstore_ps(p, m, a); }
@@ -34,7 +36,9 @@ struct Vec8 {
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static Reg sqrt(Reg a) { return _mm256_sqrt_ps(a); }
   static Reg round(Reg a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static Reg exp2i(Reg a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23)); }
+  static Reg exp2i(Reg a) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23));
+  }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }
   static float sum(Reg a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -31,7 +31,9 @@ struct Vec {
   static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   static Reg sqrt(Reg a) { return _mm512_sqrt_ps(a); }
   static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static Reg exp2i(Reg a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23)); }
+  static Reg exp2i(Reg a) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
+  }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), no, yes); }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };

@@ -8,7 +8,9 @@ namespace cosparse::scalar {
 struct Vec {
   static constexpr int lanes = 8;
   static constexpr const char* name = "scalar";
-  struct Reg { float v[8]; };
+  struct Reg {
+    float v[8];
+  };
   using Mask = uint32_t;  // bit l: lane l
 
   template <class F> static Reg map(F f) {
@@ -18,27 +20,62 @@ struct Vec {
   }
   static Mask mask(uint32_t bits) { return bits; }
   static Reg zero() { return set1(0.f); }
-  static Reg set1(float x) { return map([&](int) { return x; }); }
-  static Reg load(const float* p) { return map([&](int l) { return p[l]; }); }
+  static Reg set1(float x) {
+    return map([&](int) { return x; });
+  }
+  static Reg load(const float* p) {
+    return map([&](int l) { return p[l]; });
+  }
   static Reg loadu(const float* p) { return load(p); }
-  static Reg mask_load(Mask m, const float* p, Reg other) { return map([&](int l) { return m >> l & 1 ? p[l] : other.v[l]; }); }
-  static void store(float* p, Reg a) { for (int l = 0; l < 8; ++l) p[l] = a.v[l]; }
+  static Reg mask_load(Mask m, const float* p, Reg other) {
+    return map([&](int l) { return m >> l & 1 ? p[l] : other.v[l]; });
+  }
+  static void store(float* p, Reg a) {
+    for (int l = 0; l < 8; ++l) p[l] = a.v[l];
+  }
   static void storeu(float* p, Reg a) { store(p, a); }
-  static void mask_store(float* p, Mask m, Reg a) { for (int l = 0; l < 8; ++l) if (m >> l & 1) p[l] = a.v[l]; }
-  static Reg add(Reg a, Reg b) { return map([&](int l) { return a.v[l] + b.v[l]; }); }
-  static Reg sub(Reg a, Reg b) { return map([&](int l) { return a.v[l] - b.v[l]; }); }
-  static Reg mul(Reg a, Reg b) { return map([&](int l) { return a.v[l] * b.v[l]; }); }
-  static Reg div(Reg a, Reg b) { return map([&](int l) { return a.v[l] / b.v[l]; }); }
-  static Reg fma(Reg a, Reg b, Reg c) { return map([&](int l) { return a.v[l] * b.v[l] + c.v[l]; }); }
-  static Reg fnma(Reg a, Reg b, Reg c) { return map([&](int l) { return c.v[l] - a.v[l] * b.v[l]; }); }
+  static void mask_store(float* p, Mask m, Reg a) {
+    for (int l = 0; l < 8; ++l)
+      if (m >> l & 1) p[l] = a.v[l];
+  }
+  static Reg add(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] + b.v[l]; });
+  }
+  static Reg sub(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] - b.v[l]; });
+  }
+  static Reg mul(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] * b.v[l]; });
+  }
+  static Reg div(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] / b.v[l]; });
+  }
+  static Reg fma(Reg a, Reg b, Reg c) {
+    return map([&](int l) { return a.v[l] * b.v[l] + c.v[l]; });
+  }
+  static Reg fnma(Reg a, Reg b, Reg c) {
+    return map([&](int l) { return c.v[l] - a.v[l] * b.v[l]; });
+  }
   // As the x86 instructions: where either is NaN, the second operand.
-  static Reg max(Reg a, Reg b) { return map([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; }); }
-  static Reg min(Reg a, Reg b) { return map([&](int l) { return a.v[l] < b.v[l] ? a.v[l] : b.v[l]; }); }
-  static Reg sqrt(Reg a) { return map([&](int l) { return std::sqrt(a.v[l]); }); }
-  static Reg round(Reg a) { return map([&](int l) { return std::nearbyint(a.v[l]); }); }
+  static Reg max(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; });
+  }
+  static Reg min(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] < b.v[l] ? a.v[l] : b.v[l]; });
+  }
+  static Reg sqrt(Reg a) {
+    return map([&](int l) { return std::sqrt(a.v[l]); });
+  }
+  static Reg round(Reg a) {
+    return map([&](int l) { return std::nearbyint(a.v[l]); });
+  }
   // 2^a for integral a in [-126, 127].
-  static Reg exp2i(Reg a) { return map([&](int l) { return std::ldexp(1.f, (int)a.v[l]); }); }
-  static Reg select_positive(Reg a, Reg yes, Reg no) { return map([&](int l) { return a.v[l] > 0.f ? yes.v[l] : no.v[l]; }); }
+  static Reg exp2i(Reg a) {
+    return map([&](int l) { return std::ldexp(1.f, (int)a.v[l]); });
+  }
+  static Reg select_positive(Reg a, Reg yes, Reg no) {
+    return map([&](int l) { return a.v[l] > 0.f ? yes.v[l] : no.v[l]; });
+  }
   static float sum(Reg a) {
     float s = 0;
     for (float x : a.v) s += x;

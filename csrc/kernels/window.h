@@ -29,8 +29,11 @@ template <class V, WindowOp op> void window_channels(const WindowArgs& a, const 
 template <class V> void window_tile(const WindowArgs& a, int64_t first, int begin, int end, float* scratch) {
   const Taps<V, 1> taps(a.window, first, reinterpret_cast<typename V::Mask*>(scratch));
   switch (a.op) {
-    case WindowOp::depthwise: return window_channels<V, WindowOp::depthwise>(a, taps, first, begin, end);
-    case WindowOp::max: return window_channels<V, WindowOp::max>(a, taps, first, begin, end);
-    case WindowOp::sum: return window_channels<V, WindowOp::sum>(a, taps, first, begin, end);
+    case WindowOp::depthwise:
+      return window_channels<V, WindowOp::depthwise>(a, taps, first, begin, end);
+    case WindowOp::max:
+      return window_channels<V, WindowOp::max>(a, taps, first, begin, end);
+    case WindowOp::sum:
+      return window_channels<V, WindowOp::sum>(a, taps, first, begin, end);
   }
 }

@@ -20,12 +20,15 @@ Shape shape_of(const std::vector<int64_t>& sizes, const std::string& name) {
   throw Error(Fault::shape, "input '" + name + "'", "4 axes [N, C, H, W] or 2 axes [N, F]", std::to_string(sizes.size()) + " axes", "");
 }
 
-std::vector<int64_t> sizes_of(const Shape& s) { return s.rank == 2 ? std::vector<int64_t>{s.n, s.c} : std::vector<int64_t>{s.n, s.c, s.h, s.w}; }
+std::vector<int64_t> sizes_of(const Shape& s) {
+  return s.rank == 2 ? std::vector<int64_t>{s.n, s.c} : std::vector<int64_t>{s.n, s.c, s.h, s.w};
+}
 
 std::vector<Shape> shapes_of(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
   const auto& expected = engine.graph().inputs;
   if (inputs.size() != expected.size())
-    throw Error(Fault::shape, "network '" + engine.graph().name + "'", std::to_string(expected.size()) + " inputs", std::to_string(inputs.size()), "pass them in the order of engine.inputs");
+    throw Error(Fault::shape, "network '" + engine.graph().name + "'", std::to_string(expected.size()) + " inputs",
+                std::to_string(inputs.size()), "pass them in the order of engine.inputs");
   std::vector<Shape> shapes;
   for (size_t i = 0; i < inputs.size(); ++i) shapes.push_back(shape_of(inputs[i], expected[i].name));
   return shapes;
@@ -60,7 +63,8 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
     results.push_back(out ? (*out)[i] : Array(sizes));
     if (out && array_sizes({results.back()})[0] != sizes) {
       const auto text = [](const std::vector<int64_t>& s) { return py::str(py::tuple(py::cast(s))).cast<std::string>(); };
-      throw Error(Fault::shape, "out for output '" + engine.graph().value_name(values[i]) + "'", text(sizes), text(array_sizes({results.back()})[0]), "");
+      throw Error(Fault::shape, "out for output '" + engine.graph().value_name(values[i]) + "'", text(sizes),
+                  text(array_sizes({results.back()})[0]), "");
     }
     to.push_back(results.back().mutable_data());  // raises ValueError for a read-only array
   }
@@ -74,8 +78,9 @@ py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>
   const auto plan = find_plan(engine, shapes_of(engine, inputs));
   py::list rows;
   for (const Step& s : plan->steps)
-    rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density, py::arg("flops") = s.flops,
-                         py::arg("basis_flops") = s.basis_flops, py::arg("dense_flops") = s.dense_flops, py::arg("bytes") = s.bytes, py::arg("why") = s.why));
+    rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density,
+                         py::arg("flops") = s.flops, py::arg("basis_flops") = s.basis_flops, py::arg("dense_flops") = s.dense_flops,
+                         py::arg("bytes") = s.bytes, py::arg("why") = s.why));
   return rows;
 }
 
@@ -91,8 +96,8 @@ std::vector<std::pair<double, double>> profile(const Engine& engine, const std::
 py::list kernels() {
   py::list rows;
   for (const KernelRow& k : kernel_table())
-    rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa), py::arg("r") = k.r, py::arg("t") = k.t, py::arg("lanes") = k.lanes,
-                         py::arg("available") = k.isa <= best_isa()));
+    rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa), py::arg("r") = k.r,
+                         py::arg("t") = k.t, py::arg("lanes") = k.lanes, py::arg("available") = k.isa <= best_isa()));
   return rows;
 }
 
