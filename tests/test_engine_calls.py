@@ -17,7 +17,7 @@ from nodes import FakeNode, conv
 import cosparse
 from cosparse.compress.transforms import basis_cost
 from cosparse.engine import Engine, artifact
-from cosparse.engine.graph import Graph
+from cosparse.engine.graph import Graph, Input
 
 
 def network(width: int = 16, layers: int = 3) -> Graph:
@@ -157,6 +157,19 @@ def test_sizes_other_than_the_example(engine: Engine) -> None:
     small, large = engine(image(1, 3, 5, 7)), engine(image(3, 3, 40, 33))
     assert small.shape == (1, 16, 5, 7)
     assert large.shape == (3, 16, 40, 33)
+
+
+def test_graphs_that_do_little() -> None:
+    """What the format allows at its edges: no nodes, an input as output, one output twice, a dead node, an input that nobody reads."""
+    x, z = image(2, 3, 5, 7), image(2, 4)
+    nothing = engine_of(Graph("nothing", (Input("x", (None, 3, 5, 7)),), ("x",), ()))
+    assert np.array_equal(nothing(x), x)
+    relu = FakeNode("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})
+    dead = FakeNode("dead", "mean", ("x",), {"axes": [2, 3], "keep": 0})
+    first, second, third = engine_of(graph_of([relu, dead], {"x": (3, 5, 7), "z": (4,)}, outputs=("relu", "relu", "z")))(x, z)
+    assert np.array_equal(first, np.maximum(x, 0))
+    assert np.array_equal(second, first)
+    assert np.array_equal(third, z)
 
 
 def test_specs_plan_profile_and_warmup(tmp_path: Path) -> None:
