@@ -50,10 +50,10 @@ struct Plan {
 
 // What a node's own step also does: the nodes after it that were folded into it.
 struct Fused {
-  int node;                // index of the node that computes
-  int output;              // value id that the step writes
-  int residual = -1;       // value id added before the activation
-  std::vector<int> moves;  // slice, pad, channel_shuffle nodes that this one step does after `node`, itself one of them
+  int node;                     // index of the node that computes
+  int output;                   // value id that the step writes
+  int residual = -1;            // value id added before the activation
+  std::vector<int> moves = {};  // slice, pad, channel_shuffle nodes that this one step does after `node`, itself one of them
   Act act = Act::none;
   float alpha = 0, beta = 0;
 };
