@@ -225,14 +225,17 @@ def test_nested_concatenation_and_slices() -> None:
     check(graph_of(nodes, {"x": (3, 5, 6)}, outputs=("cut", "ab", "middle", "x")), [image(2, 3, 5, 6)], terms=32)
 
 
+def two_branches() -> list[FakeNode]:
+    """Two convolutions of x, and their sum."""
+    rng = np.random.default_rng(0)
+    parts = {name: conv(rng, 8, 8, (3, 3), pad=(1, 1, 1, 1)) for name in ("a", "b")}
+    return [*(FakeNode(name, "conv", ("x",), p.attrs, p.tensors) for name, p in parts.items()), make("add", ("a", "b"), name="sum")]
+
+
 def test_residual_from_either_side_and_shared() -> None:
     """The addition is folded into the later convolution; an operand with other readers stays."""
-    rng = np.random.default_rng(0)
-    a, b = (conv(rng, 8, 8, (3, 3), pad=(1, 1, 1, 1)) for _ in range(2))
     nodes = [
-        FakeNode("a", "conv", ("x",), a.attrs, a.tensors),
-        FakeNode("b", "conv", ("x",), b.attrs, b.tensors),
-        make("add", ("a", "b"), name="sum"),
+        *two_branches(),
         make("activation", ("sum",), name="relu", kind="relu", alpha=0.0, beta=0.0),
         make("add", ("relu", "a"), name="again"),
         make("add", ("again", "again"), name="twice"),
@@ -242,14 +245,7 @@ def test_residual_from_either_side_and_shared() -> None:
 
 def test_addition_of_two_convolutions_that_nobody_else_reads() -> None:
     """As in a downsampling block: one of the two takes the addition, not both."""
-    rng = np.random.default_rng(0)
-    a, b = (conv(rng, 8, 8, (3, 3), pad=(1, 1, 1, 1)) for _ in range(2))
-    nodes = [
-        FakeNode("a", "conv", ("x",), a.attrs, a.tensors),
-        FakeNode("b", "conv", ("x",), b.attrs, b.tensors),
-        make("add", ("a", "b"), name="sum"),
-    ]
-    graph = graph_of(nodes, {"x": (8, 9, 9)})
+    graph = graph_of(two_branches(), {"x": (8, 9, 9)})
     assert len(engine_of(graph).plan) == 2
     check(graph, [image(2, 8, 9, 9)], terms=200, gain=100)
 
