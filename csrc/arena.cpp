@@ -133,6 +133,12 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
   plan.arena_floats = pack_blocks(blocks);
   for (size_t v = 0; v < homes.size(); ++v)
     if (homes[v].root >= 0) plan.places[v].offset = storage[homes[v].root].offset + homes[v].channel * plan.places[v].plane;
+  std::vector<int> residents(homes.size(), 0);
+  for (const Home& h : homes)
+    if (h.root >= 0) ++residents[h.root];
+  std::vector<char> whole(homes.size(), 0);
+  for (size_t v = inputs; v < homes.size(); ++v) whole[v] = homes[v].root == (int)v && residents[v] == 1;
+  choose_layouts(graph, steps, whole, plan);
   std::vector<int64_t> offsets;
   for (const Block& b : temporary) offsets.push_back(b.floats ? b.offset : -1);
   return offsets;

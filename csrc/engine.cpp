@@ -14,6 +14,8 @@ namespace {
 Options checked(Options options) {
   if (options.threads < 1 || options.threads > 1024)
     throw Error(Fault::usage, "threads", "1 to 1024", std::to_string(options.threads), "leave it out to use one thread a core");
+  if (options.tile < 0)
+    throw Error(Fault::usage, "tile", "the widest tile of conv kernels, 0 for the plan's choice", std::to_string(options.tile), "");
   return options;
 }
 
@@ -22,7 +24,11 @@ Options checked(Options options) {
 Engine::Engine(std::shared_ptr<const Graph> graph, Options options)
     : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
   for (size_t n = 0; n < graph_->nodes.size(); ++n)
-    if (const std::string& op = graph_->nodes[n].op; op == "conv" || op == "linear") weights_[(int)n] = prepare_weights(graph_->nodes[n]);
+    if (const std::string& op = graph_->nodes[n].op; op == "conv" || op == "linear") {
+      Recipe recipe;
+      recipe.form = cheapest_form(graph_->nodes[n]), recipe.number = options_.number;
+      weights_[(int)n] = prepare_weights(graph_->nodes[n], recipe);
+    }
 }
 
 std::shared_ptr<const Plan> Engine::plan(const std::vector<Shape>& inputs) const {

@@ -1,44 +1,47 @@
-#include "error.h"
 #include "kernels/table.h"
+
+#include <algorithm>
+
+#include "error.h"
 
 namespace cosparse {
 
 const std::vector<KernelRow>& kernel_table() {
   static const std::vector<KernelRow> table = [] {
     std::vector<KernelRow> rows;
-    const auto add = [&](std::vector<KernelRow> more) { rows.insert(rows.end(), more.begin(), more.end()); };
+    const auto append = [&](std::vector<KernelRow> more) { rows.insert(rows.end(), more.begin(), more.end()); };
 #if defined(__x86_64__)
-    add(avx512::kernels());
-    add(avx2::kernels());
+    append(avx512_bf16::kernels());
+    append(avx512_vnni::kernels());
+    append(avx512::kernels());
+    append(avx2::kernels());
 #endif
-    add(scalar::kernels());
+    append(scalar::kernels());
     return rows;
   }();
   return table;
 }
 
-const KernelRow& conv_kernel(Isa isa, int r, int t) {
-  const KernelRow* best = nullptr;
-  for (const KernelRow& row : kernel_table()) {
-    if (row.isa != isa || !row.conv || row.r != r) continue;
-    if (t == 0 ? row.t == 0 : row.t > 0 && row.t <= t && (!best || row.t > best->t)) best = &row;
-  }
-  if (!best)
-    throw Error(Fault::usage, "conv kernel", "a row of the kernel table",
-                std::to_string(r) + "x" + std::to_string(t) + " on " + name_of(isa), "see cosparse.kernels.available()");
-  return *best;
+std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r) {
+  std::vector<const KernelRow*> found;
+  for (const KernelRow& row : kernel_table())
+    if (row.conv && row.isa <= isa && row.number == number && row.r == r && (found.empty() || row.isa == found[0]->isa)) found.push_back(&row);
+  if (found.empty())
+    throw Error(Fault::usage, std::string("conv kernel for ") + name_of(isa), "blocks of 1, 2, 4 or 8 filters", std::to_string(r), "");
+  std::stable_sort(found.begin(), found.end(), [](const KernelRow* a, const KernelRow* b) { return a->t > b->t; });
+  return found;
 }
 
 const KernelRow& window_kernel(Isa isa) {
   for (const KernelRow& row : kernel_table())
-    if (row.isa == isa && row.window) return row;
-  throw Error(Fault::usage, "window kernel", "a row of the kernel table", name_of(isa), "");
+    if (row.isa <= isa && row.window) return row;
+  throw Error(Fault::usage, "window kernel", "an instruction set with one", name_of(isa), "");
 }
 
 const SpanKernels& span_kernels(Isa isa) {
   for (const KernelRow& row : kernel_table())
-    if (row.isa == isa && row.spans) return *row.spans;
-  throw Error(Fault::usage, "span kernels", "a row of the kernel table", name_of(isa), "");
+    if (row.isa <= isa && row.spans) return *row.spans;
+  throw Error(Fault::usage, "span kernels", "an instruction set with some", name_of(isa), "");
 }
 
 }  // namespace cosparse

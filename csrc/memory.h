@@ -5,19 +5,28 @@
 #include <memory>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace cosparse {
 
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
+constexpr int64_t kHugePage = 2 << 20;
 using Floats = std::unique_ptr<float[], Free>;
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Uninitialised; at least one cache line.
 inline Floats allocate_floats(int64_t n) {
-  float* p = static_cast<float*>(std::aligned_alloc(64, round_up((n ? n : 1) * (int64_t)sizeof(float), 64)));
+  const int64_t bytes = (n ? n : 1) * (int64_t)sizeof(float), align = bytes >= kHugePage / 2 ? kHugePage : 64;
+  float* p = static_cast<float*>(std::aligned_alloc(align, round_up(bytes, align)));
   if (!p) throw std::bad_alloc();
+#if defined(__linux__)
+  if (align == kHugePage) madvise(p, round_up(bytes, align), MADV_HUGEPAGE);
+#endif
   return Floats(p);
 }
 

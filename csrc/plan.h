@@ -15,13 +15,15 @@ namespace cosparse {
 struct Options {
   int threads = 1;
   Isa isa = Isa::scalar;
+  Number number = Number::f32;
   int tile = 0;         // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
   bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
 };
 
-// Where a value lies: c planes of `plane` floats from arena + offset.
+// Where a value lies: channel c, group g of kLanes pixels at arena + offset + c * plane + g * group. Planar values: plane = the pixels,
+// rounded up, group = kLanes; tiled ones, which only convolutions touch: plane = kLanes, group = channels * kLanes.
 struct Place {
-  int64_t offset = -1, plane = 0;
+  int64_t offset = -1, plane = 0, group = kLanes;
 };
 
 // What one execution of a plan works on. Nothing in it is shared between two executions.
@@ -85,6 +87,12 @@ bool pads_with_value(const Node& node);   // of which a step holds one value, so
 // Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them.
 std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, Plan& plan);
 bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
+
+// layout.cpp: makes those values tiled that convolutions write and 1x1 convolutions read; `whole`: value ids that have their storage for
+// themselves.
+void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, Plan& plan);
+// Whether a conv or linear node reads each output pixel from the same source pixel.
+bool pixelwise(const Node& node);
 
 // Builders (step_*.cpp).
 int64_t temporary_floats(const Node& node, const std::vector<Shape>& in, const Shape& out);

@@ -1,66 +1,64 @@
-// Steps of conv and linear: phase planes for strides, then tiles of pixels x groups of block rows over the threads.
+// Steps of conv and linear: phase planes for strides, then tiles of pixels x block rows over the threads.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "memory.h"
 #include "plan.h"
+#include "units.h"
 #include "window_geometry.h"
 
 namespace cosparse {
 
 namespace {
 
-constexpr int64_t kTileFloats = 96 * 1024;  // maps of a tile that still leave room for the weights in a second-level cache
+constexpr int64_t kWeightsInCache = 512 * 1024, kSourceInCache = 512 * 1024;  // bytes
+constexpr int64_t kRowsAtOnce = 64 * 1024;                                    // bytes of weights that a unit reads
+constexpr int kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
 
-// Where tiles are too few for the threads, block rows are shared out too; each share then makes its own maps.
-int row_shares(int64_t tiles, int rows, int threads) {
-  return threads == 1 ? 1 : (int)std::clamp<int64_t>(3 * threads / tiles, 1, std::max(1, rows / 8));
+// Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
+bool rows_first(const Weights& w, int64_t groups) {
+  return w.bytes > kWeightsInCache && groups * w.channels * kLanes * (int64_t)sizeof(float) <= kSourceInCache;
 }
 
-// The tile that finishes first: vectors on the busiest thread, a little more each where a tile is one vector wide and shares no weight
-// loads.
-const KernelRow& choose_kernel(const Options& options, const Weights& w, int64_t pixels) {
-  if (options.tile) return conv_kernel(options.isa, w.r, options.tile);
-  if (w.r == 8 && pixels <= kLanePixels) return conv_kernel(options.isa, 8, 0);
-  const KernelRow* best = nullptr;
-  double least = 0;
-  for (const KernelRow& row : kernel_table()) {
-    if (row.isa != options.isa || !row.conv || row.r != w.r || row.t < 1) continue;
-    if (row.t > 1 && (int64_t)w.maps * row.t * row.lanes > kTileFloats) continue;
-    const int64_t width = (int64_t)row.t * row.lanes, tiles = (pixels + width - 1) / width;
-    const int shares = row_shares(tiles, w.block_rows(), options.threads);
-    const int64_t units = (tiles * shares + options.threads - 1) / options.threads;
-    const double cost = (double)units * row.t / shares * (row.t == 1 ? 1.05 : 1.0);
-    if (!best || cost < least) best = &row, least = cost;
-  }
-  return *best;
+// The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
+// pixels.
+std::vector<const KernelRow*> choose_kernels(const Options& options, const Weights& w) {
+  const int widest = options.tile ? options.tile : kUsualTile;
+  std::vector<const KernelRow*> chosen;
+  for (const KernelRow* row : conv_kernels(options.isa, w.number, w.r))
+    if (row->t <= std::max(1, widest)) chosen.push_back(row);
+  return chosen;
 }
+
+Rows<float> rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group}; }
+Rows<const float> const_rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group}; }
 
 struct ConvStep {
   std::shared_ptr<const Weights> weights;
   std::shared_ptr<const Geometry> geometry;
-  const KernelRow *full, *single;  // tiles of full->t vectors; the rest one by one
+  std::vector<Unit> units;
+  std::vector<const KernelRow*> kernels;  // by the t of a unit
   Place x, y, residual;
   bool has_residual;
   int64_t temporary;
   Act act;
   float alpha, beta;
-  int threads;
 
   ConvArgs args(const Run& run) const {
+    const Weights& w = *weights;
     ConvArgs a{};
     a.window = geometry->window();
-    a.x = run.arena + (geometry->copies ? temporary : x.offset);
-    a.x_channel = geometry->channel_floats(x.plane);
-    a.basis = weights->basis;
-    a.used = weights->used.data(), a.used_count = (int)weights->used.size(), a.maps = weights->maps;
-    a.taps = weights->taps.data();
-    a.basis_rows = weights->basis_rows.data(), a.basis_cols = weights->basis_cols.data();
-    a.rows = weights->rows.data(), a.columns = weights->columns.data();
-    a.values = weights->values.get(), a.bias = weights->bias.get(), a.filters = weights->filters;
-    a.y = run.arena + y.offset, a.y_plane = y.plane;
-    a.residual = has_residual ? run.arena + residual.offset : nullptr, a.residual_plane = residual.plane;
+    a.x = const_rows(run, x);
+    a.tiled = x.group != kLanes && !geometry->copies;
+    if (geometry->copies) a.x = {run.arena + temporary, geometry->channel_floats(x.plane), kLanes};
+    a.basis = w.basis;
+    a.used = w.used.data(), a.taps = w.taps.data();
+    a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
+    a.chunks = w.chunks.data(), a.chunk_count = (int)w.chunks.size(), a.most_maps = w.most_maps();
+    a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.data();
+    a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero;
+    a.filters = w.filters;
+    a.y = rows(run, y);
+    if (has_residual) a.residual = const_rows(run, residual);
     a.act = act, a.alpha = alpha, a.beta = beta;
     return a;
   }
@@ -68,16 +66,9 @@ struct ConvStep {
   void operator()(const Run& run) const {
     if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels, 0.f);
     const ConvArgs a = args(run);
-    const int64_t pixels = a.window.images * a.window.ho * a.window.wo;
-    const int width = full->t == 0 ? kLanePixels : full->t * full->lanes;
-    const int64_t tiles = (pixels + width - 1) / width;
-    const int rows = weights->block_rows(), shares = row_shares(tiles, rows, threads);
-    run.pool.each(tiles * shares, [&](int64_t unit, int slot) {
-      const int64_t first = unit / shares * width;
-      const int share = (int)(unit % shares), begin = (int)((int64_t)rows * share / shares),
-                end = (int)((int64_t)rows * (share + 1) / shares);
-      if (full->t < 2 || first + width <= round_up(pixels, full->lanes)) return full->conv(a, first, begin, end, run.scratch_of(slot));
-      for (int64_t p = first; p < pixels; p += single->lanes) single->conv(a, p, begin, end, run.scratch_of(slot));
+    run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
+      const Unit& u = units[i];
+      if (u.begin < u.end) kernels[u.t]->conv(a, u.group, u.begin, u.end, run.scratch_of(slot));
     });
   }
 };
@@ -106,6 +97,27 @@ struct DepthwiseStep {
   }
 };
 
+void build_tiles(const Build& b, Step& step, ConvStep conv) {
+  const Weights& w = *conv.weights;
+  const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
+  std::vector<int> widths;
+  for (const KernelRow* row : choose_kernels(b.options, w)) {
+    conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
+    conv.kernels[row->t] = row;
+    if (row->t > 0) widths.push_back(row->t);
+  }
+  const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
+  const int rows = w.block_rows();
+  const bool tiled = conv.x.group != kLanes && !conv.geometry->copies;
+  conv.units = tiled && rows_first(w, groups)
+                   ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
+                   : share_out(groups, rows, b.options.threads, widths, few);
+  const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
+  step.kernel = conv.kernels[most->t]->name;
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(w.most_maps(), conv.geometry->taps(), most->t));
+  step.run = std::move(conv);
+}
+
 }  // namespace
 
 void build_conv(const Build& b) {
@@ -114,9 +126,9 @@ void build_conv(const Build& b) {
   const auto geometry = std::make_shared<const Geometry>(node, b.in(0), b.out());
   const bool has_residual = b.fused.residual >= 0;
   const Place residual = has_residual ? b.plan.places[b.fused.residual] : Place{};
-  const double pixels = (double)b.out().pixels();
   Step step;
-  step.op = node.op, step.density = weights->density, step.bytes = weights->bytes, step.why = weights->why;
+  step.op = node.op, step.why = weights->why, step.density = weights->density, step.bytes = weights->bytes;
+  const double pixels = (double)b.out().pixels();
   step.flops = weights->kept * pixels;
   step.dense_flops = (double)weights->filters * (weights->channels / weights->groups) * weights->kernel[0] * weights->kernel[1] * pixels;
   const bool strided = node.op == "conv";
@@ -127,14 +139,9 @@ void build_conv(const Build& b) {
     step.kernel = kernel.name;
     step.run = DepthwiseStep{weights,      geometry,    &kernel,     b.at(0),       b.to(),      residual,
                              has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
-    b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1, kernel.lanes));
+    b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   } else {
-    const KernelRow& kernel = choose_kernel(b.options, *weights, b.out().pixels());
-    const KernelRow& single = kernel.t == 0 ? kernel : conv_kernel(b.options.isa, weights->r, 1);
-    step.kernel = kernel.name;
-    step.run = ConvStep{weights,      geometry,    &kernel,     &single,       b.at(0),      b.to(),           residual,
-                        has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, b.options.threads};
-    b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(weights->maps, geometry->taps(), kernel.t, kernel.lanes));
+    build_tiles(b, step, ConvStep{weights, geometry, {}, {}, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta});
   }
   b.plan.steps.push_back(std::move(step));
 }

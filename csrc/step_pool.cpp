@@ -65,7 +65,7 @@ void build_pool(const Build& b) {
     a.act = fused.act, a.alpha = fused.alpha, a.beta = fused.beta;
     run_window(run, kernel, a, channels);
   };
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1, kernel.lanes));
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   b.plan.steps.push_back(std::move(step));
 }
 

@@ -4,120 +4,22 @@
 #include <cmath>
 #include <cstring>
 
+#include "blocks.h"
 #include "error.h"
 
 namespace cosparse {
 
 namespace {
 
-struct Layer {  // what the node says
-  int O, C, Cg, R, S, G, r;
-  bool dct, block;
-  const Tensor *values, *columns, *rows, *scale, *bias;
-  int K() const { return Cg * R * S; }
-};
-
-Layer describe(const Node& node) {
-  Layer l{};
-  const bool conv = node.op == "conv";
-  l.O = (int)node.integer("filters"), l.C = (int)node.integer("channels");
-  l.R = conv ? (int)node.list("kernel")[0] : 1, l.S = conv ? (int)node.list("kernel")[1] : 1;
-  l.G = conv ? (int)node.integer("groups") : 1, l.Cg = l.C / l.G;
-  l.dct = node.text("transform") == "dct", l.block = node.text("format") == "block";
-  l.r = l.block ? (int)node.integer("block") : 1;
-  l.values = node.tensor("values"), l.columns = node.tensor("columns"), l.rows = node.tensor("rows");
-  l.scale = node.tensor("scale"), l.bias = node.tensor("bias");
-  return l;
-}
-
-std::vector<double> dct_matrix(int n) {  // [u][t], orthonormal DCT-II
-  std::vector<double> d(n * n);
-  for (int u = 0; u < n; ++u)
-    for (int t = 0; t < n; ++t) d[u * n + t] = std::sqrt((u ? 2.0 : 1.0) / n) * std::cos(M_PI * (2 * t + 1) * u / (2.0 * n));
-  return d;
-}
-
-uint32_t column_of(const Layer& l, int64_t b) { return l.columns->dtype == Dtype::u16 ? l.columns->u16()[b] : l.columns->u32()[b]; }
-
-// Coefficients as a dense [O][K] array in double, scale applied.
-std::vector<double> unpack(const Layer& l) {
-  const int K = l.K();
-  std::vector<double> w((size_t)l.O * K, 0.0);
-  if (!l.block) {
-    for (size_t i = 0; i < w.size(); ++i) w[i] = l.values->f32()[i];
-  } else {
-    for (int row = 0; row * l.r < l.O; ++row)
-      for (uint32_t b = l.rows->u32()[row]; b < l.rows->u32()[row + 1]; ++b)
-        for (int i = 0; i < l.r && row * l.r + i < l.O; ++i)
-          w[(size_t)(row * l.r + i) * K + column_of(l, b)] = l.values->f32()[(size_t)b * l.r + i];
-  }
-  if (l.scale)
-    for (int o = 0; o < l.O; ++o)
-      for (int k = 0; k < K; ++k) w[(size_t)o * K + k] *= l.scale->f32()[o];
-  return w;
-}
-
-// W = D_R^T S D_S for every filter and channel, in place.
-void inverse_dct(std::vector<double>& w, int R, int S) {
-  const std::vector<double> dr = dct_matrix(R), ds = dct_matrix(S);
-  std::vector<double> half(R * S);
-  for (size_t at = 0; at < w.size(); at += R * S) {
-    double* s = &w[at];
-    for (int u = 0; u < R; ++u)
-      for (int x = 0; x < S; ++x) {
-        half[u * S + x] = 0;
-        for (int v = 0; v < S; ++v) half[u * S + x] += s[u * S + v] * ds[v * S + x];
-      }
-    for (int y = 0; y < R; ++y)
-      for (int x = 0; x < S; ++x) {
-        s[y * S + x] = 0;
-        for (int u = 0; u < R; ++u) s[y * S + x] += dr[u * R + y] * half[u * S + x];
-      }
-  }
-}
-
-// Cuts [O][K] coefficients into blocks of r filters, all-zero blocks dropped, and numbers the maps that are left.
-void pack(const Layer& l, const std::vector<double>& w, Weights& out) {
-  const int K = l.K(), RS = l.R * l.S, filters_a_group = l.O / l.G, rows = (l.O + out.r - 1) / out.r;
-  std::vector<uint32_t> column;  // over all groups: (channel * R*S + tap)
-  std::vector<float> values;
-  std::vector<char> needed((size_t)l.C * RS, 0);
-  out.rows.assign(1, 0);
-  for (int row = 0; row < rows; ++row) {
-    const int first = row * out.r, last = std::min(first + out.r, l.O), group = first / filters_a_group;
-    for (int k = 0; k < K; ++k) {
-      bool any = false;
-      for (int o = first; o < last; ++o) any |= (float)w[(size_t)o * K + k] != 0.f;
-      if (!any) continue;
-      column.push_back((uint32_t)(group * K + k));
-      needed[group * K + k] = 1;
-      for (int o = first; o < first + out.r; ++o) values.push_back(o < last ? (float)w[(size_t)o * K + k] : 0.f);
-      out.kept += last - first;
-    }
-    out.rows.push_back((uint32_t)column.size());
-  }
-  std::vector<uint32_t> number((size_t)l.C * RS, 0);
-  for (int c = 0; c < l.C; ++c) {
-    const int begin = (int)out.taps.size();
-    for (int tap = 0; tap < RS; ++tap)
-      if (needed[c * RS + tap]) {
-        number[c * RS + tap] = (uint32_t)out.taps.size();
-        out.taps.push_back((uint16_t)tap);
-      }
-    uint32_t wanted = 0;
-    for (size_t m = begin; m < out.taps.size(); ++m) wanted |= out.taps[m] < 32 ? 1u << out.taps[m] : 0;
-    if ((int)out.taps.size() > begin) out.used.push_back({c, begin, (int)out.taps.size(), begin, wanted});
-  }
-  out.maps = (int)out.taps.size();
-  out.columns.resize(column.size());
-  for (size_t b = 0; b < column.size(); ++b) out.columns[b] = number[column[b]];
-  out.values = allocate_floats((int64_t)values.size());
-  std::copy(values.begin(), values.end(), out.values.get());
-  out.bytes = (int64_t)(values.size() + column.size() + out.rows.size()) * 4;
-}
+// Maps that fit a second-level cache for two groups of pixels, weights beside them.
+constexpr int kChunkMaps = 2304;
 
 int block_of(const Layer& l) {  // filters a block row on this target
-  if (l.block) return std::min(l.r, 8);
+  if (l.block) {
+    int r = 8;
+    while (l.r % r != 0) r /= 2;
+    return r;
+  }
   const int a_group = l.G > 1 ? l.O / l.G : l.O;
   int r = 8;
   while (r > 1 && (l.G > 1 ? a_group % r != 0 : r / 2 >= a_group)) r /= 2;
@@ -125,12 +27,143 @@ int block_of(const Layer& l) {  // filters a block row on this target
 }
 
 // Cost in multiply-adds a pixel and channel, stores included, of making the maps.
-double map_cost(Basis basis, int R, int S) {
-  if (basis == Basis::taps) return 2.0 * R * S;
-  return basis == Basis::dct3 ? 28 : R * S * (R + S + 2.0);
+double map_cost(const Layer& l, bool transformed) {
+  if (!transformed) return 2.0 * l.taps();
+  return l.R == 3 && l.S == 3 ? 28 : l.taps() * (l.R + l.S + 2.0);
+}
+
+bool can_transform(const Layer& l) { return l.transformed() && !l.depthwise() && l.R <= kMaxDct && l.S <= kMaxDct; }
+
+// Numbers the maps that some block reads, channel after channel. 1x1: a map is a channel and keeps its number, so that a tiled source can
+// be read in place.
+void number_maps(const Layer& l, const Blocks& blocks, Weights& out, std::vector<uint32_t>& number) {
+  const int taps = l.taps();
+  std::vector<char> read((size_t)l.C * taps, 0);
+  for (const uint32_t column : blocks.columns) read[column] = 1;
+  number.resize(read.size());
+  for (int c = 0; c < l.C; ++c) {
+    UsedChannel u{c, (int)out.taps.size(), 0, 0};
+    for (int tap = 0; tap < taps; ++tap)
+      if (read[c * taps + tap] || taps == 1) {
+        number[c * taps + tap] = (uint32_t)out.taps.size();
+        out.taps.push_back((uint16_t)tap);
+        u.wanted |= tap < 32 ? 1u << tap : 0;
+      }
+    u.end = (int)out.taps.size();
+    if (u.end > u.begin && (taps > 1 || read[c])) out.used.push_back(u);
+  }
+}
+
+// Cuts the used channels into chunks of about as many maps each; 1x1 layers, whose maps are copies or not even that, stay whole.
+void cut_chunks(const Layer& l, Weights& out) {
+  const int parts = l.taps() == 1 ? 1 : std::max(1, (out.maps() + kChunkMaps - 1) / kChunkMaps), count = (int)out.used.size();
+  for (int part = 0, begin = 0; part < parts; ++part) {
+    const int first = part ? out.chunks.back().first_map + out.chunks.back().maps : 0;
+    const int64_t goal = (int64_t)out.maps() * (part + 1) / parts;
+    int end = begin;
+    while (end < count && (out.used[end].end <= goal || part + 1 == parts)) ++end;
+    const int beyond = part + 1 == parts ? out.maps() : end > begin ? out.used[end - 1].end : first;
+    out.chunks.push_back({begin, end, first, beyond - first}), begin = end;
+  }
+}
+
+uint16_t to_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+void round_bf16(Blocks& blocks) {
+  for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) {
+    const uint32_t bits = (uint32_t)to_bf16(blocks.values[i]) << 16;
+    std::memcpy(&blocks.values[i], &bits, 4);
+  }
+}
+
+// Values become whole numbers in -127..127, one scale a filter; the bias takes up what the zero point adds.
+void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& out) {
+  const int r = blocks.r;
+  out.inverse.resize(q.step.size()), out.zero = q.zero;
+  std::transform(q.step.begin(), q.step.end(), out.inverse.begin(), [](float step) { return step > 0 ? 1 / step : 0.f; });
+  out.scale = allocate_floats(round_up(l.O, r));
+  for (int row = 0; row < out.block_rows(); ++row)
+    for (int i = 0; i < r; ++i) {
+      const auto each = [&](auto use) {
+        for (uint32_t b = blocks.rows[row]; b < blocks.rows[row + 1]; ++b)
+          use(blocks.values[(size_t)b * r + i], q.step[blocks.columns[b] % l.taps()]);
+      };
+      float most = 0;
+      each([&](float w, float step) { most = std::max(most, std::fabs(w * step)); });
+      const float scale = most > 0 ? most / 127 : 1.f;
+      double sum = 0;
+      each([&](float& w, float step) { w = std::nearbyint(w * step / scale), sum += w; });
+      out.scale[row * r + i] = scale;
+      out.bias[row * r + i] -= (float)(sum * scale * q.zero);
+    }
+}
+
+// One step of `columns` columns, 32 bits a filter, the first column in the lowest ones; blocks b..end-1, at most `columns` of them.
+void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, float* to) {
+  for (int f = 0; f < blocks.r; ++f) {
+    uint32_t word = 0;
+    for (uint32_t i = 0; b + i < end; ++i) {
+      const float v = blocks.values[(size_t)(b + i) * blocks.r + f];
+      word |= columns == 2 ? (uint32_t)to_bf16(v) << 16 * i : (uint32_t)(uint8_t)(int8_t)v << 8 * i;
+    }
+    std::memcpy(to + f, &word, 4);
+  }
+}
+
+// Groups the columns of each row and chunk into steps; a step that is not full repeats its last column with weight zero.
+void pack_steps(Blocks blocks, const std::vector<uint32_t>& number, int columns, Weights& out) {
+  const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r;
+  out.bounds.assign((size_t)(chunks + 1) * rows, 0);
+  const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
+  out.columns.reserve(most * columns);
+  Floats steps = columns > 1 ? allocate_floats(most * r) : nullptr;
+  uint32_t count = 0;
+  for (int row = 0; row < rows; ++row) {
+    uint32_t b = blocks.rows[row];
+    for (int k = 0; k < chunks; ++k) {
+      out.bounds[(size_t)k * rows + row] = count;
+      const uint32_t beyond = (uint32_t)(out.chunks[k].first_map + out.chunks[k].maps);
+      while (b < blocks.rows[row + 1] && number[blocks.columns[b]] < beyond) {
+        uint32_t end = b + 1;
+        while (end < blocks.rows[row + 1] && end - b < (uint32_t)columns && number[blocks.columns[end]] < beyond) ++end;
+        for (int i = 0; i < columns; ++i) out.columns.push_back(number[blocks.columns[std::min(b + i, end - 1)]] * kLanes);
+        if (columns > 1) join_step(blocks, b, end, columns, steps.get() + (int64_t)count * r);
+        ++count, b = end;
+      }
+    }
+    out.bounds[(size_t)chunks * rows + row] = count;
+  }
+  out.values = columns > 1 ? std::move(steps) : std::move(blocks.values);
+  out.bytes = ((int64_t)count * r + (int64_t)out.columns.size() + (int64_t)out.bounds.size()) * 4;
+}
+
+void depthwise_values(const Layer& l, Weights& out) {
+  const Blocks blocks = tap_blocks(l, 1, true);  // a filter has the taps of one channel, so rows follow each other without gaps
+  out.values = allocate_floats(l.dense());
+  std::copy_n(blocks.values.get(), l.dense(), out.values.get());
+  out.depthwise = true, out.kept = l.dense(), out.bytes = l.dense() * 4;
+}
+
+std::string reason(const Layer& l, const Weights& w) {
+  if (w.depthwise) return l.transformed() ? "depthwise: transformed back" : "depthwise";
+  if (w.form == Form::cosparse) return l.transformed() ? "sparse in the DCT" : "sparse";
+  const std::string form = w.kept < l.dense() ? "all-zero blocks dropped" : "dense";
+  return l.transformed() ? "transformed back, " + form : l.block || w.kept == l.dense() ? form : "dense, " + form;
 }
 
 }  // namespace
+
+const char* name_of(Form form) { return form == Form::cosparse ? "cosparse" : form == Form::spatial ? "spatial" : "dense"; }
+
+int Weights::most_maps() const {
+  int most = 0;
+  for (const Chunk& c : chunks) most = std::max(most, c.maps);
+  return most;
+}
 
 double Weights::basis_cost(int down, int along) const {
   if (basis == Basis::taps) return 0;
@@ -142,7 +175,23 @@ double Weights::basis_cost(int down, int along) const {
   return std::min(std::min(along, S) * line(R) + R * line(S), std::min(down, R) * line(S) + S * line(R));
 }
 
-std::shared_ptr<const Weights> prepare_weights(const Node& node) {
+std::vector<Form> forms_of(const Node& node) {
+  const Layer l = describe(node);
+  if (l.depthwise()) return {Form::dense};
+  if (can_transform(l)) return {Form::cosparse, Form::spatial, Form::dense};
+  if (l.block && !l.transformed()) return {Form::cosparse, Form::dense};
+  return {Form::spatial, Form::dense};
+}
+
+Form cheapest_form(const Node& node) {
+  const Layer l = describe(node);
+  const std::vector<Form> forms = forms_of(node);
+  if (forms[0] != Form::cosparse || !l.transformed()) return forms[0];
+  const double a_filter = (double)l.taps() * l.O / l.G;
+  return a_filter * l.density() + map_cost(l, true) < a_filter + map_cost(l, false) ? Form::cosparse : Form::spatial;
+}
+
+std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe) {
   const Layer l = describe(node);
   auto out = std::make_shared<Weights>();
   out->filters = l.O, out->channels = l.C, out->groups = l.G, out->kernel[0] = l.R, out->kernel[1] = l.S;
@@ -150,46 +199,36 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node) {
     throw Error(Fault::unsupported, "node '" + node.name + "'", "a kernel of at most 64 x 64",
                 std::to_string(l.R) + " x " + std::to_string(l.S), "split the convolution");
   out->stored = l.values->count();
-  std::vector<double> w = unpack(l);
-  out->depthwise = l.G > 1 && l.Cg == 1;
-  out->r = block_of(l);
-  const int64_t dense = (int64_t)l.O * l.K();
-  const double density = l.block ? (double)out->stored / dense : 1.0;
-  bool transformed = l.dct && l.R * l.S > 1;
-  if (transformed) {
-    const Basis basis = l.R == 3 && l.S == 3 ? Basis::dct3 : Basis::dct;
-    const double per_filter = (double)l.R * l.S * l.O / l.G;
-    if (out->depthwise || l.R > kMaxDct || l.S > kMaxDct) {
-      transformed = false, out->why = out->depthwise ? "depthwise: transformed back" : "kernel wider than 11: transformed back";
-    } else if (per_filter * density + map_cost(basis, l.R, l.S) >= per_filter + map_cost(Basis::taps, l.R, l.S)) {
-      transformed = false, out->why = "too dense for a basis step: transformed back";
-    } else {
-      out->basis = basis, out->why = "sparse in the DCT";
-    }
-  }
-  if (l.dct && !transformed) inverse_dct(w, l.R, l.S);
-  if (transformed && out->basis == Basis::dct3) {
-    const double f[3] = {1 / std::sqrt(3.0), 1 / std::sqrt(2.0), 1 / std::sqrt(6.0)};  // scales of (1,1,1), (1,0,-1), (1,-2,1)
-    for (size_t i = 0; i < w.size(); ++i) w[i] *= f[i % 9 / 3] * f[i % 3];
-  }
-  if (transformed && out->basis == Basis::dct) {
-    const auto rows = dct_matrix(l.R), cols = dct_matrix(l.S);
-    out->basis_rows.assign(rows.begin(), rows.end()), out->basis_cols.assign(cols.begin(), cols.end());
-  }
-  if (out->depthwise) {
-    out->values = allocate_floats(dense);
-    for (int64_t i = 0; i < dense; ++i) out->values[i] = (float)w[i];
-    out->kept = dense, out->bytes = dense * 4;
-    if (out->why.empty()) out->why = "depthwise";
-  } else {
-    pack(l, w, *out);
-    if (out->why.empty()) out->why = l.block ? "sparse" : out->kept < dense ? "dense, all-zero blocks dropped" : "dense";
-  }
-  out->density = dense ? (double)out->kept / dense : 0;
+  out->form = recipe.form, out->number = recipe.number, out->r = block_of(l);
   const int64_t padded = round_up(l.O, out->r);
   out->bias = allocate_floats(padded);
   for (int64_t o = 0; o < padded; ++o) out->bias[o] = l.bias && o < l.O ? l.bias->f32()[o] : 0.f;
-  out->bytes += padded * 4;
+  if (l.depthwise()) {
+    depthwise_values(l, *out);
+  } else {
+    const bool transformed = recipe.form == Form::cosparse && can_transform(l);
+    std::vector<double> factor(l.taps(), 1.0);
+    if (transformed) out->basis = l.R == 3 && l.S == 3 ? Basis::dct3 : Basis::dct;
+    if (out->basis == Basis::dct3) {
+      const double f[3] = {1 / std::sqrt(3.0), 1 / std::sqrt(2.0), 1 / std::sqrt(6.0)};  // scales of (1,1,1), (1,0,-1), (1,-2,1)
+      for (int i = 0; i < 9; ++i) factor[i] = f[i / 3] * f[i % 3];
+    }
+    if (out->basis == Basis::dct) {
+      const auto rows = dct_matrix(l.R), cols = dct_matrix(l.S);
+      out->basis_rows.assign(rows.begin(), rows.end()), out->basis_cols.assign(cols.begin(), cols.end());
+    }
+    Blocks blocks = recipe.form == Form::cosparse ? stored_blocks(l, out->r, factor) : tap_blocks(l, out->r, recipe.form == Form::dense);
+    out->kept = blocks.kept;
+    if (recipe.number == Number::bf16) round_bf16(blocks);
+    if (recipe.number == Number::int8) quantize(l, *recipe.quantization, blocks, *out);
+    std::vector<uint32_t> number;
+    number_maps(l, blocks, *out, number);
+    cut_chunks(l, *out);
+    pack_steps(std::move(blocks), number, recipe.columns, *out);
+  }
+  out->density = l.dense() ? (double)out->kept / l.dense() : 0;
+  out->bytes += padded * 4 * (out->scale ? 2 : 1);
+  out->why = reason(l, *out);
   return out;
 }
 

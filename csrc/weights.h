@@ -10,29 +10,60 @@
 
 namespace cosparse {
 
+// How a layer is computed.
+//   cosparse  stored coefficients on transformed activations (identity transform: stored blocks)
+//   spatial   transformed back at load, all-zero blocks dropped
+//   dense     transformed back at load, every block there: the engine's own dense kernel
+enum class Form : int { cosparse, spatial, dense };
+const char* name_of(Form);
+
+// int8: a map of tap t is stored as round(x / step[t] + zero) in 0..255.
+struct Quantization {
+  std::vector<float> step;
+  float zero = 0;
+};
+
 struct Weights {
   int filters = 0, channels = 0, kernel[2] = {1, 1}, groups = 1;
-  bool depthwise = false;  // values: [filters][R*S]; everything below up to `bias` is then unused
+  bool depthwise = false;  // values: [filters][R*S] float; everything below up to `bias` is then unused
 
+  Form form = Form::dense;
+  Number number = Number::f32;
   int r = 8;  // filters a block row
   Basis basis = Basis::taps;
   std::vector<UsedChannel> used;
-  std::vector<uint16_t> taps;           // map numbers, channel after channel (UsedChannel)
-  int maps = 0;                         // rows of xhat = taps.size()
-  std::vector<uint32_t> rows, columns;  // columns count used maps only
+  std::vector<Chunk> chunks;
+  std::vector<uint16_t> taps;              // map numbers, channel after channel (UsedChannel)
+  std::vector<uint32_t> bounds, columns;   // as ConvArgs; bounds_step = block rows
   std::vector<float> basis_rows, basis_cols;
-  Floats values, bias;
+  std::vector<float> inverse;              // int8
+  Floats values, bias, scale;
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded
   int64_t stored = 0;  // coefficients in the artifact
   double density = 1;  // kept / (filters * channels / groups * R * S)
-  int64_t bytes = 0;   // values, columns, rows, bias
+  int64_t bytes = 0;   // everything that the kernel reads of the weights
+  float zero = 0;      // int8
   std::string why;     // the reason for this form, for the plan's table
-  int block_rows() const { return (int)rows.size() - 1; }
+
+  int maps() const { return (int)taps.size(); }
+  int block_rows() const { return (filters + r - 1) / r; }
+  int most_maps() const;  // of a chunk
   // The basis step in multiply-adds a channel and output pixel, at this stride (counting rule: cosparse.compress.transforms.basis_cost).
   double basis_cost(int down, int along) const;
 };
 
-std::shared_ptr<const Weights> prepare_weights(const Node& node);
+struct Recipe {
+  Form form = Form::cosparse;
+  Number number = Number::f32;
+  int columns = 1;                             // of a step (KernelRow::columns)
+  const Quantization* quantization = nullptr;  // int8
+};
+
+// The form that costs the fewest operations: what a plan takes until layers are timed.
+Form cheapest_form(const Node& node);
+// The forms that a layer has, the one that reads the fewest weights first.
+std::vector<Form> forms_of(const Node& node);
+std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe);
 
 }  // namespace cosparse

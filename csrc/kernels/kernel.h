@@ -28,33 +28,58 @@ struct Window {
   const int64_t* offset;  // [R*S] phase plane + dy*wq + dx, in floats from the channel's first plane
 };
 
-// xhat rows of one source channel: maps taps[begin..end) of that channel, in order.
+// What a convolution multiplies. Sums are float32 (int8: int32) in all of them, and values between layers are floats.
+//   f32   as stored
+//   bf16  weights and every convolution's input and output rounded to bfloat16 (nearest, ties to even)
+//   int8  weights rounded to 8 bits with a scale a filter, inputs to 8 bits with a scale a tap (Quantization)
+enum class Number : int { f32, bf16, int8 };
+
+// Channel c, group g (kLanes flat pixels) of a value lies at base + c * channel + g * group. Planar values have group = kLanes; tiled ones,
+// which 1x1 convolutions read without copying, channel = kLanes.
+template <class F> struct Rows {
+  F* base;
+  int64_t channel, group;
+  F* at(int64_t c, int64_t g) const { return base + c * channel + g * group; }
+};
+
+// xhat rows of one source channel: maps taps[begin..end) of that channel, in order; `begin` is also the number of its first map.
 struct UsedChannel {
-  int channel, begin, end, row;  // row: index of its first map in the scratch
-  uint32_t wanted;               // 3x3: bit i, map i is used
+  int channel, begin, end;
+  uint32_t wanted;  // 3x3: bit i, map i is used
+};
+
+// Channels whose maps are in the scratch together: used[begin..end), maps from `first_map`.
+struct Chunk {
+  int begin, end, first_map, maps;
 };
 
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
 struct ConvArgs {
   Window window;
-  const float* x;     // [channels][phases][x_plane / phases ...]
-  int64_t x_channel;  // floats from one channel to the next
+  Rows<const float> x;  // tiled: 1x1 at stride 1, read in place; else planar, or phase planes with x.channel floats a channel
+  bool tiled;
   Basis basis;
   const UsedChannel* used;
-  int used_count, maps;  // maps: rows of xhat
   const uint16_t* taps;
   const float *basis_rows, *basis_cols;  // Basis::dct: orthonormal DCT matrices [R][R], [S][S]
-  const uint32_t *rows, *columns;        // [block rows + 1], [B]
-  const float *values, *bias;            // [B][r], [block rows * r]
+  const Chunk* chunks;
+  int chunk_count, most_maps;  // most_maps: of a chunk, the scratch's rows
+  const uint32_t* bounds;      // [chunk_count + 1][bounds_step]: blocks of row i in chunk k are bounds[k][i] .. bounds[k + 1][i]
+  int bounds_step;
+  const uint32_t* columns;  // [B] (bf16: [B][2], int8: [B][4]) map number * kLanes
+  const void* values;       // [B][r] float; bf16: [B][r][2]; int8: [B][r][4]
+  const float* bias;        // [block rows * r]
+  const float* scale;       // int8: [block rows * r], of the sums
+  const float* inverse;     // int8: [taps], 1 / step of the quantized maps
+  float zero;               // int8: the number that stands for 0
   int filters;
-  float* y;
-  int64_t y_plane;
-  const float* residual;  // or nullptr
-  int64_t residual_plane;
+  Rows<float> y;
+  Rows<const float> residual;  // base nullptr: none
   Act act;
   float alpha, beta;
 };
-// One tile of t vectors from flat output pixel `first`, block rows begin..end-1. scratch: conv_scratch() floats, 64-byte aligned.
+// One tile of t groups of kLanes flat output pixels from group `first`, block rows begin..end-1. scratch: conv_scratch() floats, 64-byte
+// aligned.
 using ConvKernel = void (*)(const ConvArgs&, int64_t first, int begin, int end, float* scratch);
 
 enum class WindowOp : int { depthwise, max, sum };
@@ -91,19 +116,20 @@ struct SpanKernels {
   void (*softmax)(const float* x, int64_t x_plane, int channels, float* y, int64_t y_plane, int64_t first);
 };
 
-// One row of the table. A conv row has r filters x t vectors of pixels; t = 0 marks the kernel that puts the r filters side by side and
+// One row of the table. A conv row has r filters x t groups of kLanes pixels; t = 0 marks the kernel that puts the r filters side by side and
 // serves at most kLanePixels pixels. Exactly one of the pointers is set.
 struct KernelRow {
   const char *name, *op;
   Isa isa;
-  int r, t, lanes;
+  Number number;
+  int r, t, lanes, columns;  // columns: of a step of the product
   ConvKernel conv;
   WindowKernel window;
   const SpanKernels* spans;
 };
 constexpr int kLanePixels = 4;
 
-// Scratch floats of a conv tile: the masks of the taps, and the maps.
-inline int64_t conv_scratch(int maps, int taps, int t, int lanes) { return (int64_t)(maps + taps + 1) * (t ? t : 1) * lanes + 64; }
+// Scratch floats of a conv tile: the masks of the taps, and the maps with a row to spare.
+inline int64_t conv_scratch(int maps, int taps, int t) { return (int64_t)(maps + 1 + taps + 1) * (t ? t : 1) * kLanes + 64; }
 
 }  // namespace cosparse

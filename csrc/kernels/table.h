@@ -5,10 +5,20 @@
 
 #include "kernel.h"
 
-// X(r, t): conv, r filters x t vectors; t = 0: r filters side by side (few pixels)
-#define COSPARSE_CONV_avx512(X) X(8, 3) X(8, 2) X(8, 1) X(8, 0) X(4, 4) X(4, 2) X(4, 1) X(2, 4) X(2, 1) X(1, 4) X(1, 1)
-#define COSPARSE_CONV_avx2(X) X(8, 1) X(8, 0) X(4, 2) X(4, 1) X(2, 4) X(2, 1) X(1, 4) X(1, 1)
-#define COSPARSE_CONV_scalar(X) X(8, 1) X(8, 0) X(4, 1) X(2, 1) X(1, 1)
+// X(number, r, t): conv, r filters x t groups of kLanes pixels; t = 0: r filters side by side (few pixels). bf16 and int8 without
+// instructions of their own are f32 kernels of rounded numbers.
+#define COSPARSE_CONV_avx512_bf16(X) \
+  X(Bf16, 8, 3) X(Bf16, 8, 2) X(Bf16, 8, 1) X(Bf16, 8, 0) X(Bf16, 4, 2) X(Bf16, 4, 1) X(Bf16, 2, 1) X(Bf16, 1, 1)
+#define COSPARSE_CONV_avx512_vnni(X) \
+  X(Int8, 8, 3) X(Int8, 8, 2) X(Int8, 8, 1) X(Int8, 8, 0) X(Int8, 4, 2) X(Int8, 4, 1) X(Int8, 2, 1) X(Int8, 1, 1)
+#define COSPARSE_CONV_avx512(X)                                                                                                       \
+  X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 4) X(F32, 4, 2) X(F32, 4, 1) X(F32, 2, 4) X(F32, 2, 1) X(F32, 1, 4) \
+  X(F32, 1, 1) COSPARSE_EMULATED(X)
+#define COSPARSE_CONV_avx2(X) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
+#define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
+#define COSPARSE_EMULATED(X)                                                                                                  \
+  X(RoundedF32, 8, 1) X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1) X(StepsF32, 8, 1) \
+  X(StepsF32, 8, 0) X(StepsF32, 4, 1) X(StepsF32, 2, 1) X(StepsF32, 1, 1)
 
 namespace cosparse {
 
@@ -16,13 +26,15 @@ namespace scalar { std::vector<KernelRow> kernels(); }
 #if defined(__x86_64__)
 namespace avx2 { std::vector<KernelRow> kernels(); }
 namespace avx512 { std::vector<KernelRow> kernels(); }
+namespace avx512_vnni { std::vector<KernelRow> kernels(); }
+namespace avx512_bf16 { std::vector<KernelRow> kernels(); }
 #endif
 
-// All rows of this build, avx512 first, scalar last.
+// All rows of this build, best instruction set first, scalar last.
 const std::vector<KernelRow>& kernel_table();
-// The conv row for blocks of r filters and at most t vectors a tile: the widest that fits. Pure; throws Error(Fault::usage) where there is
-// none.
-const KernelRow& conv_kernel(Isa isa, int r, int t);
+// The conv rows for this number and blocks of r filters on the best instruction set up to `isa` that has any; widest first. Throws
+// Error(Fault::usage) where there are none.
+std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r);
 const KernelRow& window_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);
 

@@ -9,6 +9,7 @@ namespace COSPARSE_ISA_NAMESPACE {
 
 struct Vec8 {
   static constexpr int lanes = 8;
+  static constexpr int registers = 16;
   using Reg = __m256;
   using Mask = __m256i;  // all ones in the lanes to touch
 
@@ -40,6 +41,13 @@ struct Vec8 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23));
   }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }
+  // To the nearest bfloat16, ties to even; NaN stays NaN.
+  static Reg round_bf16(Reg a) {
+    const __m256i x = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(x, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const Reg rounded = _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32((int)0xffff0000)));
+    return _mm256_blendv_ps(rounded, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  }
   static float sum(Reg a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

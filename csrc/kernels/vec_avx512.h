@@ -4,11 +4,13 @@
 
 #include <cstdint>
 
-namespace cosparse::avx512 {
+namespace cosparse {
+namespace COSPARSE_ISA_NAMESPACE {
 
 struct Vec {
   static constexpr int lanes = 16;
   static constexpr const char* name = "avx512";
+  static constexpr int registers = 32;
   using Reg = __m512;
   using Mask = __mmask16;
 
@@ -35,7 +37,15 @@ struct Vec {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
   }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), no, yes); }
+  // To the nearest bfloat16, ties to even; NaN stays NaN.
+  static Reg round_bf16(Reg a) {
+    const __m512i x = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const Reg rounded = _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32((int)0xffff0000)));
+    return _mm512_mask_mov_ps(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+  }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };
 
-}  // namespace cosparse::avx512
+}  // namespace COSPARSE_ISA_NAMESPACE
+}  // namespace cosparse

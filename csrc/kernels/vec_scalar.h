@@ -2,12 +2,14 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 namespace cosparse::scalar {
 
 struct Vec {
   static constexpr int lanes = 8;
   static constexpr const char* name = "scalar";
+  static constexpr int registers = 16;
   struct Reg {
     float v[8];
   };
@@ -75,6 +77,17 @@ struct Vec {
   }
   static Reg select_positive(Reg a, Reg yes, Reg no) {
     return map([&](int l) { return a.v[l] > 0.f ? yes.v[l] : no.v[l]; });
+  }
+  // To the nearest bfloat16, ties to even; NaN stays NaN.
+  static Reg round_bf16(Reg a) {
+    return map([&](int l) {
+      uint32_t x;
+      std::memcpy(&x, &a.v[l], 4);
+      x = (x + 0x7fff + (x >> 16 & 1)) & 0xffff0000;
+      float rounded;
+      std::memcpy(&rounded, &x, 4);
+      return a.v[l] == a.v[l] ? rounded : a.v[l];
+    });
   }
   static float sum(Reg a) {
     float s = 0;

@@ -107,7 +107,7 @@ void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
       .def(py::init([](std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile, bool poison) {
              py::gil_scoped_release release;
-             return std::make_unique<Engine>(std::move(artifact), Options{threads, choose_isa(isa), tile, poison});
+             return std::make_unique<Engine>(std::move(artifact), Options{threads, choose_isa(isa), Number::f32, tile, poison});
            }),
            py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("poison") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")

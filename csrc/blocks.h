@@ -1,0 +1,23 @@
+// Blocks of r filters, row after row, as the kernels want them; cut from the stored form, whose blocks may be larger or absent.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "layer.h"
+#include "memory.h"
+
+namespace cosparse {
+
+struct Blocks {
+  int r = 8;
+  std::vector<uint32_t> rows{0}, columns;  // columns over all groups: channel * R*S + tap
+  Floats values;                           // [columns.size()][r], scale applied
+  int64_t kept = 0;                        // coefficients, those beyond the last filter excluded
+};
+
+// The stored coefficients times `factor` of their tap; blocks of zeros are dropped.
+Blocks stored_blocks(const Layer& layer, int r, const std::vector<double>& factor);
+// The same weights as taps (transformed back where they are DCT coefficients); blocks of zeros are kept where `all`.
+Blocks tap_blocks(const Layer& layer, int r, bool all);
+
+}  // namespace cosparse

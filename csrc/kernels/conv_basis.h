@@ -1,0 +1,118 @@
+// conv, first half: the basis step. The maps of a chunk of source channels go into the scratch, [groups][maps][kLanes], in the form that
+// the number's product reads. N: number.h. Included inside a per-ISA namespace, after taps.h and number.h.
+
+// Where the maps of vector v (of V::lanes pixels) start in the scratch.
+template <class V> float* map_rows(const ConvArgs& a, float* maps, int v) {
+  constexpr int per = kLanes / V::lanes;
+  return maps + (int64_t)(v / per) * (a.most_maps + 1) * kLanes + v % per * V::lanes;
+}
+
+// Three taps by the 3-point DCT without its scales, which are folded into the values: (1,1,1), (1,0,-1), (1,-2,1).
+template <class V> struct Dct3 {
+  typename V::Reg even, odd, bend;
+  Dct3(typename V::Reg a, typename V::Reg b, typename V::Reg c) {
+    const typename V::Reg ends = V::add(a, c);
+    even = V::add(ends, b), odd = V::sub(a, c), bend = V::fnma(V::set1(2.f), b, ends);
+  }
+};
+
+// Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler
+// load it anew.
+template <class V, class N, int T, bool plain>
+void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
+  using Reg = typename V::Reg;
+  int64_t start[T], offset[9];
+  float* to[T];
+  typename V::Mask mask[T][9];
+  for (int i = 0; i < 9; ++i) offset[i] = taps.offset(i);
+  for (int t = 0; t < T; ++t) {
+    start[t] = taps.start(t);
+    to[t] = map_rows<V>(a, maps, t) - (int64_t)chunk.first_map * kLanes;
+    if (plain)
+      for (int i = 0; i < 9; ++i) mask[t][i] = taps.mask(t, i);
+  }
+  const UsedChannel* const used = a.used;
+  const float* const source = a.x.base;
+  const int64_t channel = a.x.channel;
+  for (int i = chunk.begin; i < chunk.end; ++i) {
+    const UsedChannel u = used[i];
+    const float* x = source + u.channel * channel;
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) {
+      const auto tap = [&](int k) {
+        return plain ? V::mask_load(mask[t][k], x + start[t] + offset[k], V::zero()) : taps.load(x, t, k, V::zero());
+      };
+      const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
+      const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
+          bend(top.bend, middle.bend, bottom.bend);
+      float* out = to[t] + (int64_t)u.begin * kLanes;
+      const auto put = [&](int map, Reg value) {  // no branch: what nobody wants is overwritten by the next
+        V::store(out, N::map(a, value, map)), out += (u.wanted >> map & 1) * kLanes;
+      };
+      put(0, even.even), put(1, odd.even), put(2, bend.even);
+      put(3, even.odd), put(4, odd.odd), put(5, bend.odd);
+      put(6, even.bend), put(7, odd.bend), put(8, bend.bend);
+    }
+  }
+}
+
+// Any R x S: columns first, then rows, by the orthonormal matrices.
+template <class V, class N, int T> void basis_step_dct(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
+  using Reg = typename V::Reg;
+  const int R = a.window.rows, S = a.window.cols;
+  Reg tap[kMaxDct], h[kMaxDct * kMaxDct];
+  for (int i = chunk.begin; i < chunk.end; ++i) {
+    const UsedChannel& u = a.used[i];
+    const float* x = a.x.base + u.channel * a.x.channel;
+    for (int t = 0; t < T; ++t) {
+      for (int r = 0; r < R; ++r) {
+        for (int s = 0; s < S; ++s) tap[s] = taps.load(x, t, r * S + s, V::zero());
+        for (int v = 0; v < S; ++v) {
+          Reg sum = V::mul(V::set1(a.basis_cols[v * S]), tap[0]);
+          for (int s = 1; s < S; ++s) sum = V::fma(V::set1(a.basis_cols[v * S + s]), tap[s], sum);
+          h[r * S + v] = sum;
+        }
+      }
+      float* out = map_rows<V>(a, maps, t) + (int64_t)(u.begin - chunk.first_map) * kLanes;
+      for (int m = u.begin; m < u.end; ++m, out += kLanes) {
+        const int row = a.taps[m] / S, v = a.taps[m] % S;
+        Reg sum = V::mul(V::set1(a.basis_rows[row * R]), h[v]);
+        for (int r = 1; r < R; ++r) sum = V::fma(V::set1(a.basis_rows[row * R + r]), h[r * S + v], sum);
+        V::store(out, N::map(a, sum, a.taps[m]));
+      }
+    }
+  }
+}
+
+template <class V, class N, int T, bool plain>
+void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
+  const UsedChannel* const used = a.used;
+  const float* const source = a.x.base;
+  const int64_t channel = a.x.channel;
+  const uint16_t* const numbers = a.taps;
+  int64_t start[T];
+  float* to[T];
+  for (int t = 0; t < T; ++t) {
+    start[t] = taps.start(t);
+    to[t] = map_rows<V>(a, maps, t) - (int64_t)chunk.first_map * kLanes;
+  }
+  for (int i = chunk.begin; i < chunk.end; ++i) {
+    const UsedChannel u = used[i];
+    const float* x = source + u.channel * channel;
+    for (int m = u.begin; m < u.end; ++m) {
+      const int tap = numbers[m];
+      const float* p = x + taps.offset(tap);
+      for (int t = 0; t < T; ++t) {
+        const typename V::Reg value = plain ? V::mask_load(taps.mask(t, tap), p + start[t], V::zero()) : taps.load(x, t, tap, V::zero());
+        V::store(to[t] + (int64_t)m * kLanes, N::map(a, value, tap));
+      }
+    }
+  }
+}
+
+template <class V, class N, int T> void basis_step(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
+  if (a.basis == Basis::dct3)
+    return taps.plain() ? basis_step_dct3<V, N, T, true>(a, chunk, taps, maps) : basis_step_dct3<V, N, T, false>(a, chunk, taps, maps);
+  if (a.basis == Basis::dct) return basis_step_dct<V, N, T>(a, chunk, taps, maps);
+  taps.plain() ? basis_step_taps<V, N, T, true>(a, chunk, taps, maps) : basis_step_taps<V, N, T, false>(a, chunk, taps, maps);
+}

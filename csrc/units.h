@@ -1,0 +1,25 @@
+// How a convolution's tiles are shared out among threads.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace cosparse {
+
+// One call of a kernel: t groups of pixels from `group`, block rows begin..end-1 (begin = end: nothing to do). t = 0: the kernel for few
+// pixels.
+struct Unit {
+  int64_t group;
+  int t, begin, end;
+};
+
+// All groups x block rows as units, the same number for each thread, thread after thread, so that Pool::each gives everybody its own.
+// `widths`: the tiles that there are kernels for, widest first, the last one 1. Every thread gets the same tiles; the groups that are left
+// over, fewer than threads, are cut by block rows, and each share then makes its own maps. So is the last group where `few`: it goes to the
+// kernel for few pixels.
+std::vector<Unit> share_out(int64_t groups, int rows, int threads, const std::vector<int>& widths, bool few);
+
+// The same work cut by block rows: each thread has its own, and takes `at_once` of them over all groups before the next, so that weights
+// larger than a cache are fetched once.
+std::vector<Unit> share_rows(int64_t groups, int rows, int threads, const std::vector<int>& widths, bool few, int at_once);
+
+}  // namespace cosparse
