@@ -11,6 +11,8 @@ namespace cosparse {
 
 namespace {
 
+constexpr int64_t kCachedFloats = 4 << 20;  // of activations that run together: a last-level cache holds them beside the weights
+
 Options checked(Options options) {
   if (options.threads < 1 || options.threads > 1024)
     throw Error(Fault::usage, "threads", "1 to 1024", std::to_string(options.threads), "leave it out to use one thread a core");
@@ -31,23 +33,40 @@ Engine::Engine(std::shared_ptr<const Graph> graph, Options options)
     }
 }
 
-std::shared_ptr<const Plan> Engine::plan(const std::vector<Shape>& inputs) const {
+std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& inputs) const {
   {
     std::lock_guard<std::mutex> guard(lock_);
-    for (auto at = plans_.begin(); at != plans_.end(); ++at)
+    for (auto at = schedules_.begin(); at != schedules_.end(); ++at)
       if (at->first == inputs) {
-        plans_.splice(plans_.begin(), plans_, at);
-        return plans_.front().second;
+        schedules_.splice(schedules_.begin(), schedules_, at);
+        return schedules_.front().second;
       }
   }
-  auto plan = make_plan(*graph_, options_, weights_, inputs);
+  auto schedule = make_schedule(inputs);
   std::lock_guard<std::mutex> guard(lock_);
-  plans_.emplace_front(inputs, plan);
-  if (plans_.size() > kPlans) plans_.pop_back();
-  return plan;
+  schedules_.emplace_front(inputs, schedule);
+  if (schedules_.size() > kPlans) schedules_.pop_back();
+  return schedule;
 }
 
-std::unique_ptr<Engine::Context> Engine::take_context(const Plan& plan) const {
+std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& inputs) const {
+  const std::vector<Shape> shapes = infer_shapes(*graph_, inputs);  // refuses what the whole batch does not allow
+  const auto plan_of = [&](int64_t images) {
+    std::vector<Shape> part = inputs;
+    for (Shape& s : part) s.n = images;
+    return make_plan(*graph_, options_, weights_, part);
+  };
+  auto schedule = std::make_shared<Schedule>();
+  for (int v : graph_->outputs) schedule->outputs.push_back(shapes[v]);
+  const int64_t batch = inputs[0].n;
+  auto one = plan_of(1);
+  const int64_t at_once = std::clamp<int64_t>(kCachedFloats / std::max<int64_t>(1, one->arena_floats), 1, batch);
+  schedule->parts.push_back({at_once == 1 ? one : plan_of(at_once), batch / at_once});
+  if (batch % at_once) schedule->parts.push_back({plan_of(batch % at_once), 1});
+  return schedule;
+}
+
+std::unique_ptr<Engine::Context> Engine::take_context(const Schedule& schedule) const {
   std::unique_ptr<Context> context;
   {
     std::lock_guard<std::mutex> guard(lock_);
@@ -63,8 +82,10 @@ std::unique_ptr<Engine::Context> Engine::take_context(const Plan& plan) const {
                 need * sizeof(float));  // what lies between planes is read (never used), so it must not be a signalling or denormal pattern
     have = need;
   };
-  grow(context->arena, context->arena_floats, plan.arena_floats);
-  grow(context->scratch, context->scratch_floats, plan.scratch_floats * options_.threads);
+  for (const Schedule::Part& part : schedule.parts) {
+    grow(context->arena, context->arena_floats, part.plan->arena_floats);
+    grow(context->scratch, context->scratch_floats, part.plan->scratch_floats * options_.threads);
+  }
   if (options_.poison) {
     std::fill_n(context->arena.get(), context->arena_floats, NAN);
     std::fill_n(context->scratch.get(), context->scratch_floats, NAN);
@@ -77,45 +98,62 @@ void Engine::give_back(std::unique_ptr<Context> context) const {
   contexts_.push_back(std::move(context));
 }
 
-void Engine::read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs) const {
+void Engine::read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Shape& s = plan.shapes[i];
     const int64_t image = s.h * s.w;
     pool_.each(s.c, [&](int64_t c, int) {
       float* to = arena + plan.places[i].offset + c * plan.places[i].plane;
-      for (int64_t n = 0; n < s.n; ++n) std::memcpy(to + n * image, inputs[i] + (n * s.c + c) * image, image * sizeof(float));
+      for (int64_t n = 0; n < s.n; ++n) std::memcpy(to + n * image, inputs[i] + ((first + n) * s.c + c) * image, image * sizeof(float));
     });
   }
 }
 
-void Engine::run(const Plan& plan, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const {
-  std::unique_ptr<Context> context = take_context(plan);
-  float* arena = context->arena.get();
-  read_inputs(plan, arena, inputs);
-  const Run run{arena, context->scratch.get(), plan.scratch_floats, pool_};
-  for (const Step& step : plan.steps) step.run(run);
+void Engine::write_outputs(const Plan& plan, const float* arena, const std::vector<float*>& outputs, int64_t first) const {
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Shape& s = plan.shapes[graph_->outputs[i]];
     const Place& at = plan.places[graph_->outputs[i]];
     const int64_t image = s.h * s.w;
-    for (int64_t c = 0; c < s.c; ++c)
-      for (int64_t n = 0; n < s.n; ++n)
-        std::memcpy(outputs[i] + (n * s.c + c) * image, arena + at.offset + c * at.plane + n * image, image * sizeof(float));
+    pool_.each(s.c, [&](int64_t c, int) {
+      const float* from = arena + at.offset + c * at.plane;
+      for (int64_t n = 0; n < s.n; ++n) std::memcpy(outputs[i] + ((first + n) * s.c + c) * image, from + n * image, image * sizeof(float));
+    });
+  }
+}
+
+void Engine::run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const {
+  std::unique_ptr<Context> context = take_context(schedule);
+  int64_t first = 0;
+  for (const Schedule::Part& part : schedule.parts) {
+    const Run run{context->arena.get(), context->scratch.get(), part.plan->scratch_floats, pool_};
+    for (int64_t i = 0; i < part.times; ++i, first += part.plan->shapes[0].n) {
+      read_inputs(*part.plan, run.arena, inputs, first);
+      for (const Step& step : part.plan->steps) step.run(run);
+      write_outputs(*part.plan, run.arena, outputs, first);
+    }
   }
   give_back(std::move(context));
 }
 
-std::vector<StepTime> Engine::profile(const Plan& plan, const std::vector<const float*>& inputs, int repeat) const {
-  std::unique_ptr<Context> context = take_context(plan);
-  const Run run{context->arena.get(), context->scratch.get(), plan.scratch_floats, pool_};
-  std::vector<std::vector<double>> us(plan.steps.size());
+std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const {
+  std::unique_ptr<Context> context = take_context(schedule);
+  const size_t steps = schedule.parts[0].plan->steps.size();
+  std::vector<std::vector<double>> us(steps);
   for (int i = 0; i < repeat; ++i) {
-    read_inputs(plan, context->arena.get(), inputs);
-    for (size_t s = 0; s < plan.steps.size(); ++s) {
-      const auto start = std::chrono::steady_clock::now();
-      plan.steps[s].run(run);
-      us[s].push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+    std::vector<double> spent(steps, 0);
+    int64_t first = 0;
+    for (const Schedule::Part& part : schedule.parts) {
+      const Run run{context->arena.get(), context->scratch.get(), part.plan->scratch_floats, pool_};
+      for (int64_t t = 0; t < part.times; ++t, first += part.plan->shapes[0].n) {
+        read_inputs(*part.plan, run.arena, inputs, first);
+        for (size_t s = 0; s < steps; ++s) {
+          const auto start = std::chrono::steady_clock::now();
+          part.plan->steps[s].run(run);
+          spent[s] += std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+        }
+      }
     }
+    for (size_t s = 0; s < steps; ++s) us[s].push_back(spent[s]);
   }
   give_back(std::move(context));
   std::vector<StepTime> times;

@@ -19,6 +19,17 @@ struct StepTime {
   double median_us, min_us;
 };
 
+// How a batch runs: as several smaller ones one after the other where its activations would not stay in the caches. No operator of the
+// format mixes images, so the parts are the whole.
+struct Schedule {
+  struct Part {
+    std::shared_ptr<const Plan> plan;
+    int64_t times;
+  };
+  std::vector<Part> parts;      // all with the same steps
+  std::vector<Shape> outputs;   // of the whole batch
+};
+
 class Engine {
  public:
   // Throws Error (Fault::usage) for threads < 1 or an unknown isa.
@@ -27,12 +38,12 @@ class Engine {
   const Graph& graph() const { return *graph_; }
   const Options& options() const { return options_; }
 
-  // The plan for these input shapes; kept for the next call (the latest kPlans of them).
-  std::shared_ptr<const Plan> plan(const std::vector<Shape>& inputs) const;
+  // The schedule for these input shapes; kept for the next call (the latest kPlans of them).
+  std::shared_ptr<const Schedule> schedule(const std::vector<Shape>& inputs) const;
   // inputs[i], outputs[i]: dense row-major [N, C, H, W] (or [N, F]) floats.
-  void run(const Plan& plan, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
+  void run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
   // Times every step over `repeat` runs.
-  std::vector<StepTime> profile(const Plan& plan, const std::vector<const float*>& inputs, int repeat) const;
+  std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
   // Bytes of packed weights, and of the contexts that are alive.
   int64_t weight_bytes() const;
 
@@ -43,16 +54,18 @@ class Engine {
   };
   static constexpr size_t kPlans = 16;
 
-  std::unique_ptr<Context> take_context(const Plan& plan) const;
+  std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs) const;
+  std::unique_ptr<Context> take_context(const Schedule& schedule) const;
   void give_back(std::unique_ptr<Context> context) const;
-  void read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs) const;
+  void read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const;
+  void write_outputs(const Plan& plan, const float* arena, const std::vector<float*>& outputs, int64_t first) const;
 
   std::shared_ptr<const Graph> graph_;
   Options options_;
   std::map<int, std::shared_ptr<const Weights>> weights_;
   mutable Pool pool_;
-  mutable std::mutex lock_;  // guards plans_ and contexts_
-  mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Plan>>> plans_;
+  mutable std::mutex lock_;  // guards schedules_ and contexts_
+  mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
   mutable std::vector<std::unique_ptr<Context>> contexts_;
 };
 

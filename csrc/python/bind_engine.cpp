@@ -46,20 +46,20 @@ std::vector<const float*> pointers(const std::vector<Array>& arrays) {
   return all;
 }
 
-std::shared_ptr<const Plan> find_plan(const Engine& engine, const std::vector<Shape>& shapes) {
+std::shared_ptr<const Schedule> find_schedule(const Engine& engine, const std::vector<Shape>& shapes) {
   py::gil_scoped_release release;
-  return engine.plan(shapes);
+  return engine.schedule(shapes);
 }
 
 std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, const std::optional<std::vector<Array>>& out) {
-  const auto plan = find_plan(engine, shapes_of(engine, array_sizes(inputs)));
+  const auto schedule = find_schedule(engine, shapes_of(engine, array_sizes(inputs)));
   const auto& values = engine.graph().outputs;
   if (out && out->size() != values.size())
     throw Error(Fault::shape, "out", std::to_string(values.size()) + " arrays", std::to_string(out->size()), "");
   std::vector<Array> results;
   std::vector<float*> to;
   for (size_t i = 0; i < values.size(); ++i) {
-    const auto sizes = sizes_of(plan->shapes[values[i]]);
+    const auto sizes = sizes_of(schedule->outputs[i]);
     results.push_back(out ? (*out)[i] : Array(sizes));
     if (out && array_sizes({results.back()})[0] != sizes) {
       const auto text = [](const std::vector<int64_t>& s) { return py::str(py::tuple(py::cast(s))).cast<std::string>(); };
@@ -70,26 +70,33 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
   }
   const auto from = pointers(inputs);
   py::gil_scoped_release release;
-  engine.run(*plan, from, to);
+  engine.run(*schedule, from, to);
   return results;
 }
 
 py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
-  const auto plan = find_plan(engine, shapes_of(engine, inputs));
+  const auto schedule = find_schedule(engine, shapes_of(engine, inputs));
   py::list rows;
-  for (const Step& s : plan->steps)
+  for (size_t i = 0; i < schedule->parts[0].plan->steps.size(); ++i) {
+    const Step& s = schedule->parts[0].plan->steps[i];
+    double flops = 0, basis_flops = 0, dense_flops = 0;
+    for (const Schedule::Part& part : schedule->parts) {
+      const Step& own = part.plan->steps[i];
+      flops += own.flops * part.times, basis_flops += own.basis_flops * part.times, dense_flops += own.dense_flops * part.times;
+    }
     rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density,
-                         py::arg("flops") = s.flops, py::arg("basis_flops") = s.basis_flops, py::arg("dense_flops") = s.dense_flops,
+                         py::arg("flops") = flops, py::arg("basis_flops") = basis_flops, py::arg("dense_flops") = dense_flops,
                          py::arg("bytes") = s.bytes, py::arg("why") = s.why));
+  }
   return rows;
 }
 
 std::vector<std::pair<double, double>> profile(const Engine& engine, const std::vector<Array>& inputs, int repeat) {
-  const auto plan = find_plan(engine, shapes_of(engine, array_sizes(inputs)));
+  const auto schedule = find_schedule(engine, shapes_of(engine, array_sizes(inputs)));
   const auto from = pointers(inputs);
   std::vector<std::pair<double, double>> times;
   py::gil_scoped_release release;
-  for (const StepTime& t : engine.profile(*plan, from, repeat)) times.emplace_back(t.median_us, t.min_us);
+  for (const StepTime& t : engine.profile(*schedule, from, repeat)) times.emplace_back(t.median_us, t.min_us);
   return times;
 }
 
