@@ -29,16 +29,20 @@ const KernelRow& conv_kernel(Isa isa, int r, int t) {
   return *best;
 }
 
-const KernelRow& window_kernel(Isa isa) {
+namespace {
+
+// The row of `isa` that has the kernel `member`; every instruction set has one of each kind.
+template <class Kernel> const KernelRow& row_with(Kernel KernelRow::*member, Isa isa, const char* about) {
   for (const KernelRow& row : kernel_table())
-    if (row.isa == isa && row.window) return row;
-  throw Error(Fault::usage, "window kernel", "a row of the kernel table", name_of(isa), "");
+    if (row.isa == isa && row.*member) return row;
+  throw Error(Fault::usage, about, "a row of the kernel table", name_of(isa), "");
 }
 
-const SpanKernels& span_kernels(Isa isa) {
-  for (const KernelRow& row : kernel_table())
-    if (row.isa == isa && row.spans) return *row.spans;
-  throw Error(Fault::usage, "span kernels", "a row of the kernel table", name_of(isa), "");
-}
+}  // namespace
+
+const KernelRow& window_kernel(Isa isa) { return row_with(&KernelRow::window, isa, "window kernel"); }
+const KernelRow& pool_kernel(Isa isa) { return row_with(&KernelRow::pool, isa, "pool kernel"); }
+const KernelRow& upsample_kernel(Isa isa) { return row_with(&KernelRow::upsample, isa, "upsample kernel"); }
+const SpanKernels& span_kernels(Isa isa) { return *row_with(&KernelRow::spans, isa, "span kernels").spans; }
 
 }  // namespace cosparse

@@ -24,6 +24,8 @@ const std::vector<KernelRow>& kernel_table();
 // none.
 const KernelRow& conv_kernel(Isa isa, int r, int t);
 const KernelRow& window_kernel(Isa isa);
+const KernelRow& pool_kernel(Isa isa);
+const KernelRow& upsample_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);
 
 }  // namespace cosparse

@@ -35,6 +35,15 @@ struct Vec {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
   }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), no, yes); }
+  // a[0], a[2], .. b[0], b[2], ..
+  static Reg even(Reg a, Reg b) {
+    const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, lanes, b);
+  }
+  // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
+  static Reg pick(Reg a, const int* lane, int first) {
+    return _mm512_permutexvar_ps(_mm512_sub_epi32(_mm512_loadu_si512(lane), _mm512_set1_epi32(first)), a);
+  }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };
 
