@@ -137,13 +137,15 @@ inline int64_t conv_scratch(int maps, int taps, int t, int lanes) { return (int6
 
 constexpr int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// Floats left of the combined source row in a pool's scratch, so that the row itself is aligned.
+// A pool's scratch: a block of rows, each a combined source row between its margins and what the last vectors read behind it. The left
+// margin is whole vectors, so that the row itself is aligned.
 inline int64_t pool_margin(const PoolArgs& a) { return whole_vectors(a.pad[1]); }
-// The combined source row between its margins, and what the last vectors read behind it.
-inline int64_t pool_scratch(const PoolArgs& a) {
-  const int64_t read = whole_vectors(a.wo + kLanes) * a.stride[1] + (int64_t)a.kernel[1] * a.dilation[1];
-  return pool_margin(a) + whole_vectors(a.w) + whole_vectors(read);
+inline int64_t pool_pitch(const PoolArgs& a) {
+  const int64_t read = (a.wo + 2 * kLanes) * (int64_t)a.stride[1] + (int64_t)a.kernel[1] * a.dilation[1];
+  return pool_margin(a) + whole_vectors(read > a.w ? read : a.w);
 }
+inline int pool_block(const PoolArgs& a) { return pool_pitch(a) < 512 ? (int)(2048 / pool_pitch(a)) : 4; }
+inline int64_t pool_scratch(const PoolArgs& a) { return pool_block(a) * pool_pitch(a); }
 
 // Two source rows, stretched to the output's width.
 inline int64_t upsample_scratch(const UpsampleArgs& a) { return 2 * (whole_vectors(a.columns.out) + kLanes); }

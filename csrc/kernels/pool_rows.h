@@ -64,18 +64,29 @@ template <class V, class Op, int stride> typename V::Reg pool_columns(const Pool
   }
 }
 
+// A block of rows goes through the first half before any goes through the second: a shifted load would otherwise wait for the store that it
+// overlaps.
 template <class V, class Op, int stride> void pool_plane(const PoolArgs& a, const float* x, float* y, int begin, int end, float* scratch) {
-  float *row = scratch + pool_margin(a), *first = row - a.pad[1];
-  for (float* p = first; p < row; ++p) *p = Op::outside;
-  for (float* p = row + a.w; p < first + (a.wo - 1) * a.stride[1] + (a.kernel[1] - 1) * a.dilation[1] + 1; ++p) *p = Op::outside;
-  for (int oy = begin; oy < end; ++oy) {
-    pool_source_rows<V, Op>(a, x, oy, row);
-    float* to = y + (int64_t)oy * a.wo;
-    write_row<V>(to, a.wo, [&](int ox) {
-      const auto v = pool_columns<V, Op, stride>(a, first + ox * a.stride[1]);
-      return a.max ? v : V::mul(v, V::loadu(a.factor + (int64_t)oy * a.wo + ox));
-    });
-    if (a.act != Act::none) activation_row<V>(a.act, a.alpha, a.beta, to, to, a.wo);
+  const int64_t pitch = pool_pitch(a);
+  const int block = pool_block(a), margin = (int)pool_margin(a), used = (a.wo - 1) * a.stride[1] + (a.kernel[1] - 1) * a.dilation[1] + 1;
+  float* const rows = scratch + margin;
+  for (int i = 0; i < block && i < end - begin; ++i) {
+    float* const first = rows + i * pitch - a.pad[1];
+    for (int c = 0; c < a.pad[1]; ++c) first[c] = Op::outside;
+    for (int c = a.pad[1] + a.w; c < used; ++c) first[c] = Op::outside;
+  }
+  for (int top = begin; top < end; top += block) {
+    const int bottom = top + block < end ? top + block : end;
+    for (int oy = top; oy < bottom; ++oy) pool_source_rows<V, Op>(a, x, oy, rows + (oy - top) * pitch);
+    for (int oy = top; oy < bottom; ++oy) {
+      const float* const first = rows + (oy - top) * pitch - a.pad[1];
+      float* const to = y + (int64_t)oy * a.wo;
+      write_row<V>(to, a.wo, (int64_t)(end - oy) * a.wo, [&](int ox) {
+        const auto v = pool_columns<V, Op, stride>(a, first + ox * a.stride[1]);
+        return a.max ? v : V::mul(v, V::loadu(a.factor + (int64_t)oy * a.wo + ox));
+      });
+      if (a.act != Act::none) activation_row<V>(a.act, a.alpha, a.beta, to, to, a.wo);
+    }
   }
 }
 

@@ -12,12 +12,12 @@ template <class V> typename V::Reg stretch_far(const Interpolation& columns, con
 }
 
 // y[0..out) = x at the output's columns.
-template <class V> void stretch(const Interpolation& columns, const float* x, float* y) {
-  if (!columns.close) return write_row<V>(y, columns.out, [&](int ox) { return stretch_far<V>(columns, x, ox); });
+template <class V> void stretch(const Interpolation& columns, const float* x, float* y, int64_t room) {
+  if (!columns.close) return write_row<V>(y, columns.out, room, [&](int ox) { return stretch_far<V>(columns, x, ox); });
   const bool narrow = columns.in < V::lanes;
   const auto whole = narrow ? V::mask_load(V::mask((1u << columns.in) - 1), x, V::zero()) : V::zero();
   const int last = narrow ? 0 : columns.in - V::lanes;  // no load reaches behind the row
-  write_row<V>(y, columns.out, [&](int ox) {
+  write_row<V>(y, columns.out, room, [&](int ox) {
     const int first = columns.low[ox] < last ? columns.low[ox] : last;
     const auto near = narrow ? whole : V::loadu(x + first);
     const auto low = V::pick(near, columns.low + ox, first);
@@ -35,19 +35,20 @@ template <class V> void upsample_rows(const UpsampleArgs& a, const float* x, flo
       if (oy > begin && a.rows.low[oy] == a.rows.low[oy - 1])
         __builtin_memcpy(to, to - wo, wo * sizeof(float));
       else
-        stretch<V>(a.columns, x + (int64_t)a.rows.low[oy] * a.columns.in, to);
+        stretch<V>(a.columns, x + (int64_t)a.rows.low[oy] * a.columns.in, to, (int64_t)(end - oy) * wo);
     }
     return;
   }
   // Source row r lies stretched in place r % 2: the two that are neighbours never meet.
-  float* const place[2] = {scratch, scratch + whole_vectors(wo) + kLanes};
+  const int64_t pitch = whole_vectors(wo) + kLanes;
+  float* const place[2] = {scratch, scratch + pitch};
   int held[2] = {-1, -1};
   for (int oy = begin; oy < end; ++oy) {
     const int low = a.rows.low[oy], high = a.rows.high[oy];
     for (const int row : {low, high})
-      if (held[row % 2] != row) stretch<V>(a.columns, x + (int64_t)row * a.columns.in, place[row % 2]), held[row % 2] = row;
+      if (held[row % 2] != row) stretch<V>(a.columns, x + (int64_t)row * a.columns.in, place[row % 2], pitch), held[row % 2] = row;
     const float *above = place[low % 2], *below = place[high % 2];
     const auto share = V::set1(a.rows.share[oy]), rest = V::sub(V::set1(1.f), share);
-    write_row<V>(y + (int64_t)oy * wo, wo, [&](int ox) { return V::fma(share, V::loadu(below + ox), V::mul(rest, V::loadu(above + ox))); });
+    write_row<V>(y + (int64_t)oy * wo, wo, (int64_t)(end - oy) * wo, [&](int ox) { return V::fma(share, V::loadu(below + ox), V::mul(rest, V::loadu(above + ox))); });
   }
 }
