@@ -49,6 +49,7 @@ template <class V> void upsample_rows(const UpsampleArgs& a, const float* x, flo
       if (held[row % 2] != row) stretch<V>(a.columns, x + (int64_t)row * a.columns.in, place[row % 2], pitch), held[row % 2] = row;
     const float *above = place[low % 2], *below = place[high % 2];
     const auto share = V::set1(a.rows.share[oy]), rest = V::sub(V::set1(1.f), share);
-    write_row<V>(y + (int64_t)oy * wo, wo, (int64_t)(end - oy) * wo, [&](int ox) { return V::fma(share, V::loadu(below + ox), V::mul(rest, V::loadu(above + ox))); });
+    write_row<V>(y + (int64_t)oy * wo, wo, (int64_t)(end - oy) * wo,
+                 [&](int ox) { return V::fma(share, V::loadu(below + ox), V::mul(rest, V::loadu(above + ox))); });
   }
 }
