@@ -140,8 +140,10 @@ constexpr int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * 
 // A pool's scratch: a block of rows, each a combined source row between its margins and what the last vectors read behind it. The left
 // margin is whole vectors, so that the row itself is aligned.
 inline int64_t pool_margin(const PoolArgs& a) { return whole_vectors(a.pad[1]); }
+// Floats that the windows of a row span, padding included.
+inline int pool_used(const PoolArgs& a) { return (a.wo - 1) * a.stride[1] + (a.kernel[1] - 1) * a.dilation[1] + 1; }
 inline int64_t pool_pitch(const PoolArgs& a) {
-  const int64_t read = (a.wo + 2 * kLanes) * (int64_t)a.stride[1] + (int64_t)a.kernel[1] * a.dilation[1];
+  const int64_t read = pool_used(a) + (a.stride[1] <= 2 ? 2 * kLanes * a.stride[1] : 0);
   return pool_margin(a) + whole_vectors(read > a.w ? read : a.w);
 }
 inline int pool_block(const PoolArgs& a) { return pool_pitch(a) < 512 ? (int)(2048 / pool_pitch(a)) : 4; }

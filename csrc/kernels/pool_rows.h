@@ -42,8 +42,8 @@ template <class V, class Op> void pool_source_rows(const PoolArgs& a, const floa
   V::store(row + i, combined([&](const float* p) { return V::mask_load(mask, p + i, outside); }));
 }
 
-// One vector of outputs whose first tap is p[0], p[stride], ...
-template <class V, class Op, int stride> typename V::Reg pool_columns(const PoolArgs& a, const float* p) {
+// One vector of outputs whose first taps are p[0], p[stride], ..; stride 0: any other than 1 and 2, only the first `lanes` of them.
+template <class V, class Op, int stride> typename V::Reg pool_columns(const PoolArgs& a, const float* p, [[maybe_unused]] int lanes) {
   const int taps = a.kernel[1], step = a.dilation[1];
   if constexpr (stride == 1) {
     auto v = V::loadu(p);
@@ -54,8 +54,8 @@ template <class V, class Op, int stride> typename V::Reg pool_columns(const Pool
     for (int s = 1; s < taps; ++s) v = Op::of(v, V::even(V::loadu(p + s * step), V::loadu(p + s * step + V::lanes)));
     return v;
   } else {
-    alignas(64) float v[V::lanes];
-    for (int l = 0; l < V::lanes; ++l) {
+    alignas(64) float v[V::lanes] = {};
+    for (int l = 0; l < V::lanes && l < lanes; ++l) {
       const float* q = p + l * a.stride[1];
       v[l] = q[0];
       for (int s = 1; s < taps; ++s) v[l] = Op::of(v[l], q[s * step]);
@@ -68,8 +68,8 @@ template <class V, class Op, int stride> typename V::Reg pool_columns(const Pool
 // overlaps.
 template <class V, class Op, int stride> void pool_plane(const PoolArgs& a, const float* x, float* y, int begin, int end, float* scratch) {
   const int64_t pitch = pool_pitch(a);
-  const int block = pool_block(a), margin = (int)pool_margin(a), used = (a.wo - 1) * a.stride[1] + (a.kernel[1] - 1) * a.dilation[1] + 1;
-  float* const rows = scratch + margin;
+  const int block = pool_block(a), used = pool_used(a);
+  float* const rows = scratch + pool_margin(a);
   for (int i = 0; i < block && i < end - begin; ++i) {
     float* const first = rows + i * pitch - a.pad[1];
     for (int c = 0; c < a.pad[1]; ++c) first[c] = Op::outside;
@@ -82,7 +82,7 @@ template <class V, class Op, int stride> void pool_plane(const PoolArgs& a, cons
       const float* const first = rows + (oy - top) * pitch - a.pad[1];
       float* const to = y + (int64_t)oy * a.wo;
       write_row<V>(to, a.wo, (int64_t)(end - oy) * a.wo, [&](int ox) {
-        const auto v = pool_columns<V, Op, stride>(a, first + ox * a.stride[1]);
+        const auto v = pool_columns<V, Op, stride>(a, first + ox * a.stride[1], a.wo - ox);
         return a.max ? v : V::mul(v, V::loadu(a.factor + (int64_t)oy * a.wo + ox));
       });
       if (a.act != Act::none) activation_row<V>(a.act, a.alpha, a.beta, to, to, a.wo);
