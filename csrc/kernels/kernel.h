@@ -57,17 +57,14 @@ struct ConvArgs {
 // One tile of t vectors from flat output pixel `first`, block rows begin..end-1. scratch: conv_scratch() floats, 64-byte aligned.
 using ConvKernel = void (*)(const ConvArgs&, int64_t first, int begin, int end, float* scratch);
 
-enum class WindowOp : int { depthwise, max, sum };
-// One vector of output pixels from `first`, output channels begin..end-1 (multiplier output channels read one source channel).
-//   depthwise: bias[c] + sum_t weight[c, t] * x;  max: over the window, the padding counts as minus infinity;  sum: factor[p] * sum
+// Depthwise convolution, one vector of output pixels from `first`, output channels begin..end-1 (multiplier output channels read one source
+// channel): y[c] = act(bias[c] + sum_t weight[c, t] * x + residual[c]).
 struct WindowArgs {
   Window window;
-  WindowOp op;
   const float* x;
   int64_t x_channel;
   int multiplier;
   const float *weight, *bias;  // [channels][R*S], [channels]
-  const float* factor;         // [ho*wo], sum only
   float* y;
   int64_t y_plane;
   const float* residual;
