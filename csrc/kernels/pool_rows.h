@@ -15,10 +15,10 @@ template <class V> struct PoolSum {
 
 // The taps begin..end-1 that meet an axis of `size` when the first of them lies at `start`.
 struct Inside {
-  int begin, end;
-  Inside(int start, int step, int taps, int size)
-      : begin(start < 0 ? (-start + step - 1) / step : 0), end(start < size ? (size - start + step - 1) / step : 0) {
-    if (end > taps) end = taps;
+  int begin = 0, end;
+  Inside(int start, int step, int taps, int size) : end(taps) {
+    while (begin < taps && start + begin * step < 0) ++begin;
+    while (end > begin && start + (end - 1) * step >= size) --end;
   }
 };
 
