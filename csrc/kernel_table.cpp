@@ -32,16 +32,20 @@ std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r) {
   return found;
 }
 
-const KernelRow& window_kernel(Isa isa) {
+namespace {
+
+// The row of `isa` that has the kernel `member`; every instruction set has one of each kind.
+template <class Kernel> const KernelRow& row_with(Kernel KernelRow::*member, Isa isa, const char* about) {
   for (const KernelRow& row : kernel_table())
-    if (row.isa <= isa && row.window) return row;
-  throw Error(Fault::usage, "window kernel", "an instruction set with one", name_of(isa), "");
+    if (row.isa <= isa && row.*member) return row;
+  throw Error(Fault::usage, about, "a row of the kernel table", name_of(isa), "");
 }
 
-const SpanKernels& span_kernels(Isa isa) {
-  for (const KernelRow& row : kernel_table())
-    if (row.isa <= isa && row.spans) return *row.spans;
-  throw Error(Fault::usage, "span kernels", "an instruction set with some", name_of(isa), "");
-}
+}  // namespace
+
+const KernelRow& window_kernel(Isa isa) { return row_with(&KernelRow::window, isa, "window kernel"); }
+const KernelRow& pool_kernel(Isa isa) { return row_with(&KernelRow::pool, isa, "pool kernel"); }
+const KernelRow& upsample_kernel(Isa isa) { return row_with(&KernelRow::upsample, isa, "upsample kernel"); }
+const SpanKernels& span_kernels(Isa isa) { return *row_with(&KernelRow::spans, isa, "span kernels").spans; }
 
 }  // namespace cosparse

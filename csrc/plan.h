@@ -107,6 +107,7 @@ void build_prelu(const Build&);
 void build_norm(const Build&);
 void build_concat(const Build&);
 void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle, depth_to_space: values move, none changes
+void build_axes(const Build&);  // of which slice, pad, channel_shuffle, and chains of them
 void build_upsample(const Build&);
 
 std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,

@@ -86,7 +86,7 @@ struct DepthwiseStep {
   void operator()(const Run& run) const {
     if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels, 0.f);
     WindowArgs a{};
-    a.window = geometry->window(), a.op = WindowOp::depthwise;
+    a.window = geometry->window();
     a.x = run.arena + (geometry->copies ? temporary : x.offset), a.x_channel = geometry->channel_floats(x.plane);
     a.multiplier = weights->filters / weights->channels;
     a.weight = weights->values.get(), a.bias = weights->bias.get();

@@ -2,9 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "memory.h"
 #include "plan.h"
-#include "window_geometry.h"
+#include "plane_rows.h"
 
 namespace cosparse {
 
@@ -16,7 +15,7 @@ std::vector<float> average_factors(const Node& node, const Shape& in, const Shap
   const auto &k = node.list("kernel"), &s = node.list("stride"), &pad = node.list("pad");
   const bool count_pad = node.integer("count_pad");
   const int64_t divisor = node.integer("divisor");
-  std::vector<float> factors(out.h * out.w);
+  std::vector<float> factors(out.h * out.w + kLanes);
   for (int64_t y = 0; y < out.h; ++y)
     for (int64_t x = 0; x < out.w; ++x) {
       const int64_t top = y * s[0] - pad[0], left = x * s[1] - pad[1];
@@ -34,13 +33,27 @@ Step plane_step(const Build& b, std::string kernel) {
   return step;
 }
 
+void push_pool(const Build& b, const PoolArgs& args, std::vector<float> factors) {
+  const KernelRow& kernel = pool_kernel(b.options.isa);
+  Step step = plane_step(b, kernel.name);
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, pool_scratch(args));
+  step.run = [args, factors = std::move(factors), pool = kernel.pool, x = b.at(0), y = b.to(), in = b.in(0),
+              out = b.out()](const Run& run) {
+    PoolArgs a = args;
+    a.factor = factors.data();
+    each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
+      pool(a, image_plane(run, x, in, plane), image_plane(run, y, out, plane), begin, end, run.scratch_of(slot));
+    });
+  };
+  b.plan.steps.push_back(std::move(step));
+}
+
 // y = mean of each image's plane, one value a channel and image.
 std::function<void(const Run&)> plane_means(const Build& b) {
-  return [x = b.at(0), y = b.to(), in = b.in(0), sum = b.spans().sum](const Run& run) {
-    const int64_t plane = in.h * in.w;
-    run.pool.each(in.c, [&](int64_t c, int) {
-      for (int64_t n = 0; n < in.n; ++n)
-        run.arena[y.offset + c * y.plane + n] = sum(run.arena + x.offset + c * x.plane + n * plane, plane) / (float)plane;
+  return [x = b.at(0), y = b.to(), in = b.in(0), out = b.out(), sum = b.spans().sum](const Run& run) {
+    const int64_t pixels = in.h * in.w;
+    each_rows(run, in.c * in.n, 1, [&](int64_t plane, int, int, int) {
+      *image_plane(run, y, out, plane) = sum(image_plane(run, x, in, plane), pixels) / (float)pixels;
     });
   };
 }
@@ -49,30 +62,33 @@ std::function<void(const Run&)> plane_means(const Build& b) {
 
 void build_pool(const Build& b) {
   const Node& node = b.node();
-  const auto geometry = std::make_shared<const Geometry>(node, b.in(0), b.out());
-  const KernelRow& kernel = window_kernel(b.options.isa);
-  const bool max = node.op == "max_pool";
-  const auto factors = std::make_shared<const std::vector<float>>(max ? std::vector<float>() : average_factors(node, b.in(0), b.out()));
-  Step step = plane_step(b, kernel.name);
-  step.run = [geometry, factors, max, &kernel, x = b.at(0), y = b.to(), channels = (int)b.in(0).c, temporary = b.temporary,
-              fused = b.fused](const Run& run) {
-    if (geometry->copies) geometry->split_phases(run, x, temporary, channels, max ? -INFINITY : 0.f);
-    WindowArgs a{};
-    a.window = geometry->window(), a.op = max ? WindowOp::max : WindowOp::sum;
-    a.x = run.arena + (geometry->copies ? temporary : x.offset), a.x_channel = geometry->channel_floats(x.plane);
-    a.multiplier = 1, a.factor = factors->data();
-    a.y = run.arena + y.offset, a.y_plane = y.plane;
-    a.act = fused.act, a.alpha = fused.alpha, a.beta = fused.beta;
-    run_window(run, kernel, a, channels);
-  };
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
-  b.plan.steps.push_back(std::move(step));
+  const Shape in = b.in(0), out = b.out();
+  const auto pair = [&](const char* key, int i) { return (int)node.list(key)[i]; };
+  PoolArgs args{};
+  args.max = node.op == "max_pool";
+  args.h = (int)in.h, args.w = (int)in.w, args.ho = (int)out.h, args.wo = (int)out.w;
+  for (int i : {0, 1}) {
+    args.kernel[i] = pair("kernel", i), args.stride[i] = pair("stride", i), args.pad[i] = pair("pad", i);
+    args.dilation[i] = args.max ? pair("dilation", i) : 1;
+  }
+  args.act = b.fused.act, args.alpha = b.fused.alpha, args.beta = b.fused.beta;
+  push_pool(b, args, args.max ? std::vector<float>() : average_factors(node, in, out));
 }
 
 void build_adaptive_pool(const Build& b) {
   const bool max = b.node().op == "adaptive_max_pool";
+  const Shape in = b.in(0), out = b.out();
+  if (in.h % out.h == 0 && in.w % out.w == 0 && (max || out.h * out.w > 1)) {  // cells of one size: windows that touch
+    PoolArgs args{};
+    args.max = max;
+    args.h = (int)in.h, args.w = (int)in.w, args.ho = (int)out.h, args.wo = (int)out.w;
+    args.kernel[0] = args.stride[0] = args.h / args.ho, args.kernel[1] = args.stride[1] = args.w / args.wo;
+    args.dilation[0] = args.dilation[1] = 1;
+    const float factor = 1.f / (float)(args.kernel[0] * args.kernel[1]);
+    return push_pool(b, args, std::vector<float>(max ? 0 : out.h * out.w + kLanes, factor));
+  }
   Step step = plane_step(b, "spans");
-  if (!max && b.out().h == 1 && b.out().w == 1) {
+  if (!max && out.h == 1 && out.w == 1) {
     step.run = plane_means(b);
   } else {
     step.kernel = "plain";

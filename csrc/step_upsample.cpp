@@ -3,33 +3,42 @@
 #include <cmath>
 
 #include "plan.h"
+#include "plane_rows.h"
 
 namespace cosparse {
 
 namespace {
 
-struct Sample {  // value = (1 - t) * in[low] + t * in[high]
-  int64_t low, high;
-  float t;
-};
+// The neighbours of every output place along one axis, and the memory that an Interpolation points to.
+struct Samples {
+  int in, out;
+  std::vector<int> low, high;
+  std::vector<float> share;  // empty: nearest
 
-std::vector<Sample> samples(int64_t in, int64_t out, int64_t factor, bool bilinear, bool align_corners) {
-  std::vector<Sample> all(out);
-  const float scale = align_corners ? (out > 1 ? (float)(in - 1) / (float)(out - 1) : 0.f)
-                      : factor > 0  ? (float)(1.0 / (double)factor)
-                                    : (float)in / (float)out;
-  for (int64_t i = 0; i < out; ++i) {
-    if (!bilinear) {
-      const int64_t nearest = in == out ? i : std::min((int64_t)std::floor((float)i * scale), in - 1);
-      all[i] = {nearest, nearest, 0.f};
-    } else {
-      const float at = align_corners ? scale * (float)i : std::max(0.f, scale * ((float)i + 0.5f) - 0.5f);
-      const int64_t low = std::min((int64_t)at, in - 1), high = std::min(low + 1, in - 1);
-      all[i] = {low, high, std::clamp(at - (float)low, 0.f, 1.f)};
+  Samples(int64_t in_size, int64_t out_size, int64_t factor, bool bilinear, bool align_corners) : in((int)in_size), out((int)out_size) {
+    const float scale = align_corners ? (out > 1 ? (float)(in - 1) / (float)(out - 1) : 0.f)
+                        : factor > 0  ? (float)(1.0 / (double)factor)
+                                      : (float)in / (float)out;
+    for (int i = 0; i < out; ++i) {
+      if (!bilinear) {
+        const int nearest = in == out ? i : std::min((int)std::floor((float)i * scale), in - 1);
+        low.push_back(nearest), high.push_back(nearest);
+      } else {
+        const float at = align_corners ? scale * (float)i : std::max(0.f, scale * ((float)i + 0.5f) - 0.5f);
+        low.push_back(std::min((int)at, in - 1)), high.push_back(std::min(low.back() + 1, in - 1));
+        share.push_back(std::clamp(at - (float)low.back(), 0.f, 1.f));
+      }
     }
+    low.resize(out + kLanes, in - 1), high.resize(out + kLanes, in - 1);
+    if (bilinear) share.resize(out + kLanes, 0.f);
   }
-  return all;
-}
+
+  Interpolation view(int lanes) const {
+    bool close = true;
+    for (int i = 0; i < out; ++i) close = close && high[std::min(i + lanes, out) - 1] - low[i] < lanes;
+    return {in, out, low.data(), high.data(), share.empty() ? nullptr : share.data(), close};
+  }
+};
 
 }  // namespace
 
@@ -37,29 +46,19 @@ void build_upsample(const Build& b) {
   const Node& node = b.node();
   const Shape in = b.in(0), out = b.out();
   const bool bilinear = node.text("mode") == "bilinear", corners = node.integer("align_corners");
-  const int64_t fy = node.list("factor")[0], fx = node.list("factor")[1];  // 0: the ratio of the sizes
+  const auto& factor = node.list("factor");  // 0: the ratio of the sizes
+  const auto rows = std::make_shared<const Samples>(in.h, out.h, factor[0], bilinear, corners);
+  const auto columns = std::make_shared<const Samples>(in.w, out.w, factor[1], bilinear, corners);
+  const KernelRow& kernel = upsample_kernel(b.options.isa);
+  const UpsampleArgs args{rows->view(kernel.lanes), columns->view(kernel.lanes)};
   Step step;
-  step.op = node.op, step.kernel = bilinear ? "bilinear" : "nearest";
-  step.run = [=, x = b.at(0), y = b.to(), rows = samples(in.h, out.h, fy, bilinear, corners),
-              cols = samples(in.w, out.w, fx, bilinear, corners)](const Run& run) {
-    run.pool.each(out.c, [&](int64_t c, int) {
-      float* to = run.arena + y.offset + c * y.plane;
-      for (int64_t n = 0; n < out.n; ++n) {
-        const float* plane = run.arena + x.offset + c * x.plane + n * in.h * in.w;
-        for (const Sample& row : rows) {
-          const float *low = plane + row.low * in.w, *high = plane + row.high * in.w;
-          if (!bilinear) {
-            for (const Sample& s : cols) *to++ = low[s.low];
-            continue;
-          }
-          for (const Sample& s : cols) {
-            const float top = (1.f - s.t) * low[s.low] + s.t * low[s.high], bottom = (1.f - s.t) * high[s.low] + s.t * high[s.high];
-            *to++ = (1.f - row.t) * top + row.t * bottom;
-          }
-        }
-      }
+  step.op = node.op, step.kernel = kernel.name, step.why = node.text("mode");
+  step.run = [in, out, rows, columns, args, run_rows = kernel.upsample, x = b.at(0), y = b.to()](const Run& run) {
+    each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
+      run_rows(args, image_plane(run, x, in, plane), image_plane(run, y, out, plane), begin, end, run.scratch_of(slot));
     });
   };
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, upsample_scratch(args));
   b.plan.steps.push_back(std::move(step));
 }
 

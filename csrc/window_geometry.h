@@ -1,4 +1,4 @@
-// Geometry of a sliding window (convolution, pooling) as the kernels want it: every tap a constant offset in a source plane.
+// Geometry of a sliding window (convolution) as the kernels want it: every tap a constant offset in a source plane.
 #pragma once
 #include <vector>
 

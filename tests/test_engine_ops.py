@@ -110,9 +110,41 @@ def test_pools(name: str, ceil: int, isa: str) -> None:
                 check(graph_of([node], {"x": (4, *size)}), [x], terms=32, gain=8, isa=isa)
 
 
-def test_dilated_max_pool() -> None:
-    node = make("max_pool", kernel=[3, 2], stride=[2, 1], pad=[1, 1, 1, 1], dilation=[2, 3], ceil=0)
-    check(graph_of([node], {"x": (4, 11, 13)}), [image(2, 4, 11, 13) - 5], terms=1)
+# Rows shorter than a vector, as long as one, a little longer, several; and windows that reach over the whole plane.
+POOL_PLANES = [(1, 1), (1, 15), (3, 16), (5, 17), (2, 31), (13, 37), (3, 67)]
+WINDOWS = {
+    "2x2_stride2": {"kernel": [2, 2], "stride": [2, 2], "pad": [1, 1, 1, 1]},
+    "3x3_stride1": {"kernel": [3, 3], "stride": [1, 1], "pad": [1, 1, 1, 1]},
+    "7x7_stride2": {"kernel": [7, 7], "stride": [2, 2], "pad": [3, 3, 3, 3]},
+    "9x64_stride5": {"kernel": [9, 64], "stride": [4, 5], "pad": [4, 32, 4, 32]},
+    "1x1_stride2": {"kernel": [1, 1], "stride": [2, 2], "pad": [0, 0, 0, 0]},
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pools_of_awkward_planes(name: str, batch: int, isa: str) -> None:
+    cells = WINDOWS[name]["kernel"][0] * WINDOWS[name]["kernel"][1]
+    for height, width in POOL_PLANES:
+        x = image(batch, 3, height, width) - 5
+        for ceil in (0, 1):
+            largest = make("max_pool", **WINDOWS[name], dilation=[1, 1], ceil=ceil)
+            check(graph_of([largest], {"x": (3, height, width)}), [x], terms=1, isa=isa)
+            average = make("avg_pool", **WINDOWS[name], ceil=ceil, count_pad=ceil, divisor=0)
+            check(graph_of([average], {"x": (3, height, width)}), [x], terms=cells + 2, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [[2, 1], [1, 2], [3, 3]], ids=str)
+def test_dilated_max_pools(stride: list[int], isa: str) -> None:
+    """Also one whose taps step over a plane of one row: what no tap meets is minus infinity."""
+    for size, dilation in (((11, 13), [2, 3]), ((17, 40), [3, 5])):
+        node = make("max_pool", kernel=[3, 2], stride=stride, pad=[1, 1, 1, 1], dilation=dilation, ceil=0)
+        check(graph_of([node], {"x": (4, *size)}), [image(2, 4, *size) - 5], terms=1, isa=isa)
+    node = make("max_pool", kernel=[2, 2], stride=stride, pad=[1, 1, 1, 1], dilation=[2, 2], ceil=0)
+    y = engine_of(graph_of([node], {"x": (2, 1, 5)}), isa=isa)(image(1, 2, 1, 5))
+    np.testing.assert_array_equal(y, np.full_like(y, -np.inf))
 
 
 def test_pool_with_activation_behind() -> None:
@@ -123,10 +155,12 @@ def test_pool_with_activation_behind() -> None:
     check(graph_of(nodes, {"x": (4, 8, 8)}), [image(2, 4, 8, 8)], terms=16)
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("op", ["adaptive_avg_pool", "adaptive_max_pool"])
-@pytest.mark.parametrize("size", [(1, 1), (3, 2), (7, 7), (9, 11)], ids=str)
-def test_adaptive_pools(op: str, size: tuple[int, int]) -> None:
-    check(graph_of([make(op, size=list(size))], {"x": (5, 9, 11)}), [image(3, 5, 9, 11)], terms=128)
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (3, 2), (7, 7), (9, 11), (11, 13)], ids=str)
+def test_adaptive_pools(op: str, size: tuple[int, int], isa: str) -> None:
+    """Cells of one size, of several, and that overlap."""
+    check(graph_of([make(op, size=list(size))], {"x": (5, 9, 11)}), [image(3, 5, 9, 11)], terms=128, isa=isa)
 
 
 @pytest.mark.parametrize(("axes", "keep"), [([2, 3], 0), ([2, 3], 1), ([1], 1), ([2], 1), ([3], 1), ([1, 3], 1), ([1, 2, 3], 1)])
@@ -180,6 +214,29 @@ def test_chains_of_moves_become_one_step() -> None:
     graph = graph_of(nodes, {"x": (6, 9, 8)})
     assert len(engine_of(graph).plan) == 2
     check(graph, [image(2, 6, 9, 8)], terms=1)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("columns", [1, 2, 7, 16, 17, 33])
+def test_upsampling_of_awkward_planes(columns: int, isa: str) -> None:
+    """To fewer columns, about as many, and many more: neighbours that share a vector and neighbours that do not."""
+    x = image(2, 3, 5, columns)
+    for width in (1, 3, columns, columns + 1, 2 * columns, 8 * columns, 97):
+        for mode, corners in (("nearest", 0), ("bilinear", 0), ("bilinear", 1)):
+            for height in (2, 5, 23):
+                node = make("upsample", mode=mode, size=[height, width], factor=[0, 0], align_corners=corners)
+                check(graph_of([node], {"x": (3, 5, columns)}), [x], terms=64, isa=isa)
+
+
+@pytest.mark.parametrize(("rows", "left"), [(2, 0), (3, 1)])
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("order", ["crd", "dcr"])
+def test_depth_to_space_of_awkward_planes(rows: int, columns: int, left: int, order: str) -> None:
+    for width in (1, 8, 13):
+        for right in (0, 1):
+            if columns * width > left + right:
+                node = make("depth_to_space", block=[rows, columns], order=order, crop=[1, left, 0, right])
+                check(graph_of([node], {"x": (18 * 2, 3, width)}), [image(2, 18 * 2, 3, width)], terms=1)
 
 
 def test_upsample_like_another_value() -> None:

@@ -82,17 +82,14 @@ struct ConvArgs {
 // aligned.
 using ConvKernel = void (*)(const ConvArgs&, int64_t first, int begin, int end, float* scratch);
 
-enum class WindowOp : int { depthwise, max, sum };
-// One vector of output pixels from `first`, output channels begin..end-1 (multiplier output channels read one source channel).
-//   depthwise: bias[c] + sum_t weight[c, t] * x;  max: over the window, the padding counts as minus infinity;  sum: factor[p] * sum
+// Depthwise convolution, one vector of output pixels from `first`, output channels begin..end-1 (multiplier output channels read one source
+// channel): y[c] = act(bias[c] + sum_t weight[c, t] * x + residual[c]).
 struct WindowArgs {
   Window window;
-  WindowOp op;
   const float* x;
   int64_t x_channel;
   int multiplier;
   const float *weight, *bias;  // [channels][R*S], [channels]
-  const float* factor;         // [ho*wo], sum only
   float* y;
   int64_t y_plane;
   const float* residual;
@@ -116,6 +113,33 @@ struct SpanKernels {
   void (*softmax)(const float* x, int64_t x_plane, int channels, float* y, int64_t y_plane, int64_t first);
 };
 
+// Output rows begin..end-1 of one plane: y[oy, ox] = act(max, or factor[oy, ox] * sum, of x over the window). Outside x counts as minus
+// infinity for max, as 0 for the sum. x [h, w], y [ho, wo]; scratch: pool_scratch() floats, 64-byte aligned.
+struct PoolArgs {
+  bool max;
+  int h, w, ho, wo;
+  int kernel[2], stride[2], dilation[2], pad[2];  // vertical, horizontal; pad: above, left
+  const float* factor;                            // [ho * wo] and kLanes floats behind that may be read; sum only
+  Act act;
+  float alpha, beta;
+};
+using PoolKernel = void (*)(const PoolArgs&, const float* x, float* y, int begin, int end, float* scratch);
+
+// Output place i of an axis lies between source places low[i] and high[i] <= low[i] + 1: (1 - share[i]) x[low[i]] + share[i] x[high[i]].
+// Neither low nor high decreases; kLanes entries behind the last may be read.
+struct Interpolation {
+  int in, out;
+  const int *low, *high;
+  const float* share;  // nullptr: nearest, x[low[i]] alone
+  bool close;          // x[low[i]] .. x[high[i + lanes - 1]] fit a vector, for every i
+};
+// Output rows begin..end-1 of one plane. x [rows.in, columns.in], y [rows.out, columns.out]; scratch: upsample_scratch() floats, 64-byte
+// aligned.
+struct UpsampleArgs {
+  Interpolation rows, columns;
+};
+using UpsampleKernel = void (*)(const UpsampleArgs&, const float* x, float* y, int begin, int end, float* scratch);
+
 // One row of the table. A conv row has r filters x t groups of kLanes pixels; t = 0 marks the kernel that puts the r filters side by side and
 // serves at most kLanePixels pixels. Exactly one of the pointers is set.
 struct KernelRow {
@@ -126,10 +150,29 @@ struct KernelRow {
   ConvKernel conv;
   WindowKernel window;
   const SpanKernels* spans;
+  PoolKernel pool = nullptr;
+  UpsampleKernel upsample = nullptr;
 };
 constexpr int kLanePixels = 4;
 
 // Scratch floats of a conv tile: the masks of the taps, and the maps with a row to spare.
 inline int64_t conv_scratch(int maps, int taps, int t) { return (int64_t)(maps + 1 + taps + 1) * (t ? t : 1) * kLanes + 64; }
+
+constexpr int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// A pool's scratch: a block of rows, each a combined source row between its margins and what the last vectors read behind it. The left
+// margin is whole vectors, so that the row itself is aligned.
+inline int64_t pool_margin(const PoolArgs& a) { return whole_vectors(a.pad[1]); }
+// Floats that the windows of a row span, padding included.
+inline int pool_used(const PoolArgs& a) { return (a.wo - 1) * a.stride[1] + (a.kernel[1] - 1) * a.dilation[1] + 1; }
+inline int64_t pool_pitch(const PoolArgs& a) {
+  const int64_t read = pool_used(a) + (a.stride[1] <= 2 ? 2 * kLanes * a.stride[1] : 0);
+  return pool_margin(a) + whole_vectors(read > a.w ? read : a.w);
+}
+inline int pool_block(const PoolArgs& a) { return pool_pitch(a) < 512 ? (int)(2048 / pool_pitch(a)) : 4; }
+inline int64_t pool_scratch(const PoolArgs& a) { return pool_block(a) * pool_pitch(a); }
+
+// Two source rows, stretched to the output's width.
+inline int64_t upsample_scratch(const UpsampleArgs& a) { return 2 * (whole_vectors(a.columns.out) + kLanes); }
 
 }  // namespace cosparse

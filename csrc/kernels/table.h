@@ -36,6 +36,8 @@ const std::vector<KernelRow>& kernel_table();
 // Error(Fault::usage) where there are none.
 std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r);
 const KernelRow& window_kernel(Isa isa);
+const KernelRow& pool_kernel(Isa isa);
+const KernelRow& upsample_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);
 
 }  // namespace cosparse

@@ -48,6 +48,16 @@ struct Vec8 {
     const Reg rounded = _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32((int)0xffff0000)));
     return _mm256_blendv_ps(rounded, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   }
+  // a[0], a[2], .. b[0], b[2], ..
+  static Reg even(Reg a, Reg b) {
+    const __m256 mixed = _mm256_shuffle_ps(a, b, 0x88);  // a0 a2 b0 b2, a4 a6 b4 b6
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
+  }
+  // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
+  static Reg pick(Reg a, const int* lane, int first) {
+    const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane));
+    return _mm256_permutevar8x32_ps(a, _mm256_sub_epi32(lanes, _mm256_set1_epi32(first)));
+  }
   static float sum(Reg a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -44,6 +44,15 @@ struct Vec {
     const Reg rounded = _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32((int)0xffff0000)));
     return _mm512_mask_mov_ps(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
   }
+  // a[0], a[2], .. b[0], b[2], ..
+  static Reg even(Reg a, Reg b) {
+    const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, lanes, b);
+  }
+  // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
+  static Reg pick(Reg a, const int* lane, int first) {
+    return _mm512_permutexvar_ps(_mm512_sub_epi32(_mm512_loadu_si512(lane), _mm512_set1_epi32(first)), a);
+  }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };
 

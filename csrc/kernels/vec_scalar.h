@@ -89,6 +89,14 @@ struct Vec {
       return a.v[l] == a.v[l] ? rounded : a.v[l];
     });
   }
+  // a[0], a[2], .. b[0], b[2], ..
+  static Reg even(Reg a, Reg b) {
+    return map([&](int l) { return l < 4 ? a.v[2 * l] : b.v[2 * l - 8]; });
+  }
+  // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
+  static Reg pick(Reg a, const int* lane, int first) {
+    return map([&](int l) { return a.v[(lane[l] - first) & 7]; });
+  }
   static float sum(Reg a) {
     float s = 0;
     for (float x : a.v) s += x;
