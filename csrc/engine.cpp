@@ -21,15 +21,37 @@ Options checked(Options options) {
   return options;
 }
 
+Ranges no_range(const Weights& w) {
+  const int64_t floats = (int64_t)w.kernel[0] * w.kernel[1] * kLanes;
+  Ranges ranges{allocate_floats(floats), allocate_floats(floats)};
+  std::fill_n(ranges.low.get(), floats, INFINITY), std::fill_n(ranges.high.get(), floats, -INFINITY);
+  return ranges;
+}
+
+// Steps for maps that lie in low..high: all 256 numbers upwards of 0 where nothing is negative, else 128 on either side.
+Quantization steps_for(const Ranges& ranges, int taps) {
+  Quantization q;
+  for (int tap = 0; tap < taps; ++tap) {
+    const float low = *std::min_element(&ranges.low[tap * kLanes], &ranges.low[(tap + 1) * kLanes]),
+                high = *std::max_element(&ranges.high[tap * kLanes], &ranges.high[(tap + 1) * kLanes]);
+    const bool seen = low <= high, negative = seen && low < 0;
+    q.zero.push_back(negative ? 128.f : 0.f);
+    q.step.push_back(!seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255);
+  }
+  return q;
+}
+
 }  // namespace
 
-Engine::Engine(std::shared_ptr<const Graph> graph, Options options)
+Engine::Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps)
     : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
   for (size_t n = 0; n < graph_->nodes.size(); ++n)
     if (const std::string& op = graph_->nodes[n].op; op == "conv" || op == "linear") {
       Recipe recipe;
-      recipe.form = cheapest_form(graph_->nodes[n]), recipe.number = options_.number;
+      recipe.form = cheapest_form(graph_->nodes[n]), recipe.number = options_.number, recipe.isa = options_.isa;
+      if (options_.number == Number::int8) recipe.quantization = &steps.at((int)n);
       weights_[(int)n] = prepare_weights(graph_->nodes[n], recipe);
+      if (options_.number == Number::observe) ranges_[(int)n] = no_range(*weights_[(int)n]);
     }
 }
 
@@ -54,7 +76,7 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
   const auto plan_of = [&](int64_t images) {
     std::vector<Shape> part = inputs;
     for (Shape& s : part) s.n = images;
-    return make_plan(*graph_, options_, weights_, part);
+    return make_plan(*graph_, options_, weights_, ranges_, part);
   };
   auto schedule = std::make_shared<Schedule>();
   for (int v : graph_->outputs) schedule->outputs.push_back(shapes[v]);
@@ -162,6 +184,12 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
     times.push_back({t[t.size() / 2], t.front()});
   }
   return times;
+}
+
+std::map<int, Quantization> Engine::calibrated() const {
+  std::map<int, Quantization> steps;
+  for (const auto& [node, ranges] : ranges_) steps[node] = steps_for(ranges, weights_.at(node)->kernel[0] * weights_.at(node)->kernel[1]);
+  return steps;
 }
 
 int64_t Engine::weight_bytes() const {

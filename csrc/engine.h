@@ -33,7 +33,8 @@ struct Schedule {
 class Engine {
  public:
   // Throws Error (Fault::usage) for threads < 1 or an unknown isa.
-  Engine(std::shared_ptr<const Graph> graph, Options options);
+  // `steps`: for int8, of every conv and linear node (calibrated()).
+  Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps = {});
 
   const Graph& graph() const { return *graph_; }
   const Options& options() const { return options_; }
@@ -44,6 +45,8 @@ class Engine {
   void run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
   // Times every step over `repeat` runs.
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
+  // What the runs so far saw (Number::observe): the steps that int8 needs.
+  std::map<int, Quantization> calibrated() const;
   // Bytes of packed weights, and of the contexts that are alive.
   int64_t weight_bytes() const;
 
@@ -63,6 +66,7 @@ class Engine {
   std::shared_ptr<const Graph> graph_;
   Options options_;
   std::map<int, std::shared_ptr<const Weights>> weights_;
+  std::map<int, Ranges> ranges_;
   mutable Pool pool_;
   mutable std::mutex lock_;  // guards schedules_ and contexts_
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;

@@ -22,6 +22,17 @@ const std::vector<KernelRow>& kernel_table() {
   return table;
 }
 
+const char* name_of(Number number) {
+  switch (number) {
+    case Number::bf16:
+      return "bfloat16";
+    case Number::int8:
+      return "int8";
+    default:
+      return "float32";
+  }
+}
+
 std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r) {
   std::vector<const KernelRow*> found;
   for (const KernelRow& row : kernel_table())

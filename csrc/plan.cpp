@@ -49,7 +49,8 @@ std::string folded(const Graph& graph, const Fused& step) {
 }  // namespace
 
 std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,
-                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs) {
+                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::map<int, Ranges>& ranges,
+                                      const std::vector<Shape>& inputs) {
   auto plan = std::make_shared<Plan>();
   plan->shapes = infer_shapes(graph, inputs);
   plan->places.resize(plan->shapes.size());
@@ -61,7 +62,7 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
     if (builder == builders().end())
       throw Error(Fault::unsupported, "node '" + node.name + "'", "an operator with a CPU step", node.op, "");
     const size_t before = plan->steps.size();
-    builder->second(Build{graph, options, weights, *plan, steps[i], temporary[i]});
+    builder->second(Build{graph, options, weights, ranges, *plan, steps[i], temporary[i]});
     for (size_t s = before; s < plan->steps.size(); ++s) {
       plan->steps[s].name = node.name;
       plan->steps[s].why += (plan->steps[s].why.empty() ? "" : " ") + folded(graph, steps[i]);

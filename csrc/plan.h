@@ -7,6 +7,7 @@
 
 #include "graph.h"
 #include "kernels/table.h"
+#include "memory.h"
 #include "pool.h"
 #include "weights.h"
 
@@ -60,11 +61,17 @@ struct Fused {
   float alpha = 0, beta = 0;
 };
 
+// What calibration keeps of a conv or linear node: the least and the greatest of each tap's maps, lane by lane.
+struct Ranges {
+  Floats low, high;  // [taps][kLanes]
+};
+
 // Everything that a step builder may look at. Builders append to plan.steps.
 struct Build {
   const Graph& graph;
   const Options& options;
   const std::map<int, std::shared_ptr<const Weights>>& weights;  // by node index
+  const std::map<int, Ranges>& ranges;                           // by node index; filled only where options.number is observe
   Plan& plan;
   Fused fused;
   int64_t temporary = -1;  // arena offset of temporary_floats(), for this step alone
@@ -111,6 +118,7 @@ void build_axes(const Build&);  // of which slice, pad, channel_shuffle, and cha
 void build_upsample(const Build&);
 
 std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,
-                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::vector<Shape>& inputs);
+                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::map<int, Ranges>& ranges,
+                                      const std::vector<Shape>& inputs);
 
 }  // namespace cosparse

@@ -42,6 +42,7 @@ struct ConvStep {
   int64_t temporary;
   Act act;
   float alpha, beta;
+  float *low, *high;  // calibration only
 
   ConvArgs args(const Run& run) const {
     const Weights& w = *weights;
@@ -55,7 +56,8 @@ struct ConvStep {
     a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
     a.chunks = w.chunks.data(), a.chunk_count = (int)w.chunks.size(), a.most_maps = w.most_maps();
     a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.data();
-    a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero;
+    a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
+    a.low = low, a.high = high;
     a.filters = w.filters;
     a.y = rows(run, y);
     if (has_residual) a.residual = const_rows(run, residual);
@@ -108,8 +110,8 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   }
   const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
   const int rows = w.block_rows();
-  const bool tiled = conv.x.group != kLanes && !conv.geometry->copies;
-  conv.units = tiled && rows_first(w, groups)
+  const bool in_place = conv.x.group != kLanes && !conv.geometry->copies && (w.number == Number::f32 || w.number == Number::bf16);
+  conv.units = in_place && rows_first(w, groups)
                    ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
                    : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
@@ -141,7 +143,10 @@ void build_conv(const Build& b) {
                              has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   } else {
-    build_tiles(b, step, ConvStep{weights, geometry, {}, {}, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta});
+    ConvStep conv{weights, geometry, {}, {}, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, nullptr, nullptr};
+    if (const auto ranges = b.ranges.find(b.fused.node); ranges != b.ranges.end())
+      conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
+    build_tiles(b, step, std::move(conv));
   }
   b.plan.steps.push_back(std::move(step));
 }

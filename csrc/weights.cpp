@@ -6,6 +6,7 @@
 
 #include "blocks.h"
 #include "error.h"
+#include "kernels/table.h"
 
 namespace cosparse {
 
@@ -90,15 +91,15 @@ void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& ou
     for (int i = 0; i < r; ++i) {
       const auto each = [&](auto use) {
         for (uint32_t b = blocks.rows[row]; b < blocks.rows[row + 1]; ++b)
-          use(blocks.values[(size_t)b * r + i], q.step[blocks.columns[b] % l.taps()]);
+          use(blocks.values[(size_t)b * r + i], (int)(blocks.columns[b] % l.taps()));
       };
       float most = 0;
-      each([&](float w, float step) { most = std::max(most, std::fabs(w * step)); });
+      each([&](float w, int tap) { most = std::max(most, std::fabs(w * q.step[tap])); });
       const float scale = most > 0 ? most / 127 : 1.f;
-      double sum = 0;
-      each([&](float& w, float step) { w = std::nearbyint(w * step / scale), sum += w; });
+      double of_zero = 0;
+      each([&](float& w, int tap) { w = std::nearbyint(w * q.step[tap] / scale), of_zero += (double)w * q.zero[tap]; });
       out.scale[row * r + i] = scale;
-      out.bias[row * r + i] -= (float)(sum * scale * q.zero);
+      out.bias[row * r + i] -= (float)(of_zero * scale);
     }
 }
 
@@ -224,7 +225,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     cut_chunks(l, *out);
-    pack_steps(std::move(blocks), number, recipe.columns, *out);
+    pack_steps(std::move(blocks), number, conv_kernels(recipe.isa, recipe.number, out->r)[0]->columns, *out);
   }
   out->density = l.dense() ? (double)out->kept / l.dense() : 0;
   out->bytes += padded * 4 * (out->scale ? 2 : 1);

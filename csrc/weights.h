@@ -17,10 +17,9 @@ namespace cosparse {
 enum class Form : int { cosparse, spatial, dense };
 const char* name_of(Form);
 
-// int8: a map of tap t is stored as round(x / step[t] + zero) in 0..255.
+// int8: a map of tap t is stored as round(x / step[t] + zero[t]) in 0..255.
 struct Quantization {
-  std::vector<float> step;
-  float zero = 0;
+  std::vector<float> step, zero;  // [taps]
 };
 
 struct Weights {
@@ -36,14 +35,13 @@ struct Weights {
   std::vector<uint16_t> taps;              // map numbers, channel after channel (UsedChannel)
   std::vector<uint32_t> bounds, columns;   // as ConvArgs; bounds_step = block rows
   std::vector<float> basis_rows, basis_cols;
-  std::vector<float> inverse;              // int8
+  std::vector<float> inverse, zero;        // int8, as ConvArgs
   Floats values, bias, scale;
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded
   int64_t stored = 0;  // coefficients in the artifact
   double density = 1;  // kept / (filters * channels / groups * R * S)
   int64_t bytes = 0;   // everything that the kernel reads of the weights
-  float zero = 0;      // int8
   std::string why;     // the reason for this form, for the plan's table
 
   int maps() const { return (int)taps.size(); }
@@ -56,7 +54,7 @@ struct Weights {
 struct Recipe {
   Form form = Form::cosparse;
   Number number = Number::f32;
-  int columns = 1;                             // of a step (KernelRow::columns)
+  Isa isa = Isa::scalar;  // whose kernels read the weights
   const Quantization* quantization = nullptr;  // int8
 };
 

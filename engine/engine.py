@@ -32,8 +32,18 @@ class Engine:
     else calls.
     """
 
-    def __init__(self, artifact: Any, *, threads: int, isa: str = "", tile: int = 0, poison: bool = False) -> None:
-        self._native = _C.Engine(artifact, threads, isa, tile, poison)
+    def __init__(
+        self,
+        artifact: Any,
+        *,
+        threads: int,
+        isa: str = "",
+        tile: int = 0,
+        poison: bool = False,
+        dtype: str = "float32",
+        calibration: Sequence[Sequence[numpy.ndarray]] = (),
+    ) -> None:
+        self._native = _C.Engine(artifact, threads, isa, tile, poison, dtype, [list(sample) for sample in calibration])
         document = json.loads(artifact.json)
         self.name: str = document["name"]
         self.file_bytes: int = artifact.file_bytes
@@ -48,7 +58,11 @@ class Engine:
         self.ready = False
 
     device = "cpu"
-    dtype = "float32"
+
+    @property
+    def dtype(self) -> str:
+        """What convolutions multiply: float32, bfloat16 or int8. Inputs and outputs are float32 whatever it is."""
+        return self._native.dtype
 
     @property
     def isa(self) -> str:
@@ -137,11 +151,15 @@ def load(
     isa: str | None = None,
     tile: int = 0,
     poison: bool = False,
+    calibration: Any = None,
 ) -> Engine:
     """Reads and checks an artifact and makes it ready to run.
 
     threads: how many, the caller included; default COSPARSE_THREADS, else one for each core that this process may use.
-    isa: "scalar", "avx2" or "avx512"; default COSPARSE_ISA, else the machine's best.
+    dtype: what convolutions multiply. "float32" (default); "bfloat16": weights and activations rounded to it, sums in float32; "int8":
+        rounded to 8 bits, needs `calibration`. Without the instructions (avx512_bf16, avx512_vnni) both are emulated, which is slower.
+    calibration: sample input for int8, an array as the engine is called with, or a tuple of them where it has several inputs.
+    isa: "scalar", "avx2", "avx512", "avx512_vnni" or "avx512_bf16"; default COSPARSE_ISA, else the machine's best.
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
@@ -149,10 +167,16 @@ def load(
     """
     if device != "cpu":
         raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")
-    if dtype not in (None, "float32"):
-        raise UnsupportedError("dtype", "float32", str(dtype), "this build computes in float32")
+    artifact = _C.read_artifact(path)
+    samples = calibration if isinstance(calibration, tuple) else () if calibration is None else (calibration,)
     return Engine(
-        _C.read_artifact(path), threads=threads if threads is not None else default_threads(), isa=isa or "", tile=tile, poison=poison
+        artifact,
+        threads=threads if threads is not None else default_threads(),
+        isa=isa or "",
+        tile=tile,
+        poison=poison,
+        dtype=dtype or "float32",
+        calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],
     )
 
 

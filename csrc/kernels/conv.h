@@ -68,11 +68,12 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
 template <class V, class N, int R, int T> void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes, vectors = T * per;
   const float* x[vectors];
+  float* maps = scratch + (int64_t)T * (a.window.rows * a.window.cols + 1) * kLanes;
   if (a.tiled) {
-    for (int v = 0; v < vectors; ++v) x[v] = a.x.at(0, group + v / per) + v % per * V::lanes;
+    if (!N::in_place) copy_tiled<V, N, vectors>(a, group, maps);
+    for (int v = 0; v < vectors; ++v) x[v] = N::in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V>(a, maps, v);
     return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
   }
-  float* maps = scratch + (int64_t)T * (a.window.rows * a.window.cols + 1) * kLanes;
   const Taps<V, vectors> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, vectors>(a, a.chunks[k], taps, maps);

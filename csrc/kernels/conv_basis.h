@@ -110,6 +110,18 @@ void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   }
 }
 
+// A tiled source: 1x1, so a map is a channel.
+template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t group, float* maps) {
+  constexpr int per = kLanes / V::lanes;
+  const Chunk& chunk = a.chunks[0];
+  for (int t = 0; t < T; ++t) {
+    const float* x = a.x.at(0, group + t / per) + t % per * V::lanes;
+    float* to = map_rows<V>(a, maps, t);
+    for (int i = chunk.begin; i < chunk.end; ++i)
+      V::store(to + (int64_t)a.used[i].begin * kLanes, N::map(a, V::load(x + (int64_t)a.used[i].channel * kLanes), 0));
+  }
+}
+
 template <class V, class N, int T> void basis_step(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
   if (a.basis == Basis::dct3)
     return taps.plain() ? basis_step_dct3<V, N, T, true>(a, chunk, taps, maps) : basis_step_dct3<V, N, T, false>(a, chunk, taps, maps);

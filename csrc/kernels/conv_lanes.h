@@ -79,8 +79,11 @@ void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scr
           break;
       }
   };
-  if (a.tiled) return rows(0, a.x.at(0, group));
   float* maps = scratch + (int64_t)(a.window.rows * a.window.cols + 1) * kLanes;
+  if (a.tiled) {
+    if (!N::in_place) copy_tiled<V, N, per>(a, group, maps);
+    return rows(0, N::in_place ? a.x.at(0, group) : maps);
+  }
   const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, per>(a, a.chunks[k], taps, maps);

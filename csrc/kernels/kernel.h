@@ -32,7 +32,8 @@ struct Window {
 //   f32   as stored
 //   bf16  weights and every convolution's input and output rounded to bfloat16 (nearest, ties to even)
 //   int8  weights rounded to 8 bits with a scale a filter, inputs to 8 bits with a scale a tap (Quantization)
-enum class Number : int { f32, bf16, int8 };
+//   observe  f32 that records the range of each tap's maps, for int8's steps
+enum class Number : int { f32, bf16, int8, observe };
 
 // Channel c, group g (kLanes flat pixels) of a value lies at base + c * channel + g * group. Planar values have group = kLanes; tiled ones,
 // which 1x1 convolutions read without copying, channel = kLanes.
@@ -71,7 +72,8 @@ struct ConvArgs {
   const float* bias;        // [block rows * r]
   const float* scale;       // int8: [block rows * r], of the sums
   const float* inverse;     // int8: [taps], 1 / step of the quantized maps
-  float zero;               // int8: the number that stands for 0
+  const float* zero;        // int8: [taps], the number that stands for 0
+  float *low, *high;        // observe: [taps][kLanes]
   int filters;
   Rows<float> y;
   Rows<const float> residual;  // base nullptr: none

@@ -4,12 +4,13 @@
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
   static constexpr int columns = 4;
+  static constexpr bool in_place = false;
   using Reg = typename V::Reg;
   using Sum = __m512i;
   using Value = uint32_t;  // first column in the lowest byte
 
   static Reg map(const ConvArgs& a, Reg x, int tap) {
-    const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(a.inverse[tap]), _mm512_set1_ps(a.zero));
+    const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(a.inverse[tap]), _mm512_set1_ps(a.zero[tap]));
     const __m512i bytes = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(_mm512_setzero_ps(), steps)));
     const __m512i repeat = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0x00000000);
     return _mm512_castsi512_ps(_mm512_shuffle_epi8(bytes, repeat));

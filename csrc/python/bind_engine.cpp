@@ -100,11 +100,34 @@ std::vector<std::pair<double, double>> profile(const Engine& engine, const std::
   return times;
 }
 
+Number number_of(const std::string& dtype) {
+  for (const Number number : {Number::f32, Number::bf16, Number::int8})
+    if (dtype == name_of(number)) return number;
+  throw Error(Fault::unsupported, "dtype", "float32, bfloat16 or int8", dtype, "");
+}
+
+// int8 needs to know what its layers will see: a float32 twin runs the samples first.
+std::unique_ptr<Engine> make_engine(std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile, bool poison,
+                                    const std::string& dtype, const std::vector<std::vector<Array>>& calibration) {
+  const Number number = number_of(dtype);
+  const Options options{threads, choose_isa(isa), number, tile, poison};
+  if (number != Number::int8) {
+    py::gil_scoped_release release;
+    return std::make_unique<Engine>(std::move(artifact), options);
+  }
+  if (calibration.empty())
+    throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none", "pass calibration=, some real inputs");
+  const Engine twin(artifact, Options{1, options.isa, Number::observe, 0, false});
+  for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
+  py::gil_scoped_release release;
+  return std::make_unique<Engine>(std::move(artifact), options, twin.calibrated());
+}
+
 py::list kernels() {
   py::list rows;
   for (const KernelRow& k : kernel_table())
-    rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa), py::arg("r") = k.r,
-                         py::arg("t") = k.t, py::arg("lanes") = k.lanes, py::arg("available") = k.isa <= best_isa()));
+    rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa),
+                         py::arg("dtype") = name_of(k.number), py::arg("r") = k.r, py::arg("t") = k.t, py::arg("available") = k.isa <= best_isa()));
   return rows;
 }
 
@@ -112,15 +135,13 @@ py::list kernels() {
 
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
-      .def(py::init([](std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile, bool poison) {
-             py::gil_scoped_release release;
-             return std::make_unique<Engine>(std::move(artifact), Options{threads, choose_isa(isa), Number::f32, tile, poison});
-           }),
-           py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("poison") = false)
+      .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("poison") = false,
+           py::arg("dtype") = "float32", py::arg("calibration") = py::list())
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
       .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
+      .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.options().number); })
       .def_property_readonly("threads", [](const Engine& e) { return e.options().threads; })
       .def_property_readonly("weight_bytes", &Engine::weight_bytes);
   m.def("kernels", &kernels, "The kernel table, best instruction set first.");
