@@ -22,6 +22,12 @@ const std::vector<KernelRow>& kernel_table() {
   return table;
 }
 
+MapsKernel maps_kernel(Isa isa, Number number) {
+  for (const KernelRow& row : kernel_table())
+    if (row.isa <= isa && row.maps && row.number == number) return row.maps;
+  throw Error(Fault::usage, "maps kernel", "a row of the kernel table", name_of(isa), "");
+}
+
 const char* name_of(Number number) {
   switch (number) {
     case Number::bf16:

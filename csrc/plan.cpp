@@ -55,7 +55,7 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
   plan->shapes = infer_shapes(graph, inputs);
   plan->places.resize(plan->shapes.size());
   const std::vector<Fused> steps = fuse(graph, plan->shapes);
-  const std::vector<int64_t> temporary = place_values(graph, steps, *plan);
+  const std::vector<int64_t> temporary = place_values(graph, steps, weights, *plan);
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = graph.nodes[steps[i].node];
     const auto builder = builders().find(node.op);

@@ -92,7 +92,8 @@ bool pads_with_value(const Node& node);   // of which a step holds one value, so
 
 // arena.cpp: fills places, arena_floats and, for each step, the offset of its temporary memory.
 // Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them.
-std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, Plan& plan);
+std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps,
+                                  const std::map<int, std::shared_ptr<const Weights>>& weights, Plan& plan);
 bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 
 // layout.cpp: makes those values tiled that convolutions write and 1x1 convolutions read; `whole`: value ids that have their storage for
@@ -102,7 +103,8 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
 bool pixelwise(const Node& node);
 
 // Builders (step_*.cpp).
-int64_t temporary_floats(const Node& node, const std::vector<Shape>& in, const Shape& out);
+// Temporary memory of a conv or linear step.
+int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);
 void build_pool(const Build&);
 void build_adaptive_pool(const Build&);

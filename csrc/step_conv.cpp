@@ -11,18 +11,27 @@ namespace cosparse {
 namespace {
 
 constexpr int64_t kWeightsInCache = 512 * 1024, kSourceInCache = 512 * 1024;  // bytes
+constexpr int64_t kFewGroups = 8, kMapsInCache = 2 * 1024 * 1024;
+constexpr int kMapShares = 4;  // of the channels, for each group
 constexpr int64_t kRowsAtOnce = 64 * 1024;                                    // bytes of weights that a unit reads
-constexpr int kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
+constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
+
+// Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.
+bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
+  const int64_t groups = round_up(pixels, kLanes) / kLanes;
+  return !pixelwise(node) && !w.depthwise && w.whole_channels() && groups <= kFewGroups && w.bytes > kWeightsInCache &&
+         groups * w.maps() * kLanes * (int64_t)sizeof(float) <= kMapsInCache;
+}
 
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
-bool rows_first(const Weights& w, int64_t groups) {
-  return w.bytes > kWeightsInCache && groups * w.channels * kLanes * (int64_t)sizeof(float) <= kSourceInCache;
+bool rows_first(const Weights& w, int64_t groups, bool made_before) {
+  return made_before || (w.bytes > kWeightsInCache && groups * w.channels * kLanes * (int64_t)sizeof(float) <= kSourceInCache);
 }
 
 // The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
 // pixels.
-std::vector<const KernelRow*> choose_kernels(const Options& options, const Weights& w) {
-  const int widest = options.tile ? options.tile : kUsualTile;
+std::vector<const KernelRow*> choose_kernels(const Options& options, const Weights& w, bool rows_first) {
+  const int widest = options.tile ? options.tile : rows_first ? kWidestTile : kUsualTile;
   std::vector<const KernelRow*> chosen;
   for (const KernelRow* row : conv_kernels(options.isa, w.number, w.r))
     if (row->t <= std::max(1, widest)) chosen.push_back(row);
@@ -37,6 +46,8 @@ struct ConvStep {
   std::shared_ptr<const Geometry> geometry;
   std::vector<Unit> units;
   std::vector<const KernelRow*> kernels;  // by the t of a unit
+  MapsKernel maps;
+  Source source;
   Place x, y, residual;
   bool has_residual;
   int64_t temporary;
@@ -48,8 +59,8 @@ struct ConvStep {
     const Weights& w = *weights;
     ConvArgs a{};
     a.window = geometry->window();
+    a.source = source;
     a.x = const_rows(run, x);
-    a.tiled = x.group != kLanes && !geometry->copies;
     if (geometry->copies) a.x = {run.arena + temporary, geometry->channel_floats(x.plane), kLanes};
     a.basis = w.basis;
     a.used = w.used.data(), a.taps = w.taps.data();
@@ -67,10 +78,25 @@ struct ConvStep {
 
   void operator()(const Run& run) const {
     if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels, 0.f);
-    const ConvArgs a = args(run);
+    ConvArgs a = args(run);
+    if (source == Source::maps) {
+      a.maps = run.arena + temporary + geometry->temporary_floats(weights->channels);
+      make_maps(run, a);
+      a.x = {a.maps, kLanes, (int64_t)weights->maps() * kLanes};
+      a.bounds_step *= a.chunk_count, a.chunk_count = 1;  // all chunks are there
+    }
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
       const Unit& u = units[i];
       if (u.begin < u.end) kernels[u.t]->conv(a, u.group, u.begin, u.end, run.scratch_of(slot));
+    });
+  }
+
+  void make_maps(const Run& run, const ConvArgs& a) const {
+    const int used = (int)weights->used.size(), shares = std::min(used, kMapShares);
+    const int64_t groups = round_up(a.window.images * a.window.ho * a.window.wo, kLanes) / kLanes;
+    run.pool.each(groups * shares, [&](int64_t i, int slot) {
+      const int64_t share = i % shares;
+      maps(a, i / shares, (int)(used * share / shares), (int)(used * (share + 1) / shares), run.scratch_of(slot));
     });
   }
 };
@@ -102,16 +128,20 @@ struct DepthwiseStep {
 void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
+  const int rows = w.block_rows();
+  const bool tiled = conv.x.group != kLanes && !conv.geometry->copies;
+  conv.source = tiled ? Source::tiled : maps_first(b.node(), w, pixels) ? Source::maps : Source::planar;
+  conv.maps = maps_kernel(b.options.isa, w.number);
+  const bool in_place = conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16));
+  const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
   std::vector<int> widths;
-  for (const KernelRow* row : choose_kernels(b.options, w)) {
+  for (const KernelRow* row : choose_kernels(b.options, w, by_rows)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t);
   }
   const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
-  const int rows = w.block_rows();
-  const bool in_place = conv.x.group != kLanes && !conv.geometry->copies && (w.number == Number::f32 || w.number == Number::bf16);
-  conv.units = in_place && rows_first(w, groups)
+  conv.units = by_rows
                    ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
                    : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
@@ -121,6 +151,11 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
 }
 
 }  // namespace
+
+int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, const Shape& out) {
+  const int64_t phases = Geometry(node, in, out).temporary_floats(in.c);
+  return phases + (maps_first(node, w, out.pixels()) ? round_up(out.pixels(), kLanes) * w.maps() : 0);
+}
 
 void build_conv(const Build& b) {
   const Node& node = b.node();
@@ -143,7 +178,7 @@ void build_conv(const Build& b) {
                              has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   } else {
-    ConvStep conv{weights, geometry, {}, {}, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, nullptr, nullptr};
+    ConvStep conv{weights, geometry, {}, {}, nullptr, Source::planar, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, nullptr, nullptr};
     if (const auto ranges = b.ranges.find(b.fused.node); ranges != b.ranges.end())
       conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
     build_tiles(b, step, std::move(conv));

@@ -35,6 +35,18 @@ double map_cost(const Layer& l, bool transformed) {
 
 bool can_transform(const Layer& l) { return l.transformed() && !l.depthwise() && l.R <= kMaxDct && l.S <= kMaxDct; }
 
+// The basis step stores all nine maps of a channel in any case, so where most of them are read there is nothing in leaving some out.
+void complete_channels(std::vector<char>& read) {
+  std::vector<char> whole = read;
+  int64_t some = 0, all = 0;
+  for (size_t c = 0; c < read.size(); c += 9) {
+    const int64_t wanted = std::count(&read[c], &read[c] + 9, 1);
+    some += wanted, all += wanted ? 9 : 0;
+    if (wanted) std::fill_n(&whole[c], 9, 1);
+  }
+  if (some * 4 >= all * 3) read = whole;
+}
+
 // Numbers the maps that some block reads, channel after channel. 1x1: a map is a channel and keeps its number, so that a tiled source can
 // be read in place.
 void number_maps(const Layer& l, const Blocks& blocks, Weights& out, std::vector<uint32_t>& number) {
@@ -42,6 +54,7 @@ void number_maps(const Layer& l, const Blocks& blocks, Weights& out, std::vector
   std::vector<char> read((size_t)l.C * taps, 0);
   for (const uint32_t column : blocks.columns) read[column] = 1;
   number.resize(read.size());
+  if (out.basis == Basis::dct3) complete_channels(read);
   for (int c = 0; c < l.C; ++c) {
     UsedChannel u{c, (int)out.taps.size(), 0, 0};
     for (int tap = 0; tap < taps; ++tap)

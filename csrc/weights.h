@@ -47,6 +47,7 @@ struct Weights {
   int maps() const { return (int)taps.size(); }
   int block_rows() const { return (filters + r - 1) / r; }
   int most_maps() const;  // of a chunk
+  bool whole_channels() const { return basis != Basis::dct3 || maps() == 9 * (int)used.size(); }  // MapsKernel
   // The basis step in multiply-adds a channel and output pixel, at this stride (counting rule: cosparse.compress.transforms.basis_cost).
   double basis_cost(int down, int along) const;
 };

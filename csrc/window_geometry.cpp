@@ -79,10 +79,4 @@ void run_window(const Run& run, const KernelRow& kernel, const WindowArgs& args,
   });
 }
 
-int64_t temporary_floats(const Node& node, const std::vector<Shape>& in, const Shape& out) {
-  if (node.op != "conv") return 0;
-  const Geometry geometry(node, in[0], out);
-  return geometry.temporary_floats(in[0].c);
-}
-
 }  // namespace cosparse

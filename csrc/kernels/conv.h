@@ -4,6 +4,14 @@
 // accumulators in registers, one index load a block. Between chunks the sums wait in y. A tiled source is its own map: no basis step.
 // Included inside a per-ISA namespace, after conv_basis.h and act.h.
 
+// The basis step alone (MapsKernel).
+template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+  constexpr int per = kLanes / V::lanes;
+  const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
+  const Chunk& last = a.chunks[a.chunk_count - 1];
+  basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, a.maps + group * (last.first_map + last.maps) * kLanes);
+}
+
 // Q vectors of one block row: x[q], the maps; y[q], residual[q]: the vector's place in filter row * R.
 template <class V, class N, int R, int Q>
 void block_product(const ConvArgs& a, int row, uint32_t begin, uint32_t end, bool first, bool last, const float* const* x, float* const* y,
@@ -69,9 +77,10 @@ template <class V, class N, int R, int T> void conv_tile(const ConvArgs& a, int6
   constexpr int per = kLanes / V::lanes, vectors = T * per;
   const float* x[vectors];
   float* maps = scratch + (int64_t)T * (a.window.rows * a.window.cols + 1) * kLanes;
-  if (a.tiled) {
-    if (!N::in_place) copy_tiled<V, N, vectors>(a, group, maps);
-    for (int v = 0; v < vectors; ++v) x[v] = N::in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V>(a, maps, v);
+  if (a.source != Source::planar) {
+    const bool in_place = N::in_place || a.source == Source::maps;
+    if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
+    for (int v = 0; v < vectors; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V>(a, maps, v);
     return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
   }
   const Taps<V, vectors> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));

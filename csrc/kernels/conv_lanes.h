@@ -80,9 +80,10 @@ void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scr
       }
   };
   float* maps = scratch + (int64_t)(a.window.rows * a.window.cols + 1) * kLanes;
-  if (a.tiled) {
-    if (!N::in_place) copy_tiled<V, N, per>(a, group, maps);
-    return rows(0, N::in_place ? a.x.at(0, group) : maps);
+  if (a.source != Source::planar) {
+    const bool in_place = N::in_place || a.source == Source::maps;
+    if (!in_place) copy_tiled<V, N, per>(a, group, maps);
+    return rows(0, in_place ? a.x.at(0, group) : maps);
   }
   const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   for (int k = 0; k < a.chunk_count; ++k) {

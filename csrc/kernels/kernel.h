@@ -54,11 +54,18 @@ struct Chunk {
   int begin, end, first_map, maps;
 };
 
+// Where a convolution's maps come from.
+//   planar  a basis step a tile, out of planes or phase planes
+//   tiled   1x1 at stride 1: the source's own tiles, read in place (or copied, where the number stores maps in another form)
+//   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
+enum class Source : int { planar, tiled, maps };
+
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
 struct ConvArgs {
   Window window;
-  Rows<const float> x;  // tiled: 1x1 at stride 1, read in place; else planar, or phase planes with x.channel floats a channel
-  bool tiled;
+  Source source;
+  Rows<const float> x;  // planar: or phase planes, with x.channel floats a channel
+  float* maps;          // where the basis step before the product writes: [groups][all maps][kLanes]
   Basis basis;
   const UsedChannel* used;
   const uint16_t* taps;
@@ -83,6 +90,9 @@ struct ConvArgs {
 // One tile of t groups of kLanes flat output pixels from group `first`, block rows begin..end-1. scratch: conv_scratch() floats, 64-byte
 // aligned.
 using ConvKernel = void (*)(const ConvArgs&, int64_t first, int begin, int end, float* scratch);
+// The basis step of one group before the product: maps of used[begin..end) into a.maps. Where the basis is dct3, every used channel has all
+// nine. The same scratch.
+using MapsKernel = ConvKernel;
 
 // Depthwise convolution, one vector of output pixels from `first`, output channels begin..end-1 (multiplier output channels read one source
 // channel): y[c] = act(bias[c] + sum_t weight[c, t] * x + residual[c]).
@@ -154,6 +164,7 @@ struct KernelRow {
   const SpanKernels* spans;
   PoolKernel pool = nullptr;
   UpsampleKernel upsample = nullptr;
+  MapsKernel maps = nullptr;
 };
 constexpr int kLanePixels = 4;
 

@@ -16,6 +16,12 @@
   X(F32, 1, 1) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_avx2(X) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
+// X(number): the basis step before the product
+#define COSPARSE_MAPS_avx512_bf16(X) X(Bf16)
+#define COSPARSE_MAPS_avx512_vnni(X) X(Int8)
+#define COSPARSE_MAPS_avx512(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
+#define COSPARSE_MAPS_avx2(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
+#define COSPARSE_MAPS_scalar(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
 #define COSPARSE_EMULATED(X)                                                                                                             \
   X(RoundedF32, 8, 1) X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1)                                    \
   X(StepsF32, 8, 1) X(StepsF32, 8, 0) X(StepsF32, 4, 1) X(StepsF32, 2, 1) X(StepsF32, 1, 1)                                              \
@@ -36,6 +42,8 @@ const std::vector<KernelRow>& kernel_table();
 // The conv rows for this number and blocks of r filters on the best instruction set up to `isa` that has any; widest first. Throws
 // Error(Fault::usage) where there are none.
 std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r);
+// The basis step before the product, on the instruction set of conv_kernels().
+MapsKernel maps_kernel(Isa isa, Number number);
 const char* name_of(Number);  // float32, bfloat16, int8
 
 const KernelRow& window_kernel(Isa isa);
