@@ -81,13 +81,17 @@ class Peer:
         """Whether it can run networks in `dtype` here."""
         return dtype in self.dtypes and self.missing(dtype) is None
 
-    def runtime(self, dtype: str = "float32") -> Runtime:
-        """The peer's module; Error where it does not offer `dtype` or where something that it needs is missing."""
+    def require(self, dtype: str) -> None:
+        """Raises Error where the peer does not offer `dtype` or where something that it needs is missing."""
         if dtype not in self.dtypes:
             raise UnsupportedError(f"peer {self.name}", f"a dtype of {', '.join(self.dtypes)}", dtype, "leave it out of --against")
         if (remedy := self.missing(dtype)) is not None:
             wanted = ", ".join(filter(None, (self.package, *self.dtypes[dtype], self.program)))
             raise Error(f"peer {self.name}", f"{wanted} for {dtype}", "not all of them", f"{remedy}, or leave it out of --against")
+
+    def runtime(self, dtype: str = "float32") -> Runtime:
+        """The peer's module, once `require` is satisfied."""
+        self.require(dtype)
         return import_module(self.module)
 
     def runners(
