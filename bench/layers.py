@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from cosparse.bench.peers import Arrays, Shapes
-from cosparse.bench.rounding import BYTES
 from cosparse.bench.roofline import Roofline
+from cosparse.bench.rounding import BYTES
 from cosparse.bench.traffic import step_bytes
 from cosparse.engine.engine import Engine
 from cosparse.engine.graph import Graph
 
 ROUNDS, REPEAT = 5, 10
-# Medians of steps of some microseconds move by several percent from run to run; a clock tick and a thread's wake-up weigh more in short ones.
+# Medians of a step's time move by several percent from run to run; in a step of some microseconds the wake-up of a thread weighs more.
 LOSS_FACTOR, LOSS_US = 1.10, 5.0
 
 
