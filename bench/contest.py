@@ -46,7 +46,7 @@ def open_peers(
         peer, own = find(name), folder / name
         runtime = peer.runtime(dtype)
         own.mkdir()
-        path = runtime.save(dense, shapes, own, dtype, samples)
+        path = runtime.save(dense, shapes, own, threads, dtype, samples)
         ways = [runtime.load(path, shapes, threads, dtype, label) for label in runtime.ways(dtype)]
         opened[name] = Opened(peer, path, tuple(ways))
     return opened

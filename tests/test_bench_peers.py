@@ -134,6 +134,7 @@ def assert_agrees(peer: Peer, graph: Graph, inputs: tuple[np.ndarray, ...]) -> N
         outputs = runner.run(inputs)
         runner.bind(inputs)()
         for got, name in zip(outputs, graph.outputs, strict=True):
+            got = np.where(got == np.finfo(np.float32).min, -np.inf, got)  # OpenVINO's maximum of nothing
             # At most 32 terms a sum in these cases; the interpolations and activations need a few roundings only.
             assert_close(got.astype(np.float64), values[name], terms=32, scale=largest * max(1.0, *weights, 0.0), eps=EPS)
 
@@ -174,7 +175,7 @@ def test_a_compiler_that_takes_too_long_is_stopped(small, monkeypatch) -> None:
     from cosparse.bench.peers import torch_compile_peer
 
     monkeypatch.setattr(torch_compile_peer, "LIMIT_S", 0.01)
-    with pytest.raises(Error, match=r"peer torch\.compile: expected at most 0\.01 s, got more; leave it out"):
+    with pytest.raises(Error, match=r"peer torch\.compile: expected a compilation of at most 0\.01 s, got a longer one; leave it out"):
         find("torch.compile").runners(small[0], small[2], 1)
 
 
@@ -212,7 +213,7 @@ def test_what_a_peer_saves_it_loads(peer: Peer, tmp_path) -> None:
     content = _C.parse_artifact(artifact.to_bytes(graph))
     shapes = _C.infer_shapes(content, [list(x.shape) for x in inputs])
     runtime = peer.runtime()
-    saved = runtime.save(graph, shapes, tmp_path, "float32", ())
+    saved = runtime.save(graph, shapes, tmp_path, 1, "float32", ())
     outputs = runtime.load(saved, shapes, 1, "float32", runtime.ways("float32")[-1]).run(inputs)
     expected = peer.runners(graph, shapes, 1)[-1].run(inputs)
     for got, want in zip(outputs, expected, strict=True):

@@ -44,7 +44,7 @@ class Runtime(Protocol):
     def ways(self, dtype: str) -> Sequence[str]:
         """Labels of every way to run a network in `dtype` that is worth a comparison."""
 
-    def save(self, graph: Graph, shapes: Shapes, folder: Path, dtype: str, samples: Sequence[Arrays]) -> Path:
+    def save(self, graph: Graph, shapes: Shapes, folder: Path, threads: int, dtype: str, samples: Sequence[Arrays]) -> Path:
         """Writes the dense `graph` in the form that the runtime loads; the file's path.
 
         `shapes` maps all values to their shapes in this run. `samples` are inputs of those shapes, for calibration where `dtype` needs it.
@@ -100,7 +100,7 @@ class Peer:
         """Every way to run the dense `graph` in `dtype`; what the runtime loads is kept in `folder` where one is given."""
         runtime = self.runtime(dtype)
         with tempfile.TemporaryDirectory(prefix="cosparse-") as temporary:
-            path = runtime.save(graph, shapes, folder or Path(temporary), dtype, samples)
+            path = runtime.save(graph, shapes, folder or Path(temporary), threads, dtype, samples)
             return [runtime.load(path, shapes, threads, dtype, label) for label in runtime.ways(dtype)]
 
 

@@ -28,7 +28,7 @@ def ways(dtype: str) -> Sequence[str]:
     return tuple(PRECISIONS[dtype])
 
 
-def save(graph: Graph, shapes: Shapes, folder: Path, dtype: str, samples: Sequence[Arrays]) -> Path:
+def save(graph: Graph, shapes: Shapes, folder: Path, threads: int, dtype: str, samples: Sequence[Arrays]) -> Path:
     path = onnx_file.write(graph, shapes, folder)
     return path if dtype != "int8" else _quantize(path, samples)
 

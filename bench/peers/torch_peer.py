@@ -22,7 +22,7 @@ def ways(dtype: str) -> Sequence[str]:
     return tuple(LAYOUTS)
 
 
-def save(graph: Graph, shapes: Shapes, folder: Path, dtype: str, samples: Sequence[Arrays]) -> Path:
+def save(graph: Graph, shapes: Shapes, folder: Path, threads: int, dtype: str, samples: Sequence[Arrays]) -> Path:
     """Writes the dense network as an artifact: PyTorch has no file format of its own that is both plain and safe."""
     path = folder / "dense.cosparse"
     artifact.write(path, graph)
