@@ -72,7 +72,7 @@ def _float32(dense: Graph, shapes: Shapes, inputs: Arrays, threads: int) -> Arra
 
 def contenders(opened: Mapping[str, Opened], inputs: Arrays) -> dict[str, Callable[[], object]]:
     """ "PEER/LABEL" -> a call of that way, for those that come near the fastest way of their peer in a short heat."""
-    kept = {}
+    kept: dict[str, Callable[[], object]] = {}
     for name, one in opened.items():
         calls = {f"{name}/{runner.label}": runner.bind(inputs) for runner in one.runners}
         if len(calls) > 1:

@@ -130,11 +130,14 @@ def _accuracy(path: Path, test: Images, threads: int) -> dict[str, Any]:
     return {"top1": accuracy(predict(engine, test, DIGITS), test.labels.numpy())["top1"]}
 
 
+def peers() -> tuple[str, ...]:
+    """Those that are installed, without torch.compile: it would compile for as long as the whole demo takes."""
+    return tuple(name for name in installed() if name != "torch.compile")
+
+
 def _bench(path: Path, plan: Plan) -> dict[str, Any]:
     """`cosparse bench` in a process of its own, where neither training's memory nor its thread settings are left over."""
-    # torch.compile would compile for as long as the whole demo takes.
-    peers = ",".join(name for name in installed() if name != "torch.compile") or "none"
-    settings = {"--threads": plan.threads, "--against": peers, "--seconds": plan.seconds, "--json": "-"}
+    settings = {"--threads": plan.threads, "--against": ",".join(peers()) or "none", "--seconds": plan.seconds, "--json": "-"}
     options = ["--no-layers", "--no-cold-start", *(str(word) for setting in settings.items() for word in setting)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     command = [sys.executable, "-P", "-m", "cosparse", "bench", str(path), *options]  # -P: not from the current folder
