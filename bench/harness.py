@@ -55,7 +55,7 @@ class Case:
 
 
 def bench(path: str | Path, settings: Settings | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """The bench object of the artifact at `path`: keys as in the README's table "bench JSON"; figures that do not exist are None.
+    """The bench object of the artifact at `path`: keys as in the README's section "Measuring"; figures that do not exist are None.
 
     Raises cosparse.Error for a bad artifact, an unknown or missing peer, a dtype that engine or peer lacks, or a setting out of range.
     """

@@ -201,7 +201,7 @@ BAD_INPUT = {
     "bad isa": (["run", "{path}", "--input", "a", "--output", "b", "--isa", "mmx"], "mmx"),
     "unknown peer": (
         ["bench", "{path}", "--against", "tensorrt"],
-        r"peer: expected one of torch, torch\.compile, onnxruntime, openvino, got",
+        r"expected one of torch, torch\.compile, onnxruntime, openvino, got",
     ),
     "no array": (["run", "{path}", "--input", "{script}", "--output", "y.npy"], r"net\.py: expected an array file \(\.npy\)"),
     "too few inputs": (["run", "{path}", "--input", "a", "--input", "b", "--output", "y"], r"--input: expected 1 files \(x\), got 2"),
