@@ -199,7 +199,10 @@ BAD_INPUT = {
     "bad number": (["bench", "{path}", "--batch", "two"], "--batch: expected whole numbers of at least 1, .* got 'two'"),
     "bad threads": (["run", "{path}", "--input", "a", "--output", "b", "--threads", "0"], "threads"),
     "bad isa": (["run", "{path}", "--input", "a", "--output", "b", "--isa", "mmx"], "mmx"),
-    "unknown peer": (["bench", "{path}", "--against", "tensorrt"], "peer: expected one of torch, onnxruntime, got 'tensorrt'"),
+    "unknown peer": (
+        ["bench", "{path}", "--against", "tensorrt"],
+        r"expected one of torch, torch\.compile, onnxruntime, openvino, got",
+    ),
     "no array": (["run", "{path}", "--input", "{script}", "--output", "y.npy"], r"net\.py: expected an array file \(\.npy\)"),
     "too few inputs": (["run", "{path}", "--input", "a", "--input", "b", "--output", "y"], r"--input: expected 1 files \(x\), got 2"),
     "wrong shape": (["run", "{path}", "--input", "{array}", "--output", "y.npy"], "x"),
