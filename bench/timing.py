@@ -12,6 +12,7 @@ import numpy as np
 
 SLICE_S = 0.05  # timed calls of one turn last about this long
 SETTLE_LIMIT_S = 0.3
+SAMPLES = 2000  # times kept of each candidate, for plots
 SUMMARY = ("median_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "spread")
 
 
@@ -70,6 +71,12 @@ def summary(seconds: np.ndarray) -> dict[str, Any]:
     low, middle, high, p90, p99 = np.percentile(ms, [25, 50, 75, 90, 99])
     figures = (middle, ms.min(), middle, p90, p99, (high - low) / middle)
     return {key: round(float(value), 5) for key, value in zip(SUMMARY, figures, strict=True)}
+
+
+def samples_ms(seconds: np.ndarray) -> list[float]:
+    """At most SAMPLES of the times, ms, spread evenly over the run. seconds: [calls]."""
+    picked = np.linspace(0, len(seconds) - 1, min(SAMPLES, len(seconds))).astype(int)
+    return [round(float(ms), 5) for ms in np.asarray(seconds)[picked] * 1e3]
 
 
 def _estimate(call: Callable[[], object]) -> float:

@@ -85,7 +85,8 @@ def _groups(graph: Any, model: nn.Module) -> list[_Group]:
     names = {module: name for name, module in model.named_modules()}
     found = []
     for group in graph.get_all_groups():
-        makers, followers, readers = set(), set(), defaultdict(int)
+        makers, followers = set(), set()
+        readers: dict[str, int] = defaultdict(int)
         for dependency, features in group:
             module = dependency.target.module
             if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
