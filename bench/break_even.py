@@ -6,6 +6,7 @@ A curve is a list of (density, ms), in any order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 Curve = Sequence[tuple[float, float]]
 
@@ -34,5 +35,4 @@ def break_even(curve: Curve, dense_ms: float) -> float | None:
 def rises(curve: Curve) -> list[tuple[float, float]]:
     """Neighbouring densities (high, low) of which the lower one took longer than noise explains; empty: latency is monotone."""
     points = sorted(curve, reverse=True)
-    pairs = zip(points, points[1:], strict=False)
-    return [(high, low) for (high, before), (low, after) in pairs if after > (1 + NOISE) * before]
+    return [(high, low) for (high, before), (low, after) in pairwise(points) if after > (1 + NOISE) * before]

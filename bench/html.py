@@ -18,8 +18,8 @@ from cosparse.bench.plots import ENGINE
 from cosparse.errors import Error
 
 PLOTS = (
-    ("Latency", plots.candidates),
     ("Break-even", plots.curve),
+    ("Latency", plots.candidates),
     ("Distribution of calls", plots.latencies),
     ("Roofline", plots.roofline),
     ("Layers", plots.layers),
@@ -83,7 +83,7 @@ def _headline(result: Mapping[str, Any], passed: bool) -> tuple[str, str]:
         return "Outputs differ", "no speed-up is given"
     if "points" in result:
         fastest = max(result["points"], key=lambda point: point["dense_speedup"] or 0)
-        return f"{fastest['dense_speedup']:.2f}×", f"as fast as our dense kernels at {fastest['name']}"
+        return f"{fastest['dense_speedup']:.2f}×", f"as fast as our dense kernels: {plots.label(fastest)}"
     if result["speedup"] is not None:
         return f"{result['speedup']:.2f}×", f"as fast as {result['fastest_peer']}, the fastest dense peer"
     return f"{figure(result['engine']['median_ms'])} ms", "median, no peers asked"
@@ -122,6 +122,6 @@ def _candidates(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "points" not in result:
         rows = [{**result["engine"], **own, "name": ENGINE, "point": result}]
     else:
-        rows = [{**point["engine"], **own, "name": f"{ENGINE} {point['name']}", "point": point} for point in result["points"]]
+        rows = [{**point["engine"], **own, "name": f"{ENGINE}, {plots.label(point)}", "point": point} for point in result["points"]]
         rows.append({**result["dense"], **own, "name": f"{ENGINE}, dense"})
     return rows + [{**row, "name": name, "own": False, "point": None} for name, row in result["peers"].items()]

@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from cosparse.bench.break_even import GAIN
 from cosparse.bench.svg import INK, element, figure, printable
 
-WIDTH = 5.0  # inches
+WIDTH = 4.5  # inches: what a phone shows at about its natural size
 MOST_LAYERS = 40
 ENGINE = "cosparse"
+
+
+def label(point: Mapping[str, Any]) -> str:
+    """What a variant of a sweep is called."""
+    return f"density {point['name']}" if point["density"] is not None else str(point["name"])
 
 
 def candidates(result: Mapping[str, Any], name: str) -> str | None:
@@ -27,8 +33,8 @@ def candidates(result: Mapping[str, Any], name: str) -> str | None:
             row = rows[candidate]
             axis.barh(y, row["median_ms"], height=0.62, color=colours[candidate])
             axis.plot([row["median_ms"], row["p90_ms"]], [y, y], color=INK["ink"], linewidth=1.2)
-            axis.text(max(row["median_ms"], row["p90_ms"]), y, f"  {_ms(row['median_ms'])}", va="center", fontsize=9)
-        axis.set_yticks(range(len(order)), [printable(candidate, 18) for candidate in order])
+            _beside(axis, max(row["median_ms"], row["p90_ms"]), y, _ms(row["median_ms"]), 9)
+        axis.set_yticks(range(len(order)), [printable(candidate, 24) for candidate in order])
         axis.set_xlim(0, 1.18 * max(max(row["median_ms"], row["p90_ms"]) for row in rows.values()))
         axis.set_xlabel("ms, median; line to p90")
         axis.grid(axis="y", visible=False)
@@ -36,9 +42,9 @@ def candidates(result: Mapping[str, Any], name: str) -> str | None:
 
 
 def latencies(result: Mapping[str, Any], name: str) -> str | None:
-    """Histogram of all calls of each candidate, on one logarithmic axis."""
+    """Histogram of all calls of each candidate, on one logarithmic axis; not of sweeps, whose many variants would hide each other."""
     rows = {candidate: row["samples_ms"] for candidate, row in _candidates(result).items() if row.get("samples_ms")}
-    if not rows:
+    if not rows or "points" in result:
         return None
     everything = np.concatenate([np.asarray(samples) for samples in rows.values()])
     low, high = np.percentile(everything, [0, 99.8])
@@ -48,8 +54,8 @@ def latencies(result: Mapping[str, Any], name: str) -> str | None:
         axis = made.subplots()
         for candidate, samples in rows.items():
             weights = np.full(len(samples), 1 / len(samples))
-            style = {"weights": weights, "color": colours[candidate], "label": printable(candidate, 18)}
-            axis.hist(np.clip(samples, bins[0], bins[-1]), bins=bins, histtype="stepfilled", alpha=0.75, **style)
+            style: dict[str, Any] = {"weights": weights, "color": colours[candidate], "label": printable(candidate, 18)}
+            axis.hist(np.clip(samples, bins[0], bins[-1]), bins=bins.tolist(), histtype="stepfilled", alpha=0.75, **style)
         axis.set_xscale("log")
         _plain_log(axis.xaxis, bins[0], bins[-1])
         axis.set_xlabel("ms a call (the slowest 0.2 % in the last bin)")
@@ -72,7 +78,7 @@ def layers(result: Mapping[str, Any], name: str) -> str | None:
         axis.barh(where + 0.2, [row["us"] for row in rows], height=0.38, color=INK["s0"], label=ENGINE)
         axis.barh(where - 0.2, [row["dense_us"] or 0 for row in rows], height=0.38, color=INK["s1"], label="same kernels, dense")
         for y, row in zip(where, rows, strict=True):
-            axis.text(row["us"], y + 0.2, f" {row['us'] / total:.0%}", va="center", fontsize=7, color=INK["muted"])
+            _beside(axis, row["us"], y + 0.2, f"{row['us'] / total:.0%}", 7)
         axis.set_yticks(where, [printable(row["name"]) for row in rows], fontsize=8)
         axis.set_ylim(-0.6, len(rows) - 0.4)
         axis.set_xlabel("us; share of the network's time at the bar")
@@ -96,9 +102,9 @@ def roofline(result: Mapping[str, Any], name: str) -> str | None:
     with figure(WIDTH, 3.6) as made:
         axis = made.subplots()
         axis.plot(span, np.minimum(peak, span * bandwidth), color=INK["muted"], label=f"{peak:,.0f} GFLOP/s, {bandwidth:,.0f} GB/s")
-        for mask, colour, label in ((sparse, "s0", "sparse"), (~sparse, "s1", "dense")):
+        for mask, colour, kind in ((sparse, "s0", "sparse"), (~sparse, "s1", "dense")):
             if mask.any():
-                axis.scatter(x[mask], y[mask], s=12 + 260 * us[mask] / us.sum(), color=INK[colour], alpha=0.75, linewidths=0, label=label)
+                axis.scatter(x[mask], y[mask], s=12 + 260 * us[mask] / us.sum(), color=INK[colour], alpha=0.75, linewidths=0, label=kind)
         axis.set_xscale("log")
         axis.set_yscale("log")
         _plain_log(axis.xaxis, *span[[0, -1]])
@@ -127,6 +133,7 @@ def curve(result: Mapping[str, Any], name: str) -> str | None:
         if even := result.get("break_even"):
             axis.axvline(even, color=INK["muted"], linewidth=1)
             axis.text(even, 0, f"break-even {even:.2f} ", ha="right", va="bottom", fontsize=9)
+            axis.plot(even, (1 - GAIN) * dense, marker="D", markersize=6, color=INK["ink"])
         axis.set_xlim(0, 1.02)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("density of the masked layers")
@@ -141,14 +148,18 @@ def _on_curve(point: Mapping[str, Any]) -> bool:
 
 def _candidates(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     if "points" in result:
-        variants = {f"{ENGINE} {point['name']}": point["engine"] for point in result["points"]}
-        return {**variants, f"{ENGINE} dense": result["dense"], **result["peers"]}
+        variants = {f"{ENGINE}, {label(point)}": point["engine"] for point in result["points"]}
+        return {**variants, f"{ENGINE}, dense": result["dense"], **result["peers"]}
     return {ENGINE: result["engine"], **result["peers"]}
 
 
 def _colours(rows: Mapping[str, Any]) -> dict[str, str]:
     peers = [name for name in rows if not name.startswith(ENGINE)]
     return {name: INK["s0"] if name not in peers else INK[f"s{1 + peers.index(name) % 7}"] for name in rows}
+
+
+def _beside(axis: Any, x: float, y: float, text: str, size: int) -> None:
+    axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=size, annotation_clip=False)
 
 
 def _legend(made: Any, columns: int) -> None:

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INK = {"ink": "#0a0b01", "muted": "#0a0b02", "grid": "#0a0b03"} | {f"s{i}": f"#0a0c{i:02d}" for i in range(8)}
 """CSS variable -> the colour that stands for it until the page is made; s0 is the engine, the others are peers."""
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: selectable, in the page's font
     "text.parse_math": False,  # a layer may be called $x$
     "font.size": 10,
@@ -53,7 +53,10 @@ def figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def element(made: Figure, name: str, label: str) -> str:
-    """The figure as `<svg>` without namespaces, metadata and fixed size. `name` keeps its ids apart; `label` is what a screen reader says."""
+    """The figure as `<svg>` without namespaces, metadata and fixed size.
+
+    `name` keeps its ids apart from those of other pictures in the page; `label` is what a screen reader says.
+    """
     text = io.StringIO()
     made.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     root = ElementTree.fromstring(text.getvalue())

@@ -95,7 +95,7 @@ def together(
         paths = {**variants, DENSE: twin}
         engines = {label: cosparse.load(path, threads=settings.threads, isa=settings.isa) for label, path in paths.items()}
     shapes = _C.infer_shapes(_C.read_artifact(baseline), [list(x.shape) for x in inputs])
-    points = []
+    points: list[dict[str, Any]] = []
     for done, (label, path) in enumerate(variants.items()):
         tell(f"checking {label}", done / len(variants))
         graph = artifact.read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import RenderableType
@@ -29,7 +30,7 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
     return [title, made, " ".join([*sentences(result), verdict(result["verdict"])])]
 
 
-def sentences(result: dict[str, Any]) -> list[str]:
+def sentences(result: Mapping[str, Any]) -> list[str]:
     """Break-even and monotony in words; empty for a sweep that is not over densities."""
     if "break_even" not in result or result["monotone"] is None:
         return []
