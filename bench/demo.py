@@ -22,7 +22,7 @@ import cosparse
 from cosparse.bench import bands
 from cosparse.bench.demo_net import DigitsNet
 from cosparse.bench.evaluate import accuracy, predict
-from cosparse.bench.peers import PEERS
+from cosparse.bench.peers import installed
 from cosparse.compress import NNCS, Budget, export
 from cosparse.compress.data import DIGITS, Batches, Images, digits
 from cosparse.engine import artifact
@@ -132,7 +132,8 @@ def _accuracy(path: Path, test: Images, threads: int) -> dict[str, Any]:
 
 def _bench(path: Path, plan: Plan) -> dict[str, Any]:
     """`cosparse bench` in a process of its own, where neither training's memory nor its thread settings are left over."""
-    peers = ",".join(peer.name for peer in PEERS.values() if peer.installed()) or "none"
+    # torch.compile would compile for as long as the whole demo takes.
+    peers = ",".join(name for name in installed() if name != "torch.compile") or "none"
     settings = {"--threads": plan.threads, "--against": peers, "--seconds": plan.seconds, "--json": "-"}
     options = ["--no-layers", "--no-cold-start", *(str(word) for setting in settings.items() for word in setting)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "torch", "onnxruntime")
+PACKAGES = ("numpy", "torch", "onnxruntime", "openvino", "nncf")
 _SOURCE = Path(__file__).resolve().parents[1]
 
 

@@ -1,17 +1,17 @@
 """`cosparse bench`: one artifact on the engine, and its dense twin on the peers, in turn, in one process.
 
-What is compared. The engine runs the artifact. Every peer runs the dense network with the very same weights (transformed back, zeros kept),
-so the outputs must agree, and no speedup is given where they do not. Inputs are normal random numbers. Memory for inputs and outputs is
-bound beforehand where a runtime can, so that no candidate pays for conversions. Peers get the graph's own operators: a transposed
-convolution is a convolution and a rearrangement for them too. `flop_speedup` = dense multiply-adds / executed ones, the
-basis step included; `realised` = speedup / flop_speedup.
+What is compared. The engine runs the artifact. Every peer runs the dense network with the very same weights (transformed back, zeros kept)
+in the same dtype, so the outputs must agree, and no speedup is given where they do not. Inputs are normal random numbers. Memory for inputs
+and outputs is bound beforehand where a runtime can, so that no candidate pays for conversions. Peers get the graph's own operators: a
+transposed convolution is a convolution and a rearrangement for them too. The engine also runs the dense twin, which says what sparsity
+alone brings. `flop_speedup` = dense multiply-adds / executed ones, the basis step included; `realised` = speedup / flop_speedup.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,97 +19,103 @@ import numpy as np
 
 import cosparse
 from cosparse import _C
-from cosparse.bench import cold, neighbours
-from cosparse.bench.check import Check, compare, worst
+from cosparse.bench import cold, neighbours, roofline
+from cosparse.bench.check import Check
+from cosparse.bench.contest import Opened, check_all, contenders, open_peers, way_of
 from cosparse.bench.dense import densify, parameters
-from cosparse.bench.environment import machine, processors, version
-from cosparse.bench.layers import layer_rows
-from cosparse.bench.peers import PEERS, Arrays, Runner, Shapes, find
-from cosparse.bench.timing import SUMMARY, Effort, interleave, summary
+from cosparse.bench.environment import machine
+from cosparse.bench.figures import engine_row, peer_row
+from cosparse.bench.layers import layer_rows, losing_layers
+from cosparse.bench.peers import Arrays, Shapes
+from cosparse.bench.rounding import BYTES
+from cosparse.bench.settings import Settings, batches, calibration_of, inputs_of, require
+from cosparse.bench.timing import interleave
+from cosparse.bench.traffic import live_bytes
 from cosparse.engine import artifact
-from cosparse.engine.engine import Engine, default_threads
+from cosparse.engine.engine import Engine
 from cosparse.engine.graph import Graph
-from cosparse.kernels import reference
 
 Progress = Callable[[str, float], None]
 UNSTABLE_SPREAD = 0.15
-DTYPE = "float32"
+TWIN = "dense"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`against` names peers (cosparse.bench.peers.PEERS); empty: the engine alone, checked against the plain reference.
+class Case:
+    """One network with what is put into it; `shapes` are those of all its values in this run, `folder` is for files of this run."""
 
-    Without `cold_start`, load_ms, first_run_ms and peak_rss_mb stay None; without `layers`, that list stays empty.
-    """
-
-    batch: int = 1
-    threads: int = field(default_factory=default_threads)
-    against: tuple[str, ...] = tuple(PEERS)
-    isa: str | None = None
-    effort: Effort = field(default_factory=Effort)
-    cold_start: bool = True
-    layers: bool = True
-    seed: int = 0
+    path: Path
+    graph: Graph
+    dense: Graph
+    inputs: Arrays
+    calibration: Arrays
+    shapes: Shapes
+    settings: Settings
+    folder: Path
 
 
 def bench(path: str | Path, settings: Settings | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """The bench object of the artifact at `path`: keys as in the README's table "bench JSON"; figures that do not exist are None.
 
-    Raises cosparse.Error for a bad artifact, an unknown or missing peer, or a setting out of range.
+    Raises cosparse.Error for a bad artifact, an unknown or missing peer, a dtype that engine or peer lacks, or a setting out of range.
     """
     settings, tell = settings or Settings(), progress or (lambda phase, share: None)
-    _require_settings(settings)
-    peers = [find(name) for name in settings.against]
+    require(settings)
+    with tempfile.TemporaryDirectory(prefix="cosparse-") as folder:
+        return _bench(_case(Path(path), settings, Path(folder)), tell)
+
+
+def _case(path: Path, settings: Settings, folder: Path) -> Case:
+    graph = artifact.read(path)
+    inputs = inputs_of(graph, settings)
+    shapes = _C.infer_shapes(_C.read_artifact(path), [list(x.shape) for x in inputs])
+    return Case(path, graph, densify(graph), inputs, calibration_of(graph, settings), shapes, settings, folder)
+
+
+def _bench(case: Case, tell: Progress) -> dict[str, Any]:
+    settings = case.settings
     tell("looking for neighbours", 0.0)
     busy_before = neighbours.sample()
     tell("loading", 0.0)
-    graph = artifact.read(path)
-    dense = densify(graph)
-    engine = cosparse.load(path, threads=settings.threads, isa=settings.isa)
-    inputs = _inputs(graph, settings)
-    shapes = _C.infer_shapes(_C.read_artifact(path), [list(x.shape) for x in inputs])
-    runners = {peer.name: list(peer.runtime().runners(dense, shapes, settings.threads)) for peer in peers}
+    engine, twin = _load(case.path, case), _load(_twin(case), case)
+    samples = batches(case.calibration, settings.batch)
+    opened = open_peers(settings.against, case.dense, case.shapes, settings.threads, settings.dtype, samples, case.folder)
 
     tell("checking", 0.0)
-    ours = _as_tuple(engine(*inputs))
-    check = _check(ours, inputs, dense, runners)
-    result = _frame(graph, engine, settings, check)
+    ours = _as_tuple(engine(*case.inputs))
+    checks = check_all(ours, case.inputs, case.dense, case.shapes, opened, settings.threads, settings.dtype)
+    result = _frame(case, engine, checks.own)
     times: dict[str, np.ndarray] = {}
     start = neighbours.usage()
-    if check.passed:
-        calls = {cold.ENGINE: _engine_call(engine, inputs, ours)}
-        calls |= {f"{name}/{i}": runner.bind(inputs) for name, many in runners.items() for i, runner in enumerate(many)}
-        times = interleave(calls, settings.effort, lambda share: tell("timing", share))
+    if checks.own.passed:
+        calls = {cold.ENGINE: _engine_call(engine, case.inputs, ours), TWIN: _engine_call(twin, case.inputs, ours)}
+        times = interleave(calls | contenders(opened, case.inputs), settings.effort, lambda share: tell("timing", share))
     busy = [share for share in (busy_before, neighbours.others(start, neighbours.usage())) if share is not None]
 
-    with tempfile.TemporaryDirectory(prefix="cosparse-") as name:
-        folder = Path(name)
-        if settings.layers and check.passed:
-            tell("timing layers", 0.0)
-            result["layers"] = layer_rows(engine, dense, inputs, folder)
-        alone = _alone(Path(path), graph, dense, shapes, settings, folder, tell) if settings.cold_start else {}
+    if settings.layers and checks.own.passed:
+        tell("timing layers", 0.0)
+        limits = roofline.measure(settings.threads, settings.dtype)
+        result["machine"] |= limits.to_json() if limits else roofline.NOWHERE
+        result["layers"] = layer_rows(engine, twin, case.graph, case.shapes, case.inputs, limits)
+        result["losing_layers"] = losing_layers(result["layers"])
+    alone = _alone(case, opened, times, tell) if settings.cold_start else {}
 
-    result["engine"] = _figures(times.get(cold.ENGINE), alone.get(cold.ENGINE))
-    for peer in peers:
-        own = [times[key] for key in times if key.startswith(f"{peer.name}/")]
-        fastest = min(own, key=lambda seconds: float(np.median(seconds)), default=None)
-        result["peers"][peer.name] = _figures(fastest, alone.get(peer.name)) | {"dtype": DTYPE, "version": version(peer.package)}
+    needed = case.path.stat().st_size + live_bytes(case.graph, case.shapes, BYTES[settings.dtype])
+    result["engine"] = engine_row(times, TWIN, alone, needed)
+    result["peers"] = {name: peer_row(one, times, alone, checks.peers, settings.dtype) for name, one in opened.items()}
     return _conclude(result, max(busy, default=None))
 
 
-def _require_settings(settings: Settings) -> None:
-    limit = len(processors())
-    if settings.batch < 1:
-        raise cosparse.Error("batch", "at least 1", str(settings.batch))
-    if not 1 <= settings.threads <= limit:
-        raise cosparse.Error("threads", f"1 to {limit}, the processors that this process may use", str(settings.threads))
+def _load(path: Path, case: Case) -> Engine:
+    settings = case.settings
+    options: dict[str, Any] = {"calibration": case.calibration} if settings.dtype == "int8" else {}
+    return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, **options)
 
 
-def _inputs(graph: Graph, settings: Settings) -> Arrays:
-    generator = np.random.default_rng(settings.seed)
-    shapes = [[settings.batch if size is None else size for size in value.shape] for value in graph.inputs]
-    return tuple(generator.standard_normal(shape, np.float32) for shape in shapes)
+def _twin(case: Case) -> Path:
+    path = case.folder / "twin.cosparse"
+    artifact.write(path, case.dense)
+    return path
 
 
 def _as_tuple(outputs: Any) -> Arrays:
@@ -122,23 +128,18 @@ def _engine_call(engine: Engine, inputs: Arrays, outputs: Arrays) -> Callable[[]
     return lambda: engine(*inputs, out=target)
 
 
-def _check(ours: Arrays, inputs: Arrays, dense: Graph, runners: Mapping[str, Sequence[Runner]]) -> Check:
-    everyone = [runner.run(inputs) for many in runners.values() for runner in many]
-    return worst([compare(ours, theirs) for theirs in everyone or [reference.run(dense, *inputs)]])
-
-
-def _frame(graph: Graph, engine: Engine, settings: Settings, check: Check) -> dict[str, Any]:
+def _frame(case: Case, engine: Engine, check: Check) -> dict[str, Any]:
     """The result with everything that is known before timing, in the order in which it is read."""
     executed, whole = engine.plan.flops, engine.plan.dense_flops
     return {
-        "model": graph.name,
+        "model": case.graph.name,
         "device": "cpu",
-        "dtype": DTYPE,
-        "batch": settings.batch,
-        "threads": settings.threads,
-        "machine": machine(engine.isa),
+        "dtype": case.settings.dtype,
+        "batch": case.settings.batch,
+        "threads": case.settings.threads,
+        "machine": machine(engine.isa) | roofline.NOWHERE,
         "flops_reduction": round(1 - executed / whole, 5) if whole else 0.0,
-        "params_reduction": round(parameters(graph).reduction, 5),
+        "params_reduction": round(parameters(case.graph).reduction, 5),
         "check": check.to_json(),
         "engine": {},
         "peers": {},
@@ -147,25 +148,24 @@ def _frame(graph: Graph, engine: Engine, settings: Settings, check: Check) -> di
         "flop_speedup": round(whole / executed, 4) if executed else None,
         "realised": None,
         "layers": [],
+        "losing_layers": [],
         "verdict": {},
     }
 
 
-def _alone(
-    path: Path, graph: Graph, dense: Graph, shapes: Shapes, settings: Settings, folder: Path, tell: Progress
-) -> dict[str, dict[str, float]]:
-    """Candidate -> its figures from a process of its own."""
-    files = {cold.ENGINE: path} | {name: find(name).runtime().save(dense, shapes, folder) for name in settings.against}
+def _alone(case: Case, opened: Mapping[str, Opened], times: Mapping[str, np.ndarray], tell: Progress) -> dict[str, dict[str, float]]:
+    """Candidate -> its figures from a process of its own; a peer runs in the way that was its fastest."""
+    settings, names = case.settings, [value.name for value in case.graph.inputs]
+    data = None
+    if settings.dtype == "int8":
+        data = case.folder / "calibration.npz"
+        np.savez(data, allow_pickle=False, **dict(zip(names, case.calibration, strict=True)))
+    starts = {cold.ENGINE: (case.path, "")} | {name: (one.path, way_of(one, times)) for name, one in opened.items()}
     figures = {}
-    for done, (name, file) in enumerate(files.items()):
-        tell(f"starting {name} alone", done / len(files))
-        figures[name] = cold.measure(name, file, shapes, [value.name for value in graph.inputs], settings.threads, settings.isa)
+    for done, (name, (path, label)) in enumerate(starts.items()):
+        tell(f"starting {name} alone", done / len(starts))
+        figures[name] = cold.measure(name, path, case.shapes, names, settings.threads, settings.isa, settings.dtype, label, data)
     return figures
-
-
-def _figures(seconds: np.ndarray | None, alone: Mapping[str, float] | None) -> dict[str, Any]:
-    timed: dict[str, Any] = summary(seconds) if seconds is not None else dict.fromkeys(SUMMARY)
-    return timed | (dict(alone) if alone else dict.fromkeys(cold.FIGURES))
 
 
 def _conclude(result: dict[str, Any], busy: float | None) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-CANDIDATE_COLUMNS = ("runtime", "median ms", "min", "p90", "p99", "spread", "load ms", "first run ms", "peak MB", "version")
-LAYER_COLUMNS = ("step", "kernel", "density", "MFLOP", "kB", "us", "GFLOP/s", "dense us", "realised", "why")
+from cosparse.bench.layers import loses
+
+CANDIDATE_COLUMNS = ("runtime", "median ms", "min", "p90", "p99", "spread", "load ms", "first run ms", "peak MB", "version", "as")
+LAYER_COLUMNS = ("step", "kernel", "density", "MFLOP", "kB", "us", "GFLOP/s", "of roof", "dense us", "realised", "why")
 
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
@@ -17,28 +19,35 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
     title = f"{result['model']}: batch {result['batch']}, {result['threads']} threads, {result['dtype']}, {where}"
     shown: list[RenderableType] = [title, _candidates(result), _sentence(result)]
     if result["layers"]:
-        shown += ["", _layers(result["layers"])]
+        shown += ["", _layers(result["layers"]), "", *_limits(result)]
     return shown
 
 
 def failure(result: dict[str, Any]) -> str | None:
-    """What `--strict` objects to, None if nothing."""
+    """What `--strict` objects to, None if nothing: other outputs, a faster peer, or our own dense kernels that are faster."""
     setting = f"batch {result['batch']}, {result['threads']} threads"
     if not result["check"]["passed"]:
         return f"{setting}: outputs differ from the peers' ({_check(result)})"
+    reasons = []
     if result["speedup"] is not None and result["speedup"] < 1:
-        return f"{setting}: {1 / result['speedup']:.2f} times slower than {result['fastest_peer']}"
-    return None
+        reasons.append(f"{1 / result['speedup']:.2f} times slower than {result['fastest_peer']}")
+    own, dense = result["engine"]["median_ms"], result["engine"]["dense_ms"]
+    if own is not None and dense is not None and loses(own * 1e3, dense * 1e3):
+        reasons.append(f"{own / dense:.2f} times slower than our own dense kernels")
+    if result["losing_layers"]:
+        count = len(result["losing_layers"])
+        reasons.append(f"{count} layer{'s' if count > 1 else ''} slower than dense: {', '.join(result['losing_layers'])}")
+    return f"{setting}: {', '.join(reasons)}" if reasons else None
 
 
 def _candidates(result: dict[str, Any]) -> Table:
     made = Table(box=None, header_style="dim", pad_edge=False)
     for column in CANDIDATE_COLUMNS:
-        made.add_column(column, justify="left" if column in ("runtime", "version") else "right", no_wrap=True)
+        made.add_column(column, justify="left" if column in ("runtime", "version", "as") else "right", no_wrap=True)
     keys = ("median_ms", "min_ms", "p90_ms", "p99_ms", "spread", "load_ms", "first_run_ms", "peak_rss_mb")
-    own = result["engine"] | {"version": result["machine"]["versions"]["cosparse"]}
-    for name, row in {"engine": own, **result["peers"]}.items():
-        made.add_row(name, *(_number(row[key], 3 if key.endswith("_ms") else 2) for key in keys), row["version"])
+    engine = result["engine"] | {"version": result["machine"]["versions"]["cosparse"], "label": result["machine"]["isa"]}
+    for name, row in {"engine": engine, **result["peers"]}.items():
+        made.add_row(name, *(_number(row[key], 3 if key.endswith("_ms") else 2) for key in keys), row["version"], row["label"])
     return made
 
 
@@ -52,8 +61,10 @@ def _layers(rows: list[dict[str, Any]]) -> Table:
             no_wrap=column == "why",
         )
     for row in rows:
-        figures = (row["density"], row["flops"] / 1e6, row["bytes"] / 1e3, row["us"], row["gflops"], row["dense_us"], row["realised"])
-        made.add_row(row["name"], row["kernel"], *(_number(figure, 2) for figure in figures), row["why"])
+        roof = "" if row["roof_share"] is None else f"{row['roof_share']:.0%}"
+        counts = (row["density"], row["flops"] / 1e6, row["bytes"] / 1e3, row["us"], row["gflops"])
+        against_dense = (_number(row["dense_us"], 2), _number(row["realised"], 2))
+        made.add_row(row["name"], row["kernel"], *(_number(figure, 2) for figure in counts), roof, *against_dense, row["why"])
     return made
 
 
@@ -78,10 +89,22 @@ def verdict(value: dict[str, Any]) -> str:
     return f"Times are stable ({beside})." if value["stable"] else f"Times are NOT stable ({beside}): measure again on a quiet machine."
 
 
+def _limits(result: dict[str, Any]) -> list[str]:
+    """What the roof of the layers is, and which of them lose."""
+    machine, losing = result["machine"], result["losing_layers"]
+    lines = [f"Slower than on our dense kernels: {', '.join(losing)}."] if losing else []
+    if machine["peak_gflops"] is not None:
+        lines.append(f"Roof: {machine['peak_gflops']:.0f} GFLOP/s, {machine['bandwidth_gbs']:.1f} GB/s ({machine['roofline_by']}).")
+    return lines
+
+
 def _check(result: dict[str, Any]) -> str:
-    error = result["check"]["max_abs_err"]
-    size = "not finite or of another shape" if error is None else f"{error:.2g}"
-    return f"largest difference {size}, bound {result['check']['tolerance']:.2g}"
+    check = result["check"]
+    figure = check[check["bound"]]
+    size = "not finite or of another shape" if figure is None else f"{figure:.2g}"
+    if check["bound"] == "max_abs_err":
+        return f"largest difference {size}, bound {check['tolerance']:.2g}"
+    return f"against float32: error {size} of the outputs' size, bound {check['tolerance']:.2g}; same top-1 {check['top1_agreement']:.1%}"
 
 
 def _number(value: float | None, digits: int) -> str:

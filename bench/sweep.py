@@ -11,23 +11,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import cosparse
 from cosparse import _C
 from cosparse.bench import harness, neighbours
 from cosparse.bench.break_even import break_even, rises
 from cosparse.bench.check import Check, compare
+from cosparse.bench.contest import Opened, check_all, contenders, open_peers, way_of
 from cosparse.bench.dense import densify, parameters
 from cosparse.bench.environment import machine, version
-from cosparse.bench.harness import DTYPE, UNSTABLE_SPREAD, Progress, Settings
-from cosparse.bench.peers import Arrays, Shapes, find
-from cosparse.bench.timing import SUMMARY, interleave, samples_ms, summary
+from cosparse.bench.figures import Times, figures
+from cosparse.bench.harness import UNSTABLE_SPREAD, Progress
+from cosparse.bench.peers import Arrays, Shapes, find, installed
+from cosparse.bench.settings import DTYPE, Settings, batches, calibration_of, inputs_of, require
+from cosparse.bench.timing import interleave
 from cosparse.engine import artifact
 from cosparse.engine.engine import Engine
 from cosparse.engine.graph import Graph
 from cosparse.errors import Error
-from cosparse.kernels import reference
 
 if TYPE_CHECKING:
     import torch
@@ -84,48 +84,53 @@ def together(
     peer), dense_speedup (against our dense kernels), realised}]; verdict. Nothing is timed where outputs differ.
     """
     settings, tell = settings or Settings(), progress or (lambda phase, share: None)
-    harness._require_settings(settings)
+    require(settings)
     tell("loading", 0.0)
     busy_before = neighbours.sample()
     whole = densify(artifact.read(baseline))
-    inputs = harness._inputs(whole, settings)
-    with TemporaryDirectory(prefix="cosparse-") as folder:
-        twin = Path(folder) / "twin.cosparse"
-        artifact.write(twin, whole)
-        paths = {**variants, DENSE: twin}
-        engines = {label: cosparse.load(path, threads=settings.threads, isa=settings.isa) for label, path in paths.items()}
-    shapes = _C.infer_shapes(_C.read_artifact(baseline), [list(x.shape) for x in inputs])
-    points: list[dict[str, Any]] = []
-    for done, (label, path) in enumerate(variants.items()):
-        tell(f"checking {label}", done / len(variants))
-        graph = artifact.read(path)
-        check = _check(engines[label], densify(graph), shapes, inputs, settings)
-        points.append(
-            {"name": label, "density": None, **_reductions(graph, engines[label], whole, engines[DENSE]), "check": check.to_json()}
-        )
-    times: dict[str, np.ndarray] = {}
-    start = neighbours.usage()
-    if all(point["check"]["passed"] for point in points):
-        calls = {f"engine/{label}": harness._engine_call(engine, inputs, _as_tuple(engine(*inputs))) for label, engine in engines.items()}
-        for name in settings.against:
-            runners = find(name).runtime().runners(whole, shapes, settings.threads)
-            calls |= {f"{name}/{i}": runner.bind(inputs) for i, runner in enumerate(runners)}
-        times = interleave(calls, settings.effort, lambda share: tell("timing", share))
+    inputs, calibration = inputs_of(whole, settings), calibration_of(whole, settings)
+    shapes = _shapes(baseline, inputs)
+    with TemporaryDirectory(prefix="cosparse-") as name:
+        folder = Path(name)
+        artifact.write(folder / "twin.cosparse", whole)
+        paths = {**variants, DENSE: folder / "twin.cosparse"}
+        engines = {label: _load(path, settings, calibration) for label, path in paths.items()}
+        opened = open_peers(settings.against, whole, shapes, settings.threads, settings.dtype, batches(calibration, settings.batch), folder)
+        points: list[dict[str, Any]] = []
+        for done, (label, path) in enumerate(variants.items()):
+            tell(f"checking {label}", done / len(variants))
+            graph = artifact.read(path)
+            saved = _reductions(graph, engines[label], whole, engines[DENSE])
+            check = _check(engines[label], densify(graph), _shapes(path, inputs), inputs, settings)
+            points.append({"name": label, "density": None, **saved, "check": check.to_json()})
+        times: Times = {}
+        start = neighbours.usage()
+        if all(point["check"]["passed"] for point in points):
+            outputs = {label: harness._as_tuple(engine(*inputs)) for label, engine in engines.items()}
+            calls = {f"engine/{label}": harness._engine_call(engine, inputs, outputs[label]) for label, engine in engines.items()}
+            times = interleave(calls | contenders(opened, inputs), settings.effort, lambda share: tell("timing", share))
     busy = [share for share in (busy_before, neighbours.others(start, neighbours.usage())) if share is not None]
-    frame = {"model": whole.name, "device": "cpu", "dtype": DTYPE, "batch": settings.batch, "threads": settings.threads}
-    return _conclude({**frame, "machine": machine(engines[DENSE].isa)}, points, times, settings, max(busy, default=None))
+    frame = {"model": whole.name, "device": "cpu", "dtype": settings.dtype, "batch": settings.batch, "threads": settings.threads}
+    return _conclude({**frame, "machine": machine(engines[DENSE].isa)}, points, times, opened, max(busy, default=None))
 
 
-def _as_tuple(outputs: Any) -> Arrays:
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+def _load(path: Path, settings: Settings, calibration: Arrays) -> Engine:
+    options: dict[str, Any] = {"calibration": calibration} if settings.dtype == "int8" else {}
+    return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, **options)
 
 
 def _check(engine: Engine, twin: Graph, shapes: Shapes, inputs: Arrays, settings: Settings) -> Check:
-    """The variant's outputs against its own dense twin on the first peer, or on the plain reference where there is none."""
-    ours = _as_tuple(engine(*inputs))
-    if not settings.against:
-        return compare(ours, reference.run(twin, *inputs))
-    return compare(ours, find(settings.against[0]).runtime().runners(twin, shapes, settings.threads)[0].run(inputs))
+    """The variant's outputs against its own dense twin: in float32 on the first peer at hand, which is much faster than the reference."""
+    ours = harness._as_tuple(engine(*inputs))
+    peer = next(iter((*settings.against, *installed())), None)
+    if settings.dtype == DTYPE and peer is not None:
+        return compare(ours, find(peer).runners(twin, shapes, settings.threads)[0].run(inputs))
+    return check_all(ours, inputs, twin, shapes, {}, settings.threads, settings.dtype).own
+
+
+def _shapes(path: Path, inputs: Arrays) -> Shapes:
+    """All values' shapes: the artifact's, and its dense twin's too."""
+    return _C.infer_shapes(_C.read_artifact(path), [list(x.shape) for x in inputs])
 
 
 def _reductions(graph: Graph, engine: Engine, whole: Graph, dense: Engine) -> dict[str, float | None]:
@@ -138,23 +143,19 @@ def _reductions(graph: Graph, engine: Engine, whole: Graph, dense: Engine) -> di
     }
 
 
-def _figures(seconds: np.ndarray | None) -> dict[str, Any]:
-    return {**dict.fromkeys(SUMMARY), "samples_ms": []} if seconds is None else summary(seconds) | {"samples_ms": samples_ms(seconds)}
-
-
 def _conclude(
-    frame: dict[str, Any], points: list[dict[str, Any]], times: Mapping[str, np.ndarray], settings: Settings, busy: float | None
+    frame: dict[str, Any], points: list[dict[str, Any]], times: Times, opened: Mapping[str, Opened], busy: float | None
 ) -> dict[str, Any]:
-    dense = _figures(times.get(f"engine/{DENSE}"))
+    dense = figures(times.get(f"engine/{DENSE}"), None)
     peers = {}
-    for name in settings.against:
-        own = [seconds for key, seconds in times.items() if key.startswith(f"{name}/")]
-        fastest = min(own, key=lambda seconds: float(np.median(seconds)), default=None)
-        peers[name] = _figures(fastest) | {"dtype": DTYPE, "version": version(find(name).package)}
+    for name, one in opened.items():
+        label = way_of(one, times)
+        about = {"dtype": frame["dtype"], "version": version(one.peer.package), "label": label}
+        peers[name] = figures(times.get(f"{name}/{label}"), None) | about
     medians = {name: row["median_ms"] for name, row in peers.items() if row["median_ms"] is not None}
     fastest_peer = min(medians, key=medians.__getitem__, default=None)
     for point in points:
-        point |= {"engine": _figures(times.get(f"engine/{point['name']}")), "speedup": None, "dense_speedup": None, "realised": None}
+        point |= {"engine": figures(times.get(f"engine/{point['name']}"), None), "speedup": None, "dense_speedup": None, "realised": None}
         if (own_ms := point["engine"]["median_ms"]) is None:
             continue
         point["dense_speedup"] = round(dense["median_ms"] / own_ms, 4)

@@ -33,8 +33,9 @@ def interleave(
     with one untimed call that wakes its own threads and brings its data back into the caches. `progress` hears the share done, 0..1.
     """
     estimates = {name: _estimate(call) for name, call in calls.items()}
-    turn_calls = {name: max(1, min(500, round(SLICE_S / estimate))) for name, estimate in estimates.items()}
     turns = max(effort.turns, round(effort.seconds / max(SLICE_S, *estimates.values())))
+    turn_s = max(SLICE_S, effort.seconds / turns)  # longer where a slow candidate leaves time for few turns only
+    turn_calls = {name: max(1, min(500, round(turn_s / estimate))) for name, estimate in estimates.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     gc.disable()
@@ -43,7 +44,7 @@ def interleave(
             for name, call in calls.items():
                 settle()
                 call()
-                times[name] += _time(call, turn_calls[name])
+                times[name] += _time(call, turn_calls[name], 4 * turn_s)
             if progress:
                 progress((turn + 1) / turns)
     finally:
@@ -82,13 +83,13 @@ def samples_ms(seconds: np.ndarray) -> list[float]:
 def _estimate(call: Callable[[], object]) -> float:
     settle()
     call()
-    return max(1e-6, min(_time(call, 2)))
+    return max(1e-6, min(_time(call, 2, 4 * SLICE_S)))
 
 
-def _time(call: Callable[[], object], count: int) -> list[float]:
-    """Times of `count` calls; fewer where neighbours make them so slow that the turn would last several times as long as planned."""
+def _time(call: Callable[[], object], count: int, limit: float) -> list[float]:
+    """Times of `count` calls; fewer where neighbours make them so slow that they would last longer than `limit` seconds."""
     times = []
-    end = time.perf_counter() + 4 * SLICE_S
+    end = time.perf_counter() + limit
     for _ in range(count):
         start = time.perf_counter()
         call()

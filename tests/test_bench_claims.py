@@ -17,8 +17,8 @@ from cosparse.bench.claims import busy_neighbour, load_memory, monotone, network
 from cosparse.bench.claims.network_table import ROWS, Row
 from cosparse.bench.claims.networks import Variant
 from cosparse.bench.claims.verdict import Bar, conclude, markdown
-from cosparse.bench.harness import Settings
 from cosparse.bench.layer_net import Layer, image, network
+from cosparse.bench.settings import Settings
 from cosparse.bench.timing import Effort
 from cosparse.bench.yardsticks import build, read
 from cosparse.engine import artifact

@@ -131,7 +131,7 @@ def test_the_machine_is_described() -> None:
     assert set(machine) == {"cpu", "cores", "isa", "versions", "commit"}
     assert machine["cores"] >= 1
     assert machine["cpu"]
-    assert {"cosparse", "python", "numpy", "torch", "onnxruntime"} == set(machine["versions"])
+    assert {"cosparse", "python", "numpy", "torch", "onnxruntime", "openvino", "nncf"} == set(machine["versions"])
     assert environment.version("surely-not-installed") is None
 
 

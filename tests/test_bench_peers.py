@@ -7,21 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from closeness import assert_close
 from sample_graphs import every_op
+from small_net import small_net
 
 from cosparse import _C
+from cosparse.bench.check import compare_short
 from cosparse.bench.dense import densify
-from cosparse.bench.peers import PEERS, Peer, find
+from cosparse.bench.peers import PEERS, Peer, find, torch_peer
+from cosparse.bench.rounding import allowed
 from cosparse.engine import artifact
 from cosparse.engine.graph import Graph, Input, Node
-from cosparse.errors import Error
+from cosparse.errors import Error, UnsupportedError
 from cosparse.kernels import reference
 from cosparse.kernels.activation import KINDS
 
 EPS = float(np.finfo(np.float32).eps)
 PLAIN = {"transform": "identity", "format": "dense", "block": 1}
 IMAGE = (2, 4, 8, 9)
+
+# torch.compile takes seconds for each graph; it compiles what the peer torch runs, and its own test is one graph with all that.
+QUICK = [peer for peer in PEERS.values() if peer.name != "torch.compile"]
 
 Case = tuple[str, dict[str, Any], dict[str, tuple[int, ...]], tuple[tuple[int, ...], ...]]
 
@@ -115,7 +122,7 @@ def assert_agrees(peer: Peer, graph: Graph, inputs: tuple[np.ndarray, ...]) -> N
     values = reference.trace(graph, *inputs)
     largest = max((float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in values.values()), default=0.0)
     weights = [np.abs(array).max() for node in graph.nodes for array in node.tensors.values()]
-    for runner in peer.runtime().runners(graph, {name: value.shape for name, value in values.items()}, 1):
+    for runner in peer.runners(graph, {name: value.shape for name, value in values.items()}, 1):
         outputs = runner.run(inputs)
         runner.bind(inputs)()
         for got, name in zip(outputs, graph.outputs, strict=True):
@@ -123,7 +130,7 @@ def assert_agrees(peer: Peer, graph: Graph, inputs: tuple[np.ndarray, ...]) -> N
             assert_close(got.astype(np.float64), values[name], terms=32, scale=largest * max(1.0, *weights, 0.0), eps=EPS)
 
 
-@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("peer", QUICK, ids=lambda p: p.name)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[1].values()))}")
 def test_each_op(peer: Peer, case: Case) -> None:
     graph, inputs = one_node(case)
@@ -134,7 +141,7 @@ def test_no_op_is_left_out() -> None:
     assert {case[0] for case in CASES} == set(_C.operators()) == set(reference.REFERENCES)
 
 
-@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("peer", QUICK, ids=lambda p: p.name)
 def test_a_graph_of_every_op_with_several_inputs_and_outputs(peer: Peer) -> None:
     graph = densify(every_op())
     rng = np.random.default_rng(1)
@@ -142,24 +149,86 @@ def test_a_graph_of_every_op_with_several_inputs_and_outputs(peer: Peer) -> None
     assert_agrees(peer, graph, inputs)
 
 
-@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda p: p.name)
+@pytest.fixture(scope="module")
+def small() -> tuple[Graph, tuple[np.ndarray, ...], dict[str, tuple[int, ...]]]:
+    """A dense network, two images for it and the shapes of its values."""
+    graph = densify(small_net())
+    inputs = (np.random.default_rng(2).standard_normal((2, 3, 8, 8), np.float32),)
+    return graph, inputs, {name: value.shape for name, value in reference.trace(graph, *inputs).items()}
+
+
+def test_torch_compile_computes_the_same(small) -> None:
+    graph, inputs, _ = small
+    assert_agrees(find("torch.compile"), graph, inputs)
+
+
+def test_a_compiler_that_takes_too_long_is_stopped(small, monkeypatch) -> None:
+    from cosparse.bench.peers import torch_compile_peer
+
+    monkeypatch.setattr(torch_compile_peer, "LIMIT_S", 0.01)
+    with pytest.raises(Error, match=r"peer torch\.compile: expected at most 0\.01 s, got more; leave it out"):
+        find("torch.compile").runners(small[0], small[2], 1)
+
+
+SHORT = [(peer, dtype) for peer in QUICK for dtype in peer.dtypes if dtype != "float32"]
+
+
+@pytest.mark.parametrize(("peer", "dtype"), SHORT, ids=lambda value: getattr(value, "name", value))
+def test_short_dtypes_round_and_no_more(peer: Peer, dtype: str, small) -> None:
+    graph, inputs, shapes = small
+    rng = np.random.default_rng(3)
+    samples = [(rng.standard_normal((2, 3, 8, 8), np.float32),) for _ in range(8)]
+    expected = reference.run(graph, *inputs)
+    for runner in peer.runners(graph, shapes, 1, dtype, samples):
+        outputs = runner.run(inputs)
+        check = compare_short(outputs, expected, allowed(graph, dtype))
+        assert check.passed, (runner.label, check)
+        assert check.bounded > 1e-4, f"{runner.label} did not compute in {dtype}"
+        assert all(y.dtype == np.float32 for y in outputs)
+        assert runner.dtype == dtype
+        runner.bind(inputs)()
+
+
+def test_pools_with_a_divisor_of_their_own_stay_in_bfloat16() -> None:
+    case = next(case for case in pool_cases() if case[0] == "avg_pool" and case[1]["pad"] == [1, 0, 2, 1])
+    graph, inputs = one_node(case)
+    shapes = {name: value.shape for name, value in reference.trace(graph, *inputs).items()}
+    network = torch_peer.build(graph, shapes, torch.contiguous_format, torch.bfloat16)
+    assert network(torch.from_numpy(inputs[0]).bfloat16())[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("peer", QUICK, ids=lambda p: p.name)
 def test_what_a_peer_saves_it_loads(peer: Peer, tmp_path) -> None:
     graph = densify(every_op())
     inputs = tuple(np.ones((2, *value.shape[1:]), np.float32) for value in graph.inputs)
     content = _C.parse_artifact(artifact.to_bytes(graph))
     shapes = _C.infer_shapes(content, [list(x.shape) for x in inputs])
-    saved = peer.runtime().save(graph, shapes, tmp_path)
-    outputs = peer.runtime().load(saved, shapes, 1)(inputs)
-    expected = peer.runtime().runners(graph, shapes, 1)[-1].run(inputs)
+    runtime = peer.runtime()
+    saved = runtime.save(graph, shapes, tmp_path, "float32", ())
+    outputs = runtime.load(saved, shapes, 1, "float32", runtime.ways("float32")[-1]).run(inputs)
+    expected = peer.runners(graph, shapes, 1)[-1].run(inputs)
     for got, want in zip(outputs, expected, strict=True):
         np.testing.assert_array_equal(got, want)
 
 
 def test_an_unknown_peer_lists_those_that_exist() -> None:
-    with pytest.raises(Error, match=r"peer: expected one of torch, onnxruntime, got 'tensorrt'"):
+    with pytest.raises(Error, match=r"peer: expected one of torch, torch\.compile, onnxruntime, openvino, got 'tensorrt'"):
         find("tensorrt")
 
 
-def test_a_missing_package_is_named() -> None:
-    with pytest.raises(Error, match="the package not_installed_anywhere"):
-        Peer("x", "not_installed_anywhere", "cosparse.bench.peers.x").runtime()
+def test_what_is_missing_is_named(monkeypatch) -> None:
+    absent = Peer("x", "not_installed_anywhere", "cosparse.bench.peers.x", {"float32": ()})
+    with pytest.raises(Error, match="pip install not_installed_anywhere, or leave it out of --against"):
+        absent.runtime()
+    half = Peer("x", "numpy", "cosparse.bench.peers.x", {"float32": (), "int8": ("not_installed_anywhere",)})
+    assert half.installed()
+    assert not half.installed("int8")
+    assert not half.installed("bfloat16")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(Error, match="install g\\+\\+, or name another with CXX, or leave it out of --against"):
+        find("torch.compile").runtime()
+
+
+def test_a_dtype_that_a_peer_lacks_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="peer onnxruntime: expected a dtype of float32, int8, got bfloat16"):
+        find("onnxruntime").runtime("bfloat16")

@@ -14,7 +14,7 @@ from torch import nn
 
 from cosparse.bench import csv_out, sweep
 from cosparse.bench.break_even import GAIN, break_even, rises
-from cosparse.bench.harness import Settings
+from cosparse.bench.settings import Settings
 from cosparse.bench.sweep_report import failure, sentences, tables
 from cosparse.bench.timing import SAMPLES, Effort, samples_ms
 from cosparse.cli import run

@@ -17,7 +17,7 @@ import typer
 from cosparse.bench import zoo
 from cosparse.bench.break_even import NOISE
 from cosparse.bench.claims.verdict import Bar, OutOption, conclude
-from cosparse.bench.harness import Settings
+from cosparse.bench.settings import Settings
 from cosparse.bench.sweep import density_sweep
 from cosparse.bench.timing import Effort
 from cosparse.engine.engine import default_threads

@@ -20,8 +20,9 @@ import typer
 
 from cosparse.bench.claims.networks import Variant, artifact
 from cosparse.bench.claims.verdict import Bar, OutOption, conclude
-from cosparse.bench.harness import DTYPE, Progress, Settings, bench
+from cosparse.bench.harness import Progress, bench
 from cosparse.bench.peers import PEERS
+from cosparse.bench.settings import DTYPE, Settings
 from cosparse.bench.sweep import together
 from cosparse.bench.timing import Effort
 from cosparse.engine.engine import default_threads

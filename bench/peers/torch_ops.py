@@ -87,7 +87,7 @@ def avg_pool(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
     source, target = shapes[node.inputs[0]][2:], shapes[node.name][2:]
     top, left, bottom, right = covering_pad(node, source, target)
     divisor = torch.from_numpy(divisors(node, source, target))
-    return lambda x: F.avg_pool2d(F.pad(x, (left, right, top, bottom)), a["kernel"], a["stride"], divisor_override=1) / divisor
+    return lambda x: F.avg_pool2d(F.pad(x, (left, right, top, bottom)), a["kernel"], a["stride"], divisor_override=1) / divisor.to(x.dtype)
 
 
 def _native(node: Node) -> bool:

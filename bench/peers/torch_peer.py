@@ -14,30 +14,33 @@ from cosparse.bench.peers.torch_ops import OPS, Function
 from cosparse.engine import artifact
 from cosparse.engine.graph import Graph
 
-
-def runners(graph: Graph, shapes: Shapes, threads: int) -> Sequence[Runner]:
-    """The dense `graph` in planar and in channels-last layout, on `threads` threads (a setting of the whole process)."""
-    torch.set_num_threads(threads)
-    return [_runner(graph, shapes, "planar", torch.contiguous_format), _runner(graph, shapes, "channels_last", torch.channels_last)]
+LAYOUTS = {"planar": torch.contiguous_format, "channels_last": torch.channels_last}
+Network = Callable[..., tuple[Tensor, ...]]
 
 
-def save(graph: Graph, shapes: Shapes, folder: Path) -> Path:
+def ways(dtype: str) -> Sequence[str]:
+    return tuple(LAYOUTS)
+
+
+def save(graph: Graph, shapes: Shapes, folder: Path, dtype: str, samples: Sequence[Arrays]) -> Path:
     """Writes the dense network as an artifact: PyTorch has no file format of its own that is both plain and safe."""
     path = folder / "dense.cosparse"
     artifact.write(path, graph)
     return path
 
 
-def load(path: Path, shapes: Shapes, threads: int) -> Callable[[Arrays], Arrays]:
+def load(path: Path, shapes: Shapes, threads: int, dtype: str, label: str) -> Runner:
+    """The network in one layout, all values in `dtype`, on `threads` threads (a setting of the whole process)."""
     torch.set_num_threads(threads)
-    return _runner(artifact.read(path), shapes, "channels_last", torch.channels_last).run
+    number, layout = getattr(torch, dtype), LAYOUTS[label]
+    return runner(build(artifact.read(path), shapes, layout, number), label, layout, number)
 
 
-def _runner(graph: Graph, shapes: Shapes, label: str, layout: torch.memory_format) -> Runner:
-    network = build(graph, shapes, layout)
+def runner(network: Network, label: str, layout: torch.memory_format, number: torch.dtype) -> Runner:
+    """`network` behind the interface of all peers."""
 
     def bind(inputs: Arrays) -> Callable[[], object]:
-        tensors = [_tensor(array, layout) for array in inputs]
+        tensors = [tensor(array, layout, number) for array in inputs]
 
         def call() -> object:
             with torch.inference_mode():
@@ -46,18 +49,18 @@ def _runner(graph: Graph, shapes: Shapes, label: str, layout: torch.memory_forma
         return call
 
     def run(inputs: Arrays) -> Arrays:
-        with torch.inference_mode():
-            return tuple(y.contiguous().numpy() for y in network(*(_tensor(array, layout) for array in inputs)))
+        outputs = network(*(tensor(array, layout, number) for array in inputs))
+        return tuple(y.to(torch.float32).contiguous().numpy() for y in outputs)
 
-    return Runner(label, run, bind)
+    return Runner(label, torch.inference_mode()(run), bind, str(number).removeprefix("torch."))
 
 
-def build(graph: Graph, shapes: Shapes, layout: torch.memory_format) -> Callable[..., tuple[Tensor, ...]]:
+def build(graph: Graph, shapes: Shapes, layout: torch.memory_format, number: torch.dtype = torch.float32) -> Network:
     """The network as a function of its input tensors. A value is dropped after its last reader, as the engine's arena does."""
     steps: list[tuple[Function, str, tuple[str, ...], list[str]]] = []
     last_reader = {name: node.name for node in graph.nodes for name in node.inputs}
     for node in graph.nodes:
-        tensors = {role: _tensor(array, layout) for role, array in node.tensors.items()}
+        tensors = {role: tensor(array, layout, number) for role, array in node.tensors.items()}
         done = [name for name in dict.fromkeys(node.inputs) if last_reader[name] == node.name and name not in graph.outputs]
         steps.append((OPS[node.op](node, tensors, shapes), node.name, node.inputs, done))
     names = [value.name for value in graph.inputs]
@@ -73,7 +76,7 @@ def build(graph: Graph, shapes: Shapes, layout: torch.memory_format) -> Callable
     return network
 
 
-def _tensor(array: np.ndarray, layout: torch.memory_format) -> Tensor:
-    # A copy: the artifact's arrays are read-only views, which PyTorch does not know.
-    tensor = torch.from_numpy(np.array(array))
-    return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
+def tensor(array: np.ndarray, layout: torch.memory_format, number: torch.dtype) -> Tensor:
+    """A copy in that layout and dtype: the artifact's arrays are read-only views, which PyTorch does not know."""
+    made = torch.from_numpy(np.array(array)).to(number)
+    return made.contiguous(memory_format=layout) if made.ndim == 4 else made

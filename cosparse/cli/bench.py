@@ -11,20 +11,24 @@ import typer
 from cosparse.cli import bench_outputs
 from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, DensityOption, ReportOption
 from cosparse.cli.output import JsonOption, Phases, emit, progress
-from cosparse.cli.values import IsaOption, integers, words
+from cosparse.cli.values import IsaOption, integers, read_array, words
 
 
 def command(
     network: Annotated[str, typer.Argument(help="NAME.cosparse; with --density, zoo:NAME or path/file.py:factory.")],
     batch: Annotated[str, typer.Option(help="Images a run; several with commas between.")] = "1",
     threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: COSPARSE_THREADS, else all.")] = None,
-    against: Annotated[str, typer.Option(help="Peers with commas between, or none.")] = "torch,onnxruntime",
+    against: Annotated[str | None, typer.Option(help="Peers with commas between, or none. Default: those that are installed.")] = None,
+    dtype: Annotated[str, typer.Option(help="What engine and peers compute in: float32, bfloat16, int8.")] = "float32",
+    calibration: Annotated[
+        list[Path] | None, typer.Option(help="With int8: images to calibrate on, .npy [M, C, H, W]; once for each input. Default: noise.")
+    ] = None,
     isa: IsaOption = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,
     layers: Annotated[bool, typer.Option(help="Also the time of each layer.")] = True,
     cold_start: Annotated[bool, typer.Option(help="Also start each candidate alone: load time, first run, memory.")] = True,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 1 if outputs differ or the engine is slower than the fastest peer.")
+        bool, typer.Option("--strict", help="Exit with status 1 if outputs differ, or if a peer or a dense kernel of ours is faster.")
     ] = False,
     density: DensityOption = None,
     block: BlockOption = 8,
@@ -34,17 +38,21 @@ def command(
     json: JsonOption = None,
 ) -> None:
     """Time a network against the same network, dense, on other runtimes."""
-    from cosparse.bench.harness import Settings, bench
+    from cosparse.bench.harness import bench
+    from cosparse.bench.peers import installed
+    from cosparse.bench.settings import Settings
     from cosparse.bench.timing import Effort
     from cosparse.engine.engine import default_threads
 
     thread_counts = integers("--threads", threads) if threads else [default_threads()]
+    peers = installed(dtype) if against is None else words(against)
+    images = tuple(map(read_array, calibration)) if calibration else None
     sweep = list(product(thread_counts, integers("--batch", batch)))
     measure = bench_outputs.sweeper(network, density, block) if density else lambda settings, tell: bench(Path(network), settings, tell)
     results = []
     with progress() as bar:
         for thread_count, batch_size in sweep:
-            settings = Settings(batch_size, thread_count, words(against), isa, Effort(seconds), cold_start, layers)
+            settings = Settings(batch_size, thread_count, peers, isa, Effort(seconds), cold_start, layers, dtype=dtype, calibration=images)
             results.append(measure(settings, Phases(bar)))
     bench_outputs.write(results, report, csv, csv_layers)
     shown = [table for result in results for table in bench_outputs.tables(result)]

@@ -13,7 +13,8 @@ from cosparse.cli.output import write_text
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
-    from cosparse.bench.harness import Progress, Settings
+    from cosparse.bench.harness import Progress
+    from cosparse.bench.settings import Settings
 
 
 def _in_a_folder(context: typer.Context, parameter: typer.CallbackParam, path: Path | None) -> Path | None:

@@ -26,7 +26,14 @@ EXTRAS = {
     "matplotlib": "compress",
     "onnx": "bench",
     "onnxruntime": "bench",
+    "openvino": "bench",
+    "nncf": "bench",
     "triton": "gpu",
+}
+TOOLS = {
+    "c++": "to build the extension, and for the peer torch.compile",
+    "git": "to record commits with results",
+    "nvcc": "to build CUDA kernels",
 }
 VARIABLES = ("COSPARSE_ISA", "COSPARSE_THREADS")
 
@@ -102,7 +109,7 @@ def _packages() -> list[Finding]:
 
 def _tools() -> list[Finding]:
     found = []
-    for tool, purpose in (("c++", "to build the extension"), ("git", "to record commits with results"), ("nvcc", "to build CUDA kernels")):
+    for tool, purpose in TOOLS.items():
         lines = _run(tool, "--version").splitlines()
         # nvcc opens with its own name and says its release further down.
         line = next((line for line in lines if tool == "nvcc" and "release" in line), "".join(lines[:1]))

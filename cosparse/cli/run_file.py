@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cosparse.cli.output import JsonOption, emit, table
-from cosparse.cli.values import IsaOption, ThreadsOption
+from cosparse.cli.values import IsaOption, ThreadsOption, read_array
 from cosparse.errors import Error
 
 
@@ -30,7 +30,7 @@ def command(
     for option, files, values in (("--input", input, engine.inputs), ("--output", output, engine.outputs)):
         if len(files) != len(values):
             raise Error(option, f"{len(values)} files ({', '.join(value.name for value in values)})", str(len(files)))
-    arrays = [_read(path) for path in input]
+    arrays = [read_array(path) for path in input]
     start = time.perf_counter()
     results = engine(*arrays)
     ms = (time.perf_counter() - start) * 1e3
@@ -42,17 +42,3 @@ def command(
     cells = [(row["name"], row["shape"], row["file"]) for row in rows]
     shown = table(f"{artifact.name}: first run {ms:.2f} ms", ("output", "shape", "file"), cells, left=("output", "file"))
     emit({"outputs": rows, "first_run_ms": round(ms, 3)}, json, shown)
-
-
-def _read(path: Path):
-    import numpy as np
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise Error(str(path), "an array file (.npy) of numbers", str(error)) from error
-    if not isinstance(array, np.ndarray):
-        raise Error(str(path), "one array (.npy)", "an archive of several")
-    if array.dtype.kind not in "fiu":
-        raise Error(str(path), "an array of numbers", str(array.dtype))
-    return np.ascontiguousarray(array, dtype=np.float32)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cosparse.errors import Error
+
+if TYPE_CHECKING:
+    import numpy
 
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
 IsaOption = Annotated[str | None, typer.Option(help="Instruction set: scalar, avx2, avx512. Default: COSPARSE_ISA, else the best.")]
@@ -34,3 +38,18 @@ def share(option: str, value: float | None) -> float | None:
     if value is not None and not 0 <= value < 1:
         raise Error(option, "a share in [0, 1)", str(value), "0.6 removes 60 %")
     return value
+
+
+def read_array(path: Path) -> numpy.ndarray:
+    """The array of numbers in an .npy file, as float32; Error for anything else."""
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise Error(str(path), "an array file (.npy) of numbers", str(error)) from error
+    if not isinstance(array, np.ndarray):
+        raise Error(str(path), "one array (.npy)", "an archive of several")
+    if array.dtype.kind not in "fiu":
+        raise Error(str(path), "an array of numbers", str(array.dtype))
+    return np.ascontiguousarray(array, dtype=np.float32)
