@@ -9,35 +9,11 @@ from typing import Any
 
 SETTING = ("model", "device", "dtype", "batch", "threads")
 MACHINE = ("cpu", "cores", "isa", "commit")
-TIMES = (
-    "median_ms",
-    "min_ms",
-    "p50_ms",
-    "p90_ms",
-    "p99_ms",
-    "spread",
-    "load_ms",
-    "first_run_ms",
-    "peak_rss_mb",
-    "grown_mb",
-    "memory_ratio",
-    "dense_ms",
-)
-RATIOS = ("flops_reduction", "params_reduction", "flop_speedup", "speedup", "realised")
-CANDIDATES = (
-    *SETTING,
-    "candidate",
-    "variant",
-    "label",
-    "version",
-    *TIMES,
-    *RATIOS,
-    "dense_speedup",
-    "checked",
-    "stable",
-    "neighbours",
-    *MACHINE,
-)
+TIMES = ("median_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "spread", "dense_ms")
+START = ("load_ms", "first_run_ms", "peak_rss_mb", "grown_mb", "memory_ratio")
+RATIOS = ("flops_reduction", "params_reduction", "flop_speedup", "speedup", "realised", "dense_speedup")
+WHO = ("candidate", "variant", "label", "version")
+CANDIDATES = (*SETTING, *WHO, *TIMES, *START, *RATIOS, "checked", "stable", "neighbours", *MACHINE)
 LAYER = (
     "name",
     "kernel",

@@ -74,6 +74,7 @@ def _view(result: Mapping[str, Any], index: int) -> dict[str, Any]:
         "candidates": _candidates(result),
         "pictures": [(title, Markup(picture)) for title, picture in pictures if picture],
         "layers": result.get("layers", []),
+        "losing": result.get("losing_layers", []),
     }
 
 
@@ -99,6 +100,7 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("engine, median", f"{figure(result['engine']['median_ms'])} ms"),
         ("fastest peer", f"{figure(result['peers'][result['fastest_peer']]['median_ms'])} ms" if result["fastest_peer"] else "–"),
+        ("our dense kernels", f"{figure(result['engine'].get('dense_ms'))} ms"),
         ("fewer operations", f"{figure(result['flop_speedup'])}×"),
         ("of it realised", share(result["realised"])),
         ("FLOPs removed", share(result["flops_reduction"], 1)),
@@ -118,10 +120,10 @@ def _sweep_tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _candidates(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of the table of candidates; `own` marks the engine's."""
-    own = {"version": result["machine"]["versions"]["cosparse"], "own": True, "point": None}
+    own = {"version": result["machine"]["versions"]["cosparse"], "own": True, "point": None, "label": result["machine"]["isa"]}
     if "points" not in result:
         rows = [{**result["engine"], **own, "name": ENGINE, "point": result}]
     else:
         rows = [{**point["engine"], **own, "name": f"{ENGINE}, {plots.label(point)}", "point": point} for point in result["points"]]
         rows.append({**result["dense"], **own, "name": f"{ENGINE}, dense"})
-    return rows + [{**row, "name": name, "own": False, "point": None} for name, row in result["peers"].items()]
+    return rows + [{"label": "", **row, "name": name, "own": False, "point": None} for name, row in result["peers"].items()]

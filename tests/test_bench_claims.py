@@ -106,14 +106,6 @@ def test_load_and_memory_are_measured_in_processes(path: Path) -> None:
         load_memory.measure(path.with_name("missing.cosparse"), threads=1, processes=0)
 
 
-def test_live_bytes_of_the_small_network() -> None:
-    """The largest moment: a residual sum of [16, 8, 8] with both its terms."""
-    graph = small_net()
-    shapes = {"x": (1, 3, 8, 8), "pool": (1, 16), "linear": (1, 10)}
-    shapes |= {node.name: (1, 16, 8, 8) for node in graph.nodes if node.name not in shapes}
-    assert load_memory.live_bytes(graph, shapes) == 4 * 3 * 16 * 64
-
-
 @pytest.mark.parametrize("layer", [Layer(20, 8, 6, 3), Layer(16, 8, 5, 1)], ids=str)
 @pytest.mark.parametrize("density", [0.3, 1.0])
 def test_single_layer_networks_run(layer: Layer, density: float, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -22,9 +21,11 @@ import typer
 from cosparse import _C
 from cosparse.bench.claims.networks import Variant, artifact
 from cosparse.bench.claims.verdict import Bar, OutOption, conclude
+from cosparse.bench.rounding import BYTES
+from cosparse.bench.settings import DTYPE
+from cosparse.bench.traffic import live_bytes
 from cosparse.engine import artifact as file_format
 from cosparse.engine.engine import default_threads
-from cosparse.engine.graph import Graph
 from cosparse.errors import Error
 
 LOAD_MS, MEMORY = 200.0, 1.5
@@ -51,26 +52,6 @@ inputs = [np.ones([size or 1 for size in value.shape], np.float32) for value in 
 engine(*inputs)
 print(json.dumps({"load_ms": (loaded - start) * 1e3, "plan_ms": (planned - loaded) * 1e3, "bytes": resident("VmHWM") - before}))
 """
-
-
-def live_bytes(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The most bytes of float32 values that are needed at one time: from the node that makes a value to the last that reads it."""
-    names = [value.name for value in graph.inputs] + [node.name for node in graph.nodes]
-    last = {name: index for index, name in enumerate(names)}
-    for node in graph.nodes:
-        last |= {name: last[node.name] for name in node.inputs if last[name] < last[node.name]}
-    for name in graph.outputs:
-        last[name] = len(names)
-    born = {name: index for index, name in enumerate(names)}
-    size = {name: 4 * _count(shapes[name]) for name in names}
-    return max(sum(size[name] for name in names if born[name] <= moment <= last[name]) for moment in range(len(names)))
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for extent in shape:
-        total *= extent
-    return total
 
 
 def measure(path: Path, threads: int, processes: int = PROCESSES) -> dict[str, float]:
@@ -101,7 +82,7 @@ def main(
     except (ValueError, OSError) as error:
         typer.echo(f"load_memory: {error}", err=True)
         raise typer.Exit(2) from error
-    live, stored = live_bytes(graph, shapes), path.stat().st_size
+    live, stored = live_bytes(graph, shapes, BYTES[DTYPE]), path.stat().st_size
     note = f"{found['bytes'] / 1e6:.1f} MB; artifact {stored / 1e6:.1f}, live activations {live / 1e6:.1f}"
     bars = [
         Bar(f"{network}: load + plan, ms", found["load_ms"] + found["plan_ms"], LOAD_MS, True, f"load {found['load_ms']:.0f} ms"),
