@@ -103,6 +103,7 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("our dense kernels", f"{figure(result['engine'].get('dense_ms'))} ms"),
         ("fewer operations", f"{figure(result['flop_speedup'])}×"),
         ("of it realised", share(result["realised"])),
+        ("peak memory", f"{figure(result['engine']['peak_rss_mb'])} MB"),
         ("FLOPs removed", share(result["flops_reduction"], 1)),
         ("parameters removed", share(result["params_reduction"], 1)),
     ]

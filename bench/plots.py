@@ -163,7 +163,7 @@ def _beside(axis: Any, x: float, y: float, text: str, size: int) -> None:
 
 
 def _legend(made: Any, columns: int) -> None:
-    made.legend(loc="outside upper left", ncols=min(columns, 3))
+    made.legend(loc="outside upper left", ncols=columns if columns <= 3 else 2)
 
 
 def _plain_log(axis: Any, low: float, high: float) -> None:
