@@ -15,7 +15,7 @@ from small_net import small_net
 from cosparse import _C
 from cosparse.bench.check import compare_short
 from cosparse.bench.dense import densify
-from cosparse.bench.peers import PEERS, Peer, find, torch_peer
+from cosparse.bench.peers import PEERS, Peer, Runner, Shapes, find, torch_peer
 from cosparse.bench.rounding import allowed
 from cosparse.engine import artifact
 from cosparse.engine.graph import Graph, Input, Node
@@ -118,11 +118,19 @@ def one_node(case: Case) -> tuple[Graph, tuple[np.ndarray, ...]]:
     return Graph("one", inputs, ("y",), (node,)), tuple(arrays)
 
 
+def runners(peer: Peer, graph: Graph, shapes: Shapes) -> list[Runner]:
+    if peer.name != "torch":
+        return peer.runners(graph, shapes, 1)
+    # Its file is an artifact, which refuses some of these settings.
+    ways = torch_peer.LAYOUTS.items()
+    return [torch_peer.runner(torch_peer.build(graph, shapes, layout), label, layout, torch.float32) for label, layout in ways]
+
+
 def assert_agrees(peer: Peer, graph: Graph, inputs: tuple[np.ndarray, ...]) -> None:
     values = reference.trace(graph, *inputs)
     largest = max((float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in values.values()), default=0.0)
     weights = [np.abs(array).max() for node in graph.nodes for array in node.tensors.values()]
-    for runner in peer.runners(graph, {name: value.shape for name, value in values.items()}, 1):
+    for runner in runners(peer, graph, {name: value.shape for name, value in values.items()}):
         outputs = runner.run(inputs)
         runner.bind(inputs)()
         for got, name in zip(outputs, graph.outputs, strict=True):
