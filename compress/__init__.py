@@ -3,7 +3,8 @@
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.export import ExportReport, export
+from cosparse.compress.filters import impose_filters
 from cosparse.compress.impose import impose
 from cosparse.compress.nncs import NNCS
 
-__all__ = ["NNCS", "Budget", "ExportReport", "Report", "count", "export", "impose"]
+__all__ = ["NNCS", "Budget", "ExportReport", "Report", "count", "export", "impose", "impose_filters"]

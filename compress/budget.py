@@ -30,12 +30,14 @@ STEPS = 60
 class Budget:
     """Shares of the dense network's totals (as `count` reports them) to remove: 0.6 removes at least 60 %. None: no bound.
 
-    `flops` includes the basis step of the transform. `latency` waits for measured tables and is refused until then.
+    `flops` includes the basis step of the transform. `density`, alone, is the share to keep: of the blocks of every layer that can carry
+    a mask, the same in each. `latency` waits for measured tables and is refused until then.
     """
 
     flops: float | None = None
     params: float | None = None
     latency: object | None = None
+    density: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("flops", "params"):
@@ -45,8 +47,13 @@ class Budget:
         if self.latency is not None:
             next_step = "give flops or params"
             raise UnsupportedError("Budget.latency", "None, as there are no measured latency tables", repr(self.latency), next_step)
-        if self.flops is None and self.params is None:
-            raise Error("Budget", "flops or params", "neither", "Budget(flops=0.6) removes 60 % of the multiply-adds")
+        if self.density is not None:
+            if not 0 < self.density <= 1:
+                raise Error("Budget.density", "a share in (0, 1]", repr(self.density), "0.2 keeps 20 %")
+            if self.flops is not None or self.params is not None:
+                raise Error("Budget", "density alone, or flops and params", "both", "density decides every layer by itself")
+        elif self.flops is None and self.params is None:
+            raise Error("Budget", "flops, params or density", "none", "Budget(flops=0.6) removes 60 % of the multiply-adds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +70,11 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """`keep`: one bool [block rows, K] a layer, in the order given; the multipliers; and the cost, basis step included."""
+    """`keep`: one bool [block rows, K] a layer, in the order given; `levels`: the energy per coefficient from which a block of that layer
+    is kept; and the cost, basis step included."""
 
     keep: tuple[np.ndarray, ...]
-    alpha: float
-    beta: float
+    levels: tuple[float, ...]
     params: float
     flops: float
 
@@ -184,9 +191,22 @@ def select(
     blocks = [layer.above(alpha + beta * layer.pixels) for layer in ranked]
     if fill:
         _fill(ranked, blocks, alpha, beta, params, flops)
+    return _selection(layers, ranked, blocks, tuple(alpha + beta * layer.pixels for layer in layers))
+
+
+def select_share(layers: Sequence[Candidates], density: float, seed: int = 0) -> Selection:
+    """Keeps the same share of blocks in every layer, at least one: those of most energy. Exact ties are broken by the seed."""
+    generator = np.random.default_rng(seed)
+    ranked = [_rank(layer, 0.0, generator) for layer in layers]
+    blocks = [max(1, round(density * rank.order.size)) for rank in ranked]
+    levels = tuple(-float(rank.lack[n - 1]) for rank, n in zip(ranked, blocks, strict=True))
+    return _selection(layers, ranked, blocks, levels)
+
+
+def _selection(layers: Sequence[Candidates], ranked: Sequence[_Ranked], blocks: Sequence[int], levels: tuple[float, ...]) -> Selection:
     keep = []
     for layer, rank, n in zip(layers, ranked, blocks, strict=True):
         flat = np.zeros(layer.energy.size, dtype=bool)
         flat[rank.order[:n]] = True
         keep.append(flat.reshape(layer.energy.shape))
-    return Selection(tuple(keep), alpha, beta, *_cost(ranked, blocks))
+    return Selection(tuple(keep), levels, *_cost(ranked, blocks))

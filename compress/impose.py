@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cosparse.compress import masks, transforms
-from cosparse.compress.budget import FLOOR, Budget, Candidates, Selection, least_cost, select
+from cosparse.compress.budget import FLOOR, Budget, Candidates, Selection, least_cost, select, select_share
 from cosparse.compress.count import Report, count
 from cosparse.compress.layers import Choice, choose
 from cosparse.errors import Error
@@ -29,7 +29,9 @@ def _candidates(choice: Choice, transform: str) -> Candidates:
 
 
 def _within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: int) -> Selection:
-    """Selects within what the budget leaves for these layers once all the others are paid for."""
+    """Selects within what the budget leaves for these layers once all the others are paid for; a density asks for no such account."""
+    if budget.density is not None:
+        return select_share(layers, budget.density, seed)
     names = {layer.name for layer in layers}
     inside = [layer for layer in report.layers if layer.name in names]
     fixed_params = report.params_dense - sum(layer.params_dense for layer in inside)
@@ -84,7 +86,7 @@ def thresholds(choices: Sequence[Choice], report: Report, budget: Budget, seed: 
     """Layer name -> the norm below which the budget's rule would drop a block of the present weights, float32 [block rows]."""
     layers = [_candidates(choice, choice.transform) for choice in choices if choice.transform is not None]
     selection = _within(report, layers, budget, seed)
-    cuts = {layer.name: np.sqrt((selection.alpha + selection.beta * layer.pixels) * layer.size) for layer in layers}
+    cuts = {layer.name: np.sqrt(level * layer.size) for layer, level in zip(layers, selection.levels, strict=True)}
     return {name: torch.from_numpy(cut.astype(np.float32)) for name, cut in cuts.items()}
 
 

@@ -170,6 +170,8 @@ class _Run:
         self.mean: dict[str, torch.Tensor] = {}
         method = {"transform": nncs.transform, "block": nncs.block, "shrink": nncs.shrink, "refresh": nncs.refresh, "nncs_seed": nncs.seed}
         budget = {"flops": nncs.budget.flops, "params": nncs.budget.params}
+        if nncs.budget.density is not None:
+            budget = {"density": nncs.budget.density}
         self.settings = {"epochs": list(epochs), "budget": budget, **method, **asdict(recipe)}
 
     def one_epoch(self, train_loader: Any, val_loader: Any) -> None:

@@ -221,7 +221,7 @@ BAD_INPUT = {
     ),
     "share": (["export", "zoo:resnet20", "--impose-flops", "60", "--out", "m.cosparse"], r"--impose-flops: expected a share in \[0, 1\)"),
     "method": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--method", "x"], "--method: expected one of nncs, got 'x'"),
-    "no budget": (["compress", "zoo:resnet20", "--data", ".", "--out", "m"], "Budget: expected flops or params, got neither"),
+    "no budget": (["compress", "zoo:resnet20", "--data", ".", "--out", "m"], "Budget: expected flops, params or density, got none"),
     "epochs": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--epochs", "3"], "--epochs: expected 2 whole numbers"),
     "no data": (["eval", "{path}", "--data", "{folder}/nowhere"], "nowhere"),
     "no split": (["eval", "{path}", "--data", "{folder}"], r"expected one \*_test\.parquet"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cosparse.compress import Budget
-from cosparse.compress.budget import Candidates, least_cost, select
+from cosparse.compress.budget import Candidates, least_cost, select, select_share
 from cosparse.errors import Error, UnsupportedError
 
 
@@ -55,12 +55,25 @@ def test_no_subset_of_that_cost_holds_more_energy(seed: int, share: float) -> No
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rule_explains_every_block(seed: int) -> None:
-    """Kept where energy >= (alpha + beta P) size, dropped elsewhere."""
+    """Kept where energy >= level size, dropped elsewhere; the levels lie on one line over the layers' pixels."""
     rng = np.random.default_rng(seed)
     layers = [layer(rng.exponential(size=(8, 90)), p, basis=3.0 * p, taps=9) for p in (64.0, 16.0, 4.0)]
     chosen = select(layers, 2000.0, 50000.0, floor=0.0, fill=False)
-    for one, kept in zip(layers, chosen.keep, strict=True):
-        assert np.array_equal(kept, one.energy >= (chosen.alpha + chosen.beta * one.pixels) * one.size[:, None])
+    for one, kept, level in zip(layers, chosen.keep, chosen.levels, strict=True):
+        assert np.array_equal(kept, one.energy >= level * one.size[:, None])
+    slope = (chosen.levels[0] - chosen.levels[2]) / 60
+    assert slope >= 0
+    assert chosen.levels[1] == pytest.approx(chosen.levels[2] + 12 * slope, rel=1e-9)
+
+
+@pytest.mark.parametrize(("density", "kept"), [(0.2, (144, 5)), (1.0, (720, 24)), (1e-6, (1, 1))])
+def test_a_density_keeps_the_best_blocks_of_every_layer(density: float, kept: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    layers = [layer(rng.exponential(size=(8, 90)), 64.0), layer(rng.exponential(size=(4, 6)), 1.0)]
+    chosen = select_share(layers, density)
+    assert tuple(int(keep.sum()) for keep in chosen.keep) == kept
+    for one, keep, level in zip(layers, chosen.keep, chosen.levels, strict=True):
+        assert np.array_equal(keep, one.energy >= level * one.size[:, None])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -112,8 +125,19 @@ def test_shares_are_checked(field: str, value: float) -> None:
 
 
 def test_empty_budget_is_refused() -> None:
-    with pytest.raises(Error, match="expected flops or params, got neither"):
+    with pytest.raises(Error, match="expected flops, params or density, got none"):
         Budget()
+
+
+@pytest.mark.parametrize("density", [0.0, 1.5, float("nan")])
+def test_densities_are_checked(density: float) -> None:
+    with pytest.raises(Error, match=r"Budget\.density: expected a share in \(0, 1\]"):
+        Budget(density=density)
+
+
+def test_density_stands_alone() -> None:
+    with pytest.raises(Error, match="density alone"):
+        Budget(flops=0.5, density=0.2)
 
 
 def test_latency_is_refused_until_it_can_be_measured() -> None:

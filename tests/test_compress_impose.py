@@ -192,3 +192,20 @@ def test_mask_must_fit_its_layer() -> None:
         masks.attach(nn.Conv2d(4, 16, 3), mask)
     with pytest.raises(Error, match="mask: expected bool"):
         masks.LayerMask("dct", 8, torch.ones(1, 90, dtype=torch.bool), 16, 9)
+
+
+def test_a_density_is_the_same_in_every_masked_layer() -> None:
+    example = zoo.example("resnet20")
+    report = count(impose(zoo.build("resnet20"), Budget(density=0.2), example), example)
+    masked = [layer for layer in report.layers if not layer.form.startswith("dense")]
+    assert len(masked) == len(report.layers) - 2
+    for layer in masked:
+        blocks = layer.params_dense / 8
+        assert layer.params / 8 == round(0.2 * blocks)
+
+
+def test_a_full_density_leaves_the_network_dense() -> None:
+    example = zoo.example("resnet20")
+    imposed = impose(zoo.build("resnet20"), Budget(density=1.0), example)
+    assert not list(masks.masked(imposed))
+    assert count(imposed, example).flops_reduction == 0

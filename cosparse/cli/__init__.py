@@ -42,6 +42,8 @@ EXTRAS = {
     "PIL": "compress",
     "sklearn": "compress",
     "matplotlib": "compress",
+    "torch_pruning": "filters",
+    "jinja2": "bench",
     "onnx": "bench",
     "onnxruntime": "bench",
 }

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from cosparse.cli import bench_outputs
+from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, DensityOption, ReportOption
 from cosparse.cli.output import JsonOption, Phases, emit, progress
 from cosparse.cli.values import IsaOption, integers, read_array, words
 
 
 def command(
-    artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
+    network: Annotated[str, typer.Argument(help="NAME.cosparse; with --density, zoo:NAME or path/file.py:factory.")],
     batch: Annotated[str, typer.Option(help="Images a run; several with commas between.")] = "1",
     threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: COSPARSE_THREADS, else all.")] = None,
     against: Annotated[str | None, typer.Option(help="Peers with commas between, or none. Default: those that are installed.")] = None,
@@ -28,12 +30,16 @@ def command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 1 if outputs differ, or if a peer or a dense kernel of ours is faster.")
     ] = False,
+    density: DensityOption = None,
+    block: BlockOption = 8,
+    report: ReportOption = None,
+    csv: CsvOption = None,
+    csv_layers: CsvLayersOption = None,
     json: JsonOption = None,
 ) -> None:
     """Time a network against the same network, dense, on other runtimes."""
     from cosparse.bench.harness import bench
     from cosparse.bench.peers import installed
-    from cosparse.bench.report import failure, tables
     from cosparse.bench.settings import Settings
     from cosparse.bench.timing import Effort
     from cosparse.engine.engine import default_threads
@@ -42,14 +48,16 @@ def command(
     peers = installed(dtype) if against is None else words(against)
     images = tuple(map(read_array, calibration)) if calibration else None
     sweep = list(product(thread_counts, integers("--batch", batch)))
+    measure = bench_outputs.sweeper(network, density, block) if density else lambda settings, tell: bench(Path(network), settings, tell)
     results = []
     with progress() as bar:
         for thread_count, batch_size in sweep:
             settings = Settings(batch_size, thread_count, peers, isa, Effort(seconds), cold_start, layers, dtype=dtype, calibration=images)
-            results.append(bench(artifact, settings, Phases(bar)))
-    shown = [table for result in results for table in tables(result)]
+            results.append(measure(settings, Phases(bar)))
+    bench_outputs.write(results, report, csv, csv_layers)
+    shown = [table for result in results for table in bench_outputs.tables(result)]
     emit(results[0] if len(sweep) == 1 else results, json, *shown)
-    failures = [reason for reason in map(failure, results) if reason]
+    failures = [reason for reason in map(bench_outputs.failure, results) if reason]
     if strict and failures:
         typer.echo(f"cosparse: {'; '.join(failures)}", err=True)
         raise typer.Exit(1)

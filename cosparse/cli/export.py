@@ -18,6 +18,10 @@ def command(
     weights: source.WeightsOption = None,
     impose_flops: Annotated[float | None, typer.Option(help="Mask away this share of the multiply-adds, without training.")] = None,
     impose_params: Annotated[float | None, typer.Option(help="Mask away this share of the parameters, without training.")] = None,
+    density: Annotated[float | None, typer.Option(help="Keep this share of every layer that can carry a mask, without training.")] = None,
+    impose_filters: Annotated[
+        float | None, typer.Option(help="Before any mask, remove whole filters until this share of the multiply-adds is gone.")
+    ] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     seed: Annotated[int, typer.Option(help="Decides ties between equal weights.")] = 0,
@@ -26,19 +30,23 @@ def command(
 ) -> None:
     """Write a torch network as an artifact; its outputs are checked against torch first."""
     loaded = source.load(network, weights, size)
-    shares = {"flops": share("--impose-flops", impose_flops), "params": share("--impose-params", impose_params)}
-    from cosparse.compress import Budget, impose
-    from cosparse.compress import export as write
+    shares = {"flops": share("--impose-flops", impose_flops), "params": share("--impose-params", impose_params), "density": density}
+    filters = share("--impose-filters", impose_filters)
+    from cosparse import compress
 
+    masked = compress.Budget(**shares) if any(value is not None for value in shares.values()) else None
     model = loaded.model
     provenance: dict[str, object] = {"source": network, "weights": weights.name if weights else "random", "method": "none"}
     with progress() as bar:
         task = bar.add_task("masking", total=None)
-        if any(value is not None for value in shares.values()):
-            model = impose(model, Budget(**shares), loaded.example, block=block, seed=seed, transform=transform)
+        if filters is not None:
+            model = compress.impose_filters(model, filters, loaded.example)
+            provenance |= {"method": "imposed", "filters_removed_for": filters}
+        if masked is not None:
+            model = compress.impose(model, masked, loaded.example, block=block, seed=seed, transform=transform)
             provenance |= {"method": "imposed", "budget": shares, "transform": transform, "block": block, "seed": seed}
         bar.update(task, description="exporting")
-        written = write(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
+        written = compress.export(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
     result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}
     summary = f"{out}: {written.bytes:,} bytes; outputs within {written.difference:.2g} of torch's largest"
     emit(result, json, str(written.counts), f"\n{summary}")

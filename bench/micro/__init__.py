@@ -1,0 +1,1 @@
+"""Micro-benchmarks of single kernels, for pytest-benchmark: `pytest bench/micro/kernels.py`."""
