@@ -13,8 +13,8 @@ from typing import Any
 import numpy
 
 from cosparse import _C
-from cosparse.engine.log import logger
 from cosparse.engine.arrays import back_to, to_numpy, to_output
+from cosparse.engine.log import logger
 from cosparse.engine.plan import Plan, PlanRow, ProfileRow
 from cosparse.errors import Error, UnsupportedError
 

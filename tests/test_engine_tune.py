@@ -108,7 +108,9 @@ def damage_size(path: Path, stored: dict[str, Any]) -> None:
     path.write_bytes(b" " * (17 << 20))
 
 
-@pytest.mark.parametrize("damage", [damage_text, damage_cpu, damage_kernels, damage_form, damage_tile, damage_size], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "damage", [damage_text, damage_cpu, damage_kernels, damage_form, damage_tile, damage_size], ids=lambda f: f.__name__
+)
 def test_a_cache_of_no_use_is_ignored_with_a_warning_and_replaced(cache: Path, network: Path, damage: Any) -> None:
     load(network)
     path, stored = content(cache)
