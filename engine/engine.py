@@ -171,8 +171,8 @@ def load(
     calibration: sample input for int8, an array as the engine is called with, or a tuple of them where it has several inputs.
     isa: "scalar", "avx2", "avx512", "avx512_vnni" or "avx512_bf16"; default COSPARSE_ISA, else the machine's best.
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
-    tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size, and take
-        the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides.
+    tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size,
+        and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
     for, Error for bad options.

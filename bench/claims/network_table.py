@@ -2,10 +2,12 @@
 
     python -m cosparse.bench.claims.network_table --cache DIR
 
-ResNet-50 loses 78.9 % of its FLOPs and 75 % of its parameters with one density throughout, as do, by magnitude over the whole network, the
-rows "-magnitude" and VGG-16 (-76.8 %, -94.8 %): the pairs that the literature reports. Each row is one network with masks or filters taken away, timed in turn with the dense network on the peers. The first setting is held
-against the row's own bar; every other batch size and thread count against 0.9 of what the first one reached. Exit status: 0 all bars
-kept, 1 some missed, 2 bad input.
+ResNet-50 loses 78.9 % of its FLOPs and 75 % of its parameters with one density throughout; the row "-magnitude" loses as much by magnitude
+over the whole network, and so does VGG-16 (-76.8 %, -94.8 %): the pairs that the literature reports. FCN-ResNet-50 is there with filters
+removed and with masks.
+
+Each row is timed in turn with the dense network on the peers. The first setting is held against the row's own bar; every other batch size
+and thread count against 0.9 of what the first one reached. Exit status: 0 all bars kept, 1 some missed, 2 bad input.
 """
 
 from __future__ import annotations
