@@ -1,4 +1,4 @@
-"""What a conv node of one group means in bfloat16 and int8: the kernels' own roundings in float64 NumPy, and how far from it they may be."""
+"""What a conv node of one group means in bfloat16 and int8: the kernels' roundings in NumPy, and how far from it they may be."""
 
 from __future__ import annotations
 
