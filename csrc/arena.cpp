@@ -101,8 +101,7 @@ bool is_view(const Graph& graph, int n, const std::vector<Shape>& shapes) {
   return node.op == "reshape" && in.c == out.c && in.h == out.h && in.w == out.w;
 }
 
-std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps,
-                                  const std::map<int, std::shared_ptr<const Weights>>& weights, Plan& plan) {
+std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, Plan& plan) {
   const std::vector<Home> homes = find_homes(graph, steps, plan.shapes);
   const int inputs = (int)graph.inputs.size();
   std::vector<Block> storage(homes.size()), temporary(steps.size());
@@ -120,7 +119,7 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
     touch(steps[i].output, i);
     if (steps[i].residual >= 0) touch(steps[i].residual, i);
     for (int v : node.inputs) touch(v, i);
-    if (const auto own = weights.find(steps[i].node); own != weights.end())
+    if (const auto own = prepared.weights.find(steps[i].node); own != prepared.weights.end())
       temporary[i].floats = temporary_floats(node, *own->second, plan.shapes[node.inputs[0]], plan.shapes[steps[i].output]);
     temporary[i].live(i);
   }

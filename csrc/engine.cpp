@@ -45,14 +45,22 @@ Quantization steps_for(const Ranges& ranges, int taps) {
 
 Engine::Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps)
     : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
-  for (size_t n = 0; n < graph_->nodes.size(); ++n)
-    if (const std::string& op = graph_->nodes[n].op; op == "conv" || op == "linear") {
-      Recipe recipe;
-      recipe.form = cheapest_form(graph_->nodes[n]), recipe.number = options_.number, recipe.isa = options_.isa;
-      if (options_.number == Number::int8) recipe.quantization = &steps.at((int)n);
-      weights_[(int)n] = prepare_weights(graph_->nodes[n], recipe);
-      if (options_.number == Number::observe) ranges_[(int)n] = no_range(*weights_[(int)n]);
+  if (options_.tune) {
+    measure(steps);
+    return;
+  }
+  for (int n = 0; n < (int)graph_->nodes.size(); ++n)
+    if (is_weighted(graph_->nodes[n])) {
+      prepared_.weights[n] = prepare(n, cheapest_form(graph_->nodes[n]), steps);
+      if (options_.number == Number::observe) prepared_.ranges[n] = no_range(*prepared_.weights[n]);
     }
+}
+
+std::shared_ptr<const Weights> Engine::prepare(int node, Form form, const std::map<int, Quantization>& steps) const {
+  Recipe recipe;
+  recipe.form = form, recipe.number = options_.number, recipe.isa = options_.isa;
+  if (options_.number == Number::int8) recipe.quantization = &steps.at(node);
+  return prepare_weights(graph_->nodes[node], recipe);
 }
 
 std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& inputs) const {
@@ -76,7 +84,7 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
   const auto plan_of = [&](int64_t images) {
     std::vector<Shape> part = inputs;
     for (Shape& s : part) s.n = images;
-    return make_plan(*graph_, options_, weights_, ranges_, part);
+    return make_plan(*graph_, options_, prepared_, part);
   };
   auto schedule = std::make_shared<Schedule>();
   for (int v : graph_->outputs) schedule->outputs.push_back(shapes[v]);
@@ -188,13 +196,16 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
 
 std::map<int, Quantization> Engine::calibrated() const {
   std::map<int, Quantization> steps;
-  for (const auto& [node, ranges] : ranges_) steps[node] = steps_for(ranges, weights_.at(node)->kernel[0] * weights_.at(node)->kernel[1]);
+  for (const auto& [node, ranges] : prepared_.ranges) {
+    const Weights& w = *prepared_.weights.at(node);
+    steps[node] = steps_for(ranges, w.kernel[0] * w.kernel[1]);
+  }
   return steps;
 }
 
 int64_t Engine::weight_bytes() const {
   int64_t bytes = 0;
-  for (const auto& [node, weights] : weights_) bytes += weights->bytes;
+  for (const auto& [node, weights] : prepared_.weights) bytes += weights->bytes;
   return bytes;
 }
 

@@ -47,6 +47,8 @@ class Engine {
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
   // What the runs so far saw (Number::observe): the steps that int8 needs.
   std::map<int, Quantization> calibrated() const;
+  // What went not quite as it should while loading, for a person to read.
+  const std::vector<std::string>& warnings() const { return warnings_; }
   // Bytes of packed weights, and of the contexts that are alive.
   int64_t weight_bytes() const;
 
@@ -57,6 +59,8 @@ class Engine {
   };
   static constexpr size_t kPlans = 16;
 
+  std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps) const;
+  void measure(const std::map<int, Quantization>& steps);  // sets prepared_; measure.cpp
   std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs) const;
   std::unique_ptr<Context> take_context(const Schedule& schedule) const;
   void give_back(std::unique_ptr<Context> context) const;
@@ -65,8 +69,8 @@ class Engine {
 
   std::shared_ptr<const Graph> graph_;
   Options options_;
-  std::map<int, std::shared_ptr<const Weights>> weights_;
-  std::map<int, Ranges> ranges_;
+  Prepared prepared_;
+  std::vector<std::string> warnings_;
   mutable Pool pool_;
   mutable std::mutex lock_;  // guards schedules_ and contexts_
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;

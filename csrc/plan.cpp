@@ -48,23 +48,22 @@ std::string folded(const Graph& graph, const Fused& step) {
 
 }  // namespace
 
-std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,
-                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::map<int, Ranges>& ranges,
+std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const Prepared& prepared,
                                       const std::vector<Shape>& inputs) {
   auto plan = std::make_shared<Plan>();
   plan->shapes = infer_shapes(graph, inputs);
   plan->places.resize(plan->shapes.size());
   const std::vector<Fused> steps = fuse(graph, plan->shapes);
-  const std::vector<int64_t> temporary = place_values(graph, steps, weights, *plan);
+  const std::vector<int64_t> temporary = place_values(graph, steps, prepared, *plan);
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = graph.nodes[steps[i].node];
     const auto builder = builders().find(node.op);
     if (builder == builders().end())
       throw Error(Fault::unsupported, "node '" + node.name + "'", "an operator with a CPU step", node.op, "");
     const size_t before = plan->steps.size();
-    builder->second(Build{graph, options, weights, ranges, *plan, steps[i], temporary[i]});
+    builder->second(Build{graph, options, prepared, *plan, steps[i], temporary[i]});
     for (size_t s = before; s < plan->steps.size(); ++s) {
-      plan->steps[s].name = node.name;
+      plan->steps[s].name = node.name, plan->steps[s].node = steps[i].node;
       plan->steps[s].why += (plan->steps[s].why.empty() ? "" : " ") + folded(graph, steps[i]);
     }
   }

@@ -18,6 +18,7 @@ struct Options {
   Isa isa = Isa::scalar;
   Number number = Number::f32;
   int tile = 0;         // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
+  bool tune = false;    // measure at load how each layer runs best, or take it from the cache
   bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
 };
 
@@ -38,6 +39,7 @@ struct Run {
 
 struct Step {
   std::string name, op, kernel, why;
+  int node = -1;  // index of the node that computes
   double density = 1;
   double flops = 0, dense_flops = 0, basis_flops = 0;  // multiply-adds at the plan's batch: coefficients, all weights, basis step
   int64_t bytes = 0;                                   // weights as the kernel reads them
@@ -66,12 +68,25 @@ struct Ranges {
   Floats low, high;  // [taps][kLanes]
 };
 
+// How one conv or linear node runs: the widest tile in groups for a plane of `pixels` (elsewhere, and where it is 0, the plan's rule), and why.
+struct Choice {
+  int tile = 0;
+  int64_t pixels = 0;
+  std::string why;
+};
+
+// What a plan is made of besides the graph and the shapes; by node index.
+struct Prepared {
+  std::map<int, std::shared_ptr<const Weights>> weights;
+  std::map<int, Ranges> ranges;  // only where options.number is observe
+  std::map<int, Choice> choices;
+};
+
 // Everything that a step builder may look at. Builders append to plan.steps.
 struct Build {
   const Graph& graph;
   const Options& options;
-  const std::map<int, std::shared_ptr<const Weights>>& weights;  // by node index
-  const std::map<int, Ranges>& ranges;                           // by node index; filled only where options.number is observe
+  const Prepared& prepared;
   Plan& plan;
   Fused fused;
   int64_t temporary = -1;  // arena offset of temporary_floats(), for this step alone
@@ -92,8 +107,7 @@ bool pads_with_value(const Node& node);   // of which a step holds one value, so
 
 // arena.cpp: fills places, arena_floats and, for each step, the offset of its temporary memory.
 // Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them.
-std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps,
-                                  const std::map<int, std::shared_ptr<const Weights>>& weights, Plan& plan);
+std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, Plan& plan);
 bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 
 // layout.cpp: makes those values tiled that convolutions write and 1x1 convolutions read; `whole`: value ids that have their storage for
@@ -119,8 +133,6 @@ void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle
 void build_axes(const Build&);  // of which slice, pad, channel_shuffle, and chains of them
 void build_upsample(const Build&);
 
-std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options,
-                                      const std::map<int, std::shared_ptr<const Weights>>& weights, const std::map<int, Ranges>& ranges,
-                                      const std::vector<Shape>& inputs);
+std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs);
 
 }  // namespace cosparse

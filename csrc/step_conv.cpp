@@ -30,8 +30,8 @@ bool rows_first(const Weights& w, int64_t groups, bool made_before) {
 
 // The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
 // pixels.
-std::vector<const KernelRow*> choose_kernels(const Options& options, const Weights& w, bool rows_first) {
-  const int widest = options.tile ? options.tile : rows_first ? kWidestTile : kUsualTile;
+std::vector<const KernelRow*> choose_kernels(const Options& options, const Weights& w, int tile, bool rows_first) {
+  const int widest = tile ? tile : rows_first ? kWidestTile : kUsualTile;
   std::vector<const KernelRow*> chosen;
   for (const KernelRow* row : conv_kernels(options.isa, w.number, w.r))
     if (row->t <= std::max(1, widest)) chosen.push_back(row);
@@ -134,8 +134,11 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   conv.maps = maps_kernel(b.options.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16));
   const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
+  const auto choice = b.prepared.choices.find(b.fused.node);
+  const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
+  if (choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
   std::vector<int> widths;
-  for (const KernelRow* row : choose_kernels(b.options, w, by_rows)) {
+  for (const KernelRow* row : choose_kernels(b.options, w, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t);
@@ -159,7 +162,7 @@ int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, co
 
 void build_conv(const Build& b) {
   const Node& node = b.node();
-  const auto weights = b.weights.at(b.fused.node);
+  const auto weights = b.prepared.weights.at(b.fused.node);
   const auto geometry = std::make_shared<const Geometry>(node, b.in(0), b.out());
   const bool has_residual = b.fused.residual >= 0;
   const Place residual = has_residual ? b.plan.places[b.fused.residual] : Place{};
@@ -179,7 +182,7 @@ void build_conv(const Build& b) {
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   } else {
     ConvStep conv{weights, geometry, {}, {}, nullptr, Source::planar, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, nullptr, nullptr};
-    if (const auto ranges = b.ranges.find(b.fused.node); ranges != b.ranges.end())
+    if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
       conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
     build_tiles(b, step, std::move(conv));
   }

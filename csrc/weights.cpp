@@ -189,6 +189,8 @@ double Weights::basis_cost(int down, int along) const {
   return std::min(std::min(along, S) * line(R) + R * line(S), std::min(down, R) * line(S) + S * line(R));
 }
 
+bool is_weighted(const Node& node) { return node.op == "conv" || node.op == "linear"; }
+
 std::vector<Form> forms_of(const Node& node) {
   const Layer l = describe(node);
   if (l.depthwise()) return {Form::dense};

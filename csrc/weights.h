@@ -59,6 +59,7 @@ struct Recipe {
   const Quantization* quantization = nullptr;  // int8
 };
 
+bool is_weighted(const Node& node);  // conv, linear
 // The form that costs the fewest operations: what a plan takes until layers are timed.
 Form cheapest_form(const Node& node);
 // The forms that a layer has, the one that reads the fewest weights first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +40,14 @@ class Engine:
         threads: int,
         isa: str = "",
         tile: int = 0,
+        tune: bool = False,
         poison: bool = False,
         dtype: str = "float32",
         calibration: Sequence[Sequence[numpy.ndarray]] = (),
     ) -> None:
-        self._native = _C.Engine(artifact, threads, isa, tile, poison, dtype, [list(sample) for sample in calibration])
+        self._native = _C.Engine(artifact, threads, isa, tile, tune, poison, dtype, [list(sample) for sample in calibration])
+        for text in self._native.warnings:
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
         document = json.loads(artifact.json)
         self.name: str = document["name"]
         self.file_bytes: int = artifact.file_bytes
@@ -150,6 +154,7 @@ def load(
     dtype: str | None = None,
     isa: str | None = None,
     tile: int = 0,
+    tune: bool = True,
     poison: bool = False,
     calibration: Any = None,
 ) -> Engine:
@@ -161,6 +166,8 @@ def load(
     calibration: sample input for int8, an array as the engine is called with, or a tuple of them where it has several inputs.
     isa: "scalar", "avx2", "avx512", "avx512_vnni" or "avx512_bf16"; default COSPARSE_ISA, else the machine's best.
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
+    tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size, and take
+        the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
     for, Error for bad options.
@@ -174,6 +181,7 @@ def load(
         threads=threads if threads is not None else default_threads(),
         isa=isa or "",
         tile=tile,
+        tune=tune and tile == 0 and not poison,
         poison=poison,
         dtype=dtype or "float32",
         calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],

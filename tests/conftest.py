@@ -30,3 +30,9 @@ def few_torch_threads() -> None:
     import torch
 
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_tuning_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the suite measures stays with the suite."""
+    os.environ["COSPARSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))

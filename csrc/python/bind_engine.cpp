@@ -107,17 +107,17 @@ Number number_of(const std::string& dtype) {
 }
 
 // int8 needs to know what its layers will see: a float32 twin runs the samples first.
-std::unique_ptr<Engine> make_engine(std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile, bool poison,
+std::unique_ptr<Engine> make_engine(std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile, bool tune, bool poison,
                                     const std::string& dtype, const std::vector<std::vector<Array>>& calibration) {
   const Number number = number_of(dtype);
-  const Options options{threads, choose_isa(isa), number, tile, poison};
+  const Options options{threads, choose_isa(isa), number, tile, tune, poison};
   if (number != Number::int8) {
     py::gil_scoped_release release;
     return std::make_unique<Engine>(std::move(artifact), options);
   }
   if (calibration.empty())
     throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none", "pass calibration=, some real inputs");
-  const Engine twin(artifact, Options{1, options.isa, Number::observe, 0, false});
+  const Engine twin(artifact, Options{1, options.isa, Number::observe});
   for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
   py::gil_scoped_release release;
   return std::make_unique<Engine>(std::move(artifact), options, twin.calibrated());
@@ -135,13 +135,14 @@ py::list kernels() {
 
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
-      .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("poison") = false,
+      .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("tune") = false, py::arg("poison") = false,
            py::arg("dtype") = "float32", py::arg("calibration") = py::list())
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
       .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
       .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.options().number); })
+      .def_property_readonly("warnings", &Engine::warnings)
       .def_property_readonly("threads", [](const Engine& e) { return e.options().threads; })
       .def_property_readonly("weight_bytes", &Engine::weight_bytes);
   m.def("kernels", &kernels, "The kernel table, best instruction set first.");

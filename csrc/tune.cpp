@@ -1,0 +1,48 @@
+#include "tune.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "layer.h"
+
+namespace cosparse {
+
+namespace {
+constexpr double kChance = 0.03;  // two runs of one kernel differ by as much
+}
+
+std::string signature(const Node& node, const Shape& in) {
+  const Layer l = describe(node);
+  std::string text = node.op;
+  const auto add = [&](const char* name, int64_t value) { text += std::string(" ") + name + std::to_string(value); };
+  add("o", l.O), add("c", l.C), add("g", l.G);
+  if (node.op == "conv")
+    for (const char* key : {"kernel", "stride", "dilation", "pad"}) {
+      text += std::string(" ") + key[0];
+      for (size_t i = 0; i < node.list(key).size(); ++i) text += (i ? "x" : "") + std::to_string(node.list(key)[i]);
+    }
+  add("n", in.n), add("h", in.h), add("w", in.w), add("r", l.r);
+  text += node.text("transform") == "dct" ? " dct" : " identity";
+  add("stored", l.values->count());
+  return text;
+}
+
+Measured best_of(std::vector<Timing> timings) {
+  const Timing* best = &timings[0];
+  for (const Timing& t : timings)
+    if (t.us < best->us * (best == &timings[0] ? 1 - kChance : 1.0)) best = &t;
+  return {best->form, best->tile, timings};
+}
+
+std::string reason(const Measured& m) {
+  std::string text = "measured:";
+  for (const Form form : {Form::cosparse, Form::spatial, Form::dense}) {
+    double least = INFINITY;
+    for (const Timing& t : m.timings)
+      if (t.form == form) least = std::min(least, t.us);
+    if (std::isfinite(least)) text += (text.back() == ':' ? " " : ", ") + std::string(name_of(form)) + " " + std::to_string(std::lround(least)) + " us";
+  }
+  return text;
+}
+
+}  // namespace cosparse

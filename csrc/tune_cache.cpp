@@ -1,0 +1,177 @@
+#include "tune_cache.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "error.h"
+#include "json.h"
+
+namespace cosparse {
+
+namespace {
+
+// Raised whenever a kernel's speed or the meaning of a choice changes: older measurements are then of other kernels.
+constexpr const char* kKernels = "1";
+constexpr int64_t kFormat = 1;
+constexpr std::streamoff kMostBytes = 16 << 20;
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::string folder() {
+  if (std::getenv("COSPARSE_CACHE")) return variable("COSPARSE_CACHE");
+  if (const std::string xdg = variable("XDG_CACHE_HOME"); !xdg.empty()) return xdg + "/cosparse";
+  const std::string home = variable("HOME");
+  return home.empty() ? "" : home + "/.cache/cosparse";
+}
+
+bool make_folders(const std::string& path) {
+  for (size_t at = 1; at != std::string::npos; ++at) {
+    at = path.find('/', at);
+    const std::string part = path.substr(0, at);
+    if (mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) return false;
+    if (at == std::string::npos) break;
+  }
+  return true;
+}
+
+std::string quoted_json(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text)
+    if (c == '"' || c == '\\') out += std::string("\\") + c;
+    else if ((unsigned char)c >= 0x20) out += c;
+  return out + "\"";
+}
+
+const Json* member(const Json& object, const char* key) {
+  if (const auto* members = object.as<Json::Object>())
+    for (const Member& m : *members)
+      if (m.key == key) return &m.value;
+  return nullptr;
+}
+
+template <class T> T wanted(const Json& object, const char* key) {
+  const Json* value = member(object, key);
+  const T* found = value ? value->as<T>() : nullptr;
+  if (!found) throw Error(Fault::usage, "tuning cache", std::string("a ") + key, "none", "");
+  return *found;
+}
+
+Form form_of(const std::string& name) {
+  for (const Form form : {Form::cosparse, Form::spatial, Form::dense})
+    if (name == name_of(form)) return form;
+  throw Error(Fault::usage, "tuning cache", "a form", name, "");
+}
+
+Measured measured_of(const Json& layer) {
+  Measured m;
+  m.form = form_of(wanted<std::string>(layer, "form"));
+  const int64_t tile = wanted<int64_t>(layer, "tile");
+  if (tile < 0 || tile > 64) throw Error(Fault::usage, "tuning cache", "a tile", std::to_string(tile), "");
+  m.tile = (int)tile;
+  const Json::Object times = wanted<Json::Object>(layer, "us");
+  for (const Member& t : times) {
+    const size_t slash = t.key.find('/');
+    const double* us = t.value.as<double>();
+    if (slash == std::string::npos || !us) throw Error(Fault::usage, "tuning cache", "FORM/TILE: microseconds", t.key, "");
+    m.timings.push_back({form_of(t.key.substr(0, slash)), std::atoi(t.key.c_str() + slash + 1), *us});
+  }
+  return m;
+}
+
+}  // namespace
+
+std::string cpu_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.rfind("model name", 0) == 0)
+      if (const size_t colon = line.find(": "); colon != std::string::npos) return line.substr(colon + 2);
+  return "unknown";
+}
+
+TuneCache::TuneCache(const Options& options) : options_(options) {
+  const std::string base = folder();
+  if (base.empty()) return;
+  std::string name = cpu_name() + "-" + name_of(options.isa) + "-" + std::to_string(options.threads) + "-" + name_of(options.number);
+  for (char& c : name) c = std::isalnum((unsigned char)c) ? c : c == '_' ? '_' : '-';
+  path_ = base + "/" + name + ".json";
+  try {
+    load();
+  } catch (const Error& error) {
+    layers_.clear();
+    warning_ = "tuning cache " + path_ + " is ignored (" + error.what() + ") and will be written anew";
+  }
+}
+
+void TuneCache::load() {
+  std::ifstream file(path_, std::ios::binary | std::ios::ate);
+  if (!file) return;
+  if (file.tellg() > kMostBytes) throw Error(Fault::usage, "file", "at most 16 MiB", std::to_string(file.tellg()) + " bytes", "");
+  file.seekg(0);
+  std::stringstream content;
+  content << file.rdbuf();
+  const Json root = parse_json(content.str(), "file");
+  if (wanted<int64_t>(root, "format") != kFormat) throw Error(Fault::usage, "format", "1", "another", "");
+  if (wanted<std::string>(root, "kernels") != kKernels) throw Error(Fault::usage, "kernels", kKernels, wanted<std::string>(root, "kernels"), "");
+  if (wanted<std::string>(root, "cpu") != cpu_name() || wanted<std::string>(root, "isa") != name_of(options_.isa) ||
+      wanted<int64_t>(root, "threads") != options_.threads || wanted<std::string>(root, "dtype") != name_of(options_.number))
+    throw Error(Fault::usage, "machine", "this one", "another processor, instruction set, dtype or number of threads", "");
+  const Json::Object layers = wanted<Json::Object>(root, "layers");
+  for (const Member& layer : layers) layers_.emplace(layer.key, measured_of(layer.value));
+}
+
+const Measured* TuneCache::find(const std::string& signature) const {
+  const auto at = layers_.find(signature);
+  return at == layers_.end() ? nullptr : &at->second;
+}
+
+std::string TuneCache::text() const {
+  std::ostringstream out;
+  out << "{\"format\": " << kFormat << ", \"kernels\": \"" << kKernels << "\", \"cpu\": " << quoted_json(cpu_name()) << ", \"isa\": \""
+      << name_of(options_.isa) << "\", \"threads\": " << options_.threads << ", \"dtype\": \"" << name_of(options_.number)
+      << "\",\n \"layers\": {";
+  const char* between = "\n";
+  for (const auto& [key, m] : layers_) {
+    out << between << "  " << quoted_json(key) << ": {\"form\": \"" << name_of(m.form) << "\", \"tile\": " << m.tile << ", \"us\": {";
+    for (size_t i = 0; i < m.timings.size(); ++i) {
+      char us[32];
+      std::snprintf(us, sizeof us, "%.1f", m.timings[i].us);
+      out << (i ? ", " : "") << "\"" << name_of(m.timings[i].form) << "/" << m.timings[i].tile << "\": " << us;
+    }
+    out << "}}", between = ",\n";
+  }
+  out << "\n }}\n";
+  return out.str();
+}
+
+void TuneCache::save() {
+  if (!changed_ || path_.empty()) return;
+  const auto own = layers_;
+  try {
+    load();
+  } catch (const Error&) {  // damaged or of other kernels: what we have replaces it
+  }
+  for (const auto& [key, m] : own) layers_[key] = m;
+  const std::string beside = path_ + "." + std::to_string(getpid()) + ".tmp", content = text();
+  bool written = make_folders(path_.substr(0, path_.rfind('/')));
+  if (std::FILE* file = written ? std::fopen(beside.c_str(), "wb") : nullptr) {
+    written = std::fwrite(content.data(), 1, content.size(), file) == content.size() && std::fflush(file) == 0 && fsync(fileno(file)) == 0;
+    written = std::fclose(file) == 0 && written && std::rename(beside.c_str(), path_.c_str()) == 0;
+    if (!written) std::remove(beside.c_str());
+  } else {
+    written = false;
+  }
+  if (!written) warning_ = "tuning cache " + path_ + " could not be written; the next load measures again";
+  changed_ = false;
+}
+
+}  // namespace cosparse
