@@ -32,6 +32,7 @@ class Engine:
         threads: int,
         isa: str = "",
         tile: int = 0,
+        tune: bool = False,
         poison: bool = False,
         dtype: str = "float32",
         calibration: Sequence[Sequence[np.ndarray]] = (),
@@ -43,6 +44,8 @@ class Engine:
     def isa(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def warnings(self) -> list[str]: ...
     @property
     def threads(self) -> int: ...
     @property

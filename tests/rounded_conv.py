@@ -13,7 +13,7 @@ from cosparse.kernels.conv import coefficients, dct_matrix, unpack
 from cosparse.kernels.window import output_sizes
 
 EPS = float(np.finfo(np.float32).eps)
-BF16_ULP = 2.0**-7  # of 1; rounding to the nearest is at most half of it off
+BF16_ULP = 2.0**-7  # of 1
 DCT3 = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])  # the 3-point DCT without its scales, which the weights take
 DCT3_SCALES = np.array([1 / 3, 1 / 2, 1 / 6]) ** 0.5
 
@@ -61,7 +61,7 @@ def product_of(node: FakeNode, x: np.ndarray, *, transformed: bool) -> Product:
 
 
 def in_bf16(p: Product) -> tuple[np.ndarray, np.ndarray]:
-    """y before it is rounded to bfloat16 itself, and the bound on what is written of it, both [N, O, Ho, Wo].
+    """y of weights and maps rounded to bfloat16, and the bound on what float32 sums make of it, both [N, O, Ho, Wo].
 
     Products of bfloat16 are exact in float32; of their sums each rounding is at most eps / 2 of the sum of magnitudes. A map that float32
     has not exactly may end one ulp beside ours.
@@ -69,7 +69,7 @@ def in_bf16(p: Product) -> tuple[np.ndarray, np.ndarray]:
     values, maps = round_bf16(p.values), round_bf16(p.maps)
     y, magnitude = values @ maps + p.bias, np.abs(values) @ np.abs(maps)
     bound = EPS * (p.values.shape[1] + 4) * (magnitude + np.abs(p.bias)) + (0 if p.exact else BF16_ULP * magnitude)
-    return p.image(y), p.image(bound + BF16_ULP / 2 * (np.abs(y) + bound))
+    return p.image(y), p.image(bound)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 batch.
 
 Weights and inputs are small whole numbers wherever no DCT is in between. Then sums are exact in any order, and every layout, instruction
-set, number of threads and batch must give the reference's very floats (in bfloat16: those floats rounded).
+set, number of threads and batch must give the reference's very floats, in bfloat16 too. In int8 they are whole numbers of steps of 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from engines import EPS, ISAS, engine_of, graph_of, isas_of
 from nodes import FakeNode, conv, kept_blocks
-from rounded_conv import assert_within, round_bf16
+from rounded_conv import assert_within
 
 from cosparse.engine.graph import Graph
 from cosparse.kernels import reference
@@ -49,8 +49,8 @@ def linear(name: str, source: str, filters: int, channels: int) -> FakeNode:
     return FakeNode(name, "linear", (source,), attrs, part.tensors | {"values": values})
 
 
-def clip(name: str, source: str, most: float = 2.0) -> FakeNode:
-    return FakeNode(name, "activation", (source,), {"kind": "clip", "alpha": -most, "beta": most})
+def clip(name: str, source: str, least: float, most: float) -> FakeNode:
+    return FakeNode(name, "activation", (source,), {"kind": "clip", "alpha": float(least), "beta": float(most)})
 
 
 def add(name: str, first: str, second: str) -> FakeNode:
@@ -61,128 +61,162 @@ def whole_numbers(*shape: int, seed: int = 0, most: int = 2) -> np.ndarray:
     return RNG(seed).integers(-most, most, shape, endpoint=True).astype(np.float32)
 
 
-def in_bf16(graph: Graph, *arrays: np.ndarray) -> list[np.ndarray]:
-    """The reference, every convolution's step rounded: here all values but the last are small enough to be exact."""
-    return [round_bf16(y) for y in reference.run(graph, *arrays)]
-
-
 def assert_exact(graph: Graph, arrays: Sequence[np.ndarray], dtype: str, isa: str, threads: Sequence[int] = (2,)) -> None:
-    want = in_bf16(graph, *arrays) if dtype == "bfloat16" else list(reference.run(graph, *arrays))
+    want = reference.run(graph, *arrays)
+    calibration = arrays if dtype == "int8" else ()
+    # Weights of 1 are 127 times a scale that is 1 / 127 but for its rounding; bias and residual (at most 257) may cancel what they make.
+    bound = [4 * EPS * (np.abs(w).max() + 257) if dtype == "int8" else 0.0 for w in want]
     for count in threads:
-        got = engine_of(graph, isa=isa, dtype=dtype, threads=count)(*arrays)
-        for g, w in zip(got if isinstance(got, tuple) else (got,), want, strict=True):
-            np.testing.assert_array_equal(g, w, err_msg=f"{count} threads")
+        got = engine_of(graph, isa=isa, dtype=dtype, threads=count, calibration=calibration)(*arrays)
+        for g, w, b in zip(got if isinstance(got, tuple) else (got,), want, bound, strict=True):
+            assert_within(g, w, b)
 
 
-def bottleneck() -> Graph:
+Limit = Callable[[str, str], FakeNode]
+
+
+def bottleneck(limit: Limit) -> list[FakeNode]:
     """3x3 -> 1x1 -> 1x1 + the 3x3's own output -> 1x1: three tiled values, one of them read as residual too."""
-    nodes = [
-        layer("a", "x", 24, 3, 3, keep=0.5),
-        clip("a2", "a"),
-        layer("b", "a2", 16, 24, keep=0.3, seed=1),
-        clip("b2", "b"),
-        layer("c", "b2", 24, 16, keep=0.3, seed=2),
-        add("d", "c", "a2"),
-        clip("d2", "d"),
-        layer("e", "d2", 19, 24, keep=0.3, seed=3),
+    return [
+        layer("a0", "x", 24, 3, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 24, keep=0.3, seed=1),
+        limit("b", "b0"),
+        layer("c0", "b", 24, 16, keep=0.3, seed=2),
+        add("c1", "c0", "a"),
+        limit("c", "c1"),
+        layer("d", "c", 19, 24, keep=0.3, seed=3),
     ]
-    return graph_of(nodes, {"x": (3, 7, 7)})
 
 
-def planar_residual() -> Graph:
+def planar_residual(limit: Limit) -> list[FakeNode]:
     """A tiled result that adds an input of the network, which lies in planes; its reader adds a tiled value to an output in planes."""
-    nodes = [
-        layer("a", "x", 16, 16, keep=0.3),
-        add("b", "a", "x"),
-        layer("c", "b", 16, 16, keep=0.3, seed=1),
-        add("d", "c", "b"),
+    return [
+        layer("a0", "x", 3, 3),
+        add("a1", "a0", "x"),
+        limit("a", "a1"),
+        layer("b0", "a", 3, 3, seed=1),
+        add("b", "b0", "a"),
     ]
-    return graph_of(nodes, {"x": (16, 7, 7)})
 
 
-def read_twice() -> Graph:
+def read_twice(limit: Limit) -> list[FakeNode]:
     """One value that two 1x1 convolutions read, and one that a 1x1 and a 3x3 read, so that it stays planar."""
-    nodes = [
-        layer("a", "x", 12, 3, keep=0.5),
-        layer("b", "a", 9, 12, keep=0.3, seed=1),
-        layer("c", "a", 9, 12, keep=0.3, seed=2),
-        add("d", "b", "c"),
-        layer("e", "d", 8, 9, keep=0.3, seed=3),
-        layer("f", "d", 8, 9, 3, keep=0.1, seed=4),
-        add("g", "e", "f"),
+    return [
+        layer("a0", "x", 12, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 9, 12, keep=0.3, seed=1),
+        layer("c0", "a", 9, 12, keep=0.3, seed=2),
+        add("c1", "b0", "c0"),
+        limit("c", "c1"),
+        layer("d", "c", 8, 9, keep=0.3, seed=3),
+        layer("e", "c", 8, 9, 3, keep=0.1, seed=4),
+        add("f", "d", "e"),
     ]
-    return graph_of(nodes, {"x": (3, 7, 7)})
 
 
-def outputs_on_the_way() -> Graph:
+def outputs_on_the_way(limit: Limit) -> list[FakeNode]:
     """Values that are outputs and read on."""
-    nodes = [layer("a", "x", 16, 3, keep=0.5), layer("b", "a", 16, 16, keep=0.2, seed=1), layer("c", "b", 7, 16, keep=0.2, seed=2)]
-    return graph_of(nodes, {"x": (3, 7, 7)}, outputs=("a", "c", "b"))
+    return [
+        layer("a0", "x", 16, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 16, keep=0.2, seed=1),
+        limit("b", "b0"),
+        layer("c", "b", 7, 16, keep=0.2, seed=2),
+    ]
 
 
-def grouped() -> Graph:
+def grouped(limit: Limit) -> list[FakeNode]:
     """Grouped 1x1 convolutions read tiles; a depthwise one does not."""
-    nodes = [
-        layer("a", "x", 24, 3, keep=0.5),
-        layer("b", "a", 16, 24, keep=0.4, seed=1, groups=4),
-        layer("c", "b", 16, 16, keep=0.4, seed=2, groups=2),
-        layer("d", "c", 16, 16, 3, keep=0.4, seed=3, groups=16),
+    return [
+        layer("a0", "x", 24, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 24, keep=0.4, seed=1, groups=4),
+        limit("b", "b0"),
+        layer("c0", "b", 16, 16, keep=0.4, seed=2, groups=2),
+        limit("c", "c0"),
+        layer("d0", "c", 16, 16, 3, keep=0.4, seed=3, groups=16),
+        limit("d", "d0"),
         layer("e", "d", 8, 16, keep=0.3, seed=4),
     ]
-    return graph_of(nodes, {"x": (3, 7, 7)})
 
 
-def joined_and_cut() -> Graph:
+def joined_and_cut(limit: Limit) -> list[FakeNode]:
     """Concatenations and slices of convolutions' results: all in planes."""
-    nodes = [
-        layer("a", "x", 8, 3, keep=0.5),
-        layer("b", "a", 16, 8, keep=0.3, seed=1),
+    return [
+        layer("a0", "x", 8, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 8, keep=0.3, seed=1),
+        limit("b", "b0"),
         FakeNode("c", "concat", ("a", "b"), {"axis": 1}),
-        layer("d", "c", 16, 24, keep=0.2, seed=2),
-        FakeNode("e", "slice", ("d",), {"axis": 1, "start": 4, "stop": 13, "step": 1}),
+        layer("d0", "c", 16, 24, keep=0.2, seed=2),
+        limit("d", "d0"),
+        FakeNode("e", "slice", ("d",), {"axis": 1, "start": 0, "stop": 9, "step": 1}),
         layer("f", "e", 8, 9, keep=0.3, seed=3),
     ]
-    return graph_of(nodes, {"x": (3, 7, 7)})
 
 
-def classifier() -> Graph:
+def classifier(limit: Limit) -> list[FakeNode]:
     """Pool, then linear layers, of which the one between lies in tiles of 16 images."""
-    nodes = [
-        layer("a", "x", 16, 3, keep=0.5),
-        layer("b", "a", 16, 16, keep=0.2, seed=1),
+    return [
+        layer("a0", "x", 16, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 16, keep=0.2, seed=1),
+        limit("b", "b0"),
         FakeNode("c", "adaptive_max_pool", ("b",), {"size": [1, 1]}),
         FakeNode("d", "reshape", ("c",), {"shape": [16]}),
-        linear("e", "d", 24, 16),
-        clip("f", "e"),
-        linear("g", "f", 10, 24),
+        linear("e0", "d", 24, 16),
+        limit("e", "e0"),
+        linear("f", "e", 10, 24),
     ]
-    return graph_of(nodes, {"x": (3, 7, 7)})
 
 
-def blocks_in_a_row() -> Graph:
-    """Sparse blocks of 4 and of 8 filters, the last block rows partial."""
-    nodes = [
-        layer("a", "x", 22, 5, block=8, density=0.5),
-        layer("b", "a", 18, 22, block=4, density=0.3, seed=1),
-        clip("b2", "b"),
-        layer("c", "b2", 11, 18, block=8, density=0.3, seed=2),
+def blocks_in_a_row(limit: Limit) -> list[FakeNode]:
+    """Sparse blocks of 4 and of 8 filters, the first block row empty, the last ones partial."""
+    return [
+        layer("a0", "x", 22, 3, block=8, density=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 18, 22, block=4, density=0.3, seed=1),
+        limit("b", "b0"),
+        layer("c", "b", 11, 18, block=8, density=0.3, seed=2),
     ]
-    return graph_of(nodes, {"x": (5, 7, 7)})
 
 
 CHAINS = [bottleneck, planar_residual, read_twice, outputs_on_the_way, grouped, joined_and_cut, classifier, blocks_in_a_row]
 
 
+OUTPUTS = {outputs_on_the_way: ("a", "c", "b")}
+SIZES = ((1, 1), (1, 3), (4, 4), (1, 17), (7, 7), (10, 13))  # only a few pixels, whole groups, a few left over, a group left over
+
+
+def chained(chain: Callable[[Limit], list[FakeNode]], most: float) -> Graph:
+    """The chain with values limited to -most..most; for int8 to 0..255, and one filter so biased that 255 is reached: then steps are 1."""
+    nodes = chain(lambda name, source: clip(name, source, 0 if most == 255 else -most, most))
+    if most == 255:
+        for n in nodes[:-2]:
+            if "bias" in n.tensors:
+                n.tensors["bias"][0] = 4000
+    return graph_of(nodes, {"x": (3, 7, 7)}, outputs=OUTPUTS.get(chain))
+
+
 @pytest.mark.parametrize(("dtype", "isa"), EXACT)
 @pytest.mark.parametrize("chain", CHAINS)
-def test_chains_of_convolutions(chain: Callable[[], Graph], dtype: str, isa: str) -> None:
-    """1, 3, 16, 17, 49 and 130 pixels an image: only a few, whole groups, a few left over, a group left over. Batches likewise."""
-    graph = chain()
-    channels = graph.inputs[0].shape[1]
-    for size in ((1, 1), (1, 3), (4, 4), (1, 17), (7, 7), (10, 13)):
-        for batch in (1, 2, 17):
-            if batch < 17 or size in ((1, 1), (1, 3)):
-                assert_exact(graph, [whole_numbers(batch, channels, *size)], dtype, isa)
+def test_chains_of_convolutions(chain: Callable[[Limit], list[FakeNode]], dtype: str, isa: str) -> None:
+    graph = chained(chain, 2)
+    for size in SIZES:
+        for batch in (1, 2, 17) if size[0] == 1 else (1, 2):
+            assert_exact(graph, [whole_numbers(batch, 3, *size)], dtype, isa)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chains_of_int8_convolutions(chain: Callable[[Limit], list[FakeNode]], isa: str) -> None:
+    graph = chained(chain, 255)
+    for size in SIZES:
+        for batch in (1, 2, 17) if size[0] == 1 else (1, 2):
+            x = np.abs(whole_numbers(batch, 3, *size, most=255))
+            x[:, 0] = 255  # a channel that every first layer reads, so every tap of it has a step of 1
+            assert_exact(graph, [x], "int8", isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -206,7 +240,7 @@ HAS_WIDE = {("float32", "avx512"), ("bfloat16", "avx512_bf16")}
 @pytest.mark.parametrize("size", [(3, 7), (7, 7), (8, 16)])
 def test_rows_first_where_weights_are_large(size: tuple[int, int], dtype: str, isa: str) -> None:
     """512 x 512 weights, a tiled source of at most 8 groups. 21 pixels: no tile of three. 49: one, and a single pixel."""
-    nodes = [layer("a", "x", 512, 3, keep=0.7), clip("a2", "a", 1), layer("b", "a2", 512, 512, seed=1), clip("b2", "b", 64)]
+    nodes = [layer("a", "x", 512, 3, keep=0.7), clip("a2", "a", -1, 1), layer("b", "a2", 512, 512, seed=1), clip("b2", "b", -64, 64)]
     graph = graph_of(nodes, {"x": (3, *size)})
     assert engine_of(graph, isa=isa, dtype=dtype).plan.rows[1].bytes > WEIGHTS_IN_CACHE
     if (dtype, isa) in HAS_WIDE:
@@ -220,7 +254,7 @@ def test_chunks_of_channels(channels: int, dtype: str, isa: str) -> None:
     """More groups than those whose maps are made before; the packed bytes tell into how many chunks the layer is cut."""
     graph = graph_of([layer("a", "x", 12, channels, 3, block=8, density=0.3)], {"x": (channels, 10, 14)})
     tensors = graph.nodes[0].tensors
-    assert 10 * 14 > FEW_GROUPS * GROUP
+    assert FEW_GROUPS * GROUP < 10 * 14
     row = engine_of(graph, isa="avx2" if isa == "avx512" else "scalar").plan.rows[0]
     blocks, rows = len(tensors["columns"]), 2
     chunks = ((row.bytes // 4 - 8 * rows) - 9 * blocks) // rows - 1
@@ -292,7 +326,7 @@ def test_maps_before_the_product(kernel: int, stride: int, dilation: int, size: 
 def test_a_large_batch_runs_in_parts(isa: str) -> None:
     """In and out are 2 Mi floats an image, so two run at once, and of five one is left. Each is bitwise what it is alone: a plane of whole
     groups has no pixels that another kernel takes."""
-    graph = graph_of([layer("a", "x", 32, 32, keep=0.3), clip("a2", "a")], {"x": (32, 128, 256)})
+    graph = graph_of([layer("a", "x", 32, 32, keep=0.3), clip("a2", "a", -2, 2)], {"x": (32, 128, 256)})
     assert 2 * 32 * 128 * 256 * 2 <= CACHED_FLOATS < 2 * 32 * 128 * 256 * 3
     x = RNG(0).normal(size=(5, 32, 128, 256)).astype(np.float32)
     engine = engine_of(graph, isa=isa)
