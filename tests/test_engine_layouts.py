@@ -219,6 +219,20 @@ def test_chains_of_int8_convolutions(chain: Callable[[Limit], list[FakeNode]], i
             assert_exact(graph, [x], "int8", isa)
 
 
+@pytest.mark.parametrize("isa", isas_of("bfloat16"))
+@pytest.mark.parametrize("pixels", [2, 20, 48])
+def test_a_tiled_value_is_bfloat16_itself(pixels: int, isa: str) -> None:
+    """257 is no bfloat16. Added to a convolution as its residual it is 256 where it lies in tiles, 257 where it is an output too."""
+    first, second = layer("a", "x", 8, 1), layer("b", "a", 8, 8)
+    first.tensors["bias"][:], second.tensors["bias"][:] = 257, 0
+    second.tensors["values"][:] = np.array([1, -1] * 4, np.float32)[:, None, None]
+    nodes, x = [first, second, add("c", "b", "a")], np.zeros((1, 1, 1, pixels), np.float32)
+    tiled = engine_of(graph_of(nodes, {"x": (1, 1, pixels)}), isa=isa, dtype="bfloat16")(x)
+    planar, _ = engine_of(graph_of(nodes, {"x": (1, 1, pixels)}, outputs=("c", "a")), isa=isa, dtype="bfloat16")(x)
+    assert (tiled == 256).all()
+    assert (planar == 257).all()
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pixels", [3, 16, 17, 5 * GROUP, 7 * GROUP + 2, 11 * GROUP + 9, 31 * GROUP])
 def test_units_cover_every_output_once(pixels: int, isa: str) -> None:

@@ -154,6 +154,27 @@ def test_calibration_looks_at_pixels_only(isa: str) -> None:
     assert_within(y, product.image(q.y), product.image(bound))
 
 
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("spread", [1e-20, 1e-33, 1e-38, 1e-44])
+def test_calibration_with_next_to_nothing_gives_numbers(spread: float, isa: str) -> None:
+    """Down to denormals, whose steps have no inverse in float32."""
+    node = conv(RNG(27), 8, 3, (3, 3), pad=(1, 1, 1, 1), block=8)
+    x = few_bits(RNG(28), 1, 3, 6, 6)
+    sample = np.abs(x) * np.float32(spread)
+    engine = engine_of(graph_of([node], {"x": (3, 6, 6)}), isa=isa, dtype="int8", calibration=[sample])
+    assert np.isfinite(engine(x)).all()
+    assert_within(engine(sample), np.broadcast_to(node.tensors["bias"][:, None, None], (1, 8, 6, 6)), 1e-15)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_calibration_with_infinity_is_refused(value: float) -> None:
+    x = few_bits(RNG(29), 1, 3, 6, 6)
+    x[0, 1, 2, 3] = value
+    graph = graph_of([conv(RNG(30), 8, 3, (3, 3), block=8)], {"x": (3, 6, 6)})
+    with pytest.raises(cosparse.Error, match="calibration"):
+        engine_of(graph, dtype="int8", calibration=[x])
+
+
 def support(node: FakeNode, transformed: bool) -> np.ndarray:
     """[O, C, R, S]: whether tap (r, s) of channel c enters filter o, zeros inside a kept block included."""
     r = node.attrs["block"]
@@ -179,6 +200,19 @@ def test_nan_reaches_the_pixels_that_read_it_and_no_others(transform: str, size:
     reads = FakeNode("reads", "conv", ("x",), node.attrs | {"format": "dense", "transform": "identity", "block": 1}, {})
     reads.tensors["values"] = support(node, in_transform(engine)).astype(np.float32)
     assert np.array_equal(np.isnan(engine(x)), reference.run_node(reads, np.isnan(x)) > 0)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_what_is_no_number_in_int8_stays_with_its_readers(isa: str) -> None:
+    """Eight bits have no NaN: what a convolution makes of it is unspecified, but only where it is read."""
+    node = conv(RNG(21), 8, 5, (3, 3), pad=(1, 1, 1, 1), block=8)
+    x = few_bits(RNG(22), 1, 5, 8, 12)
+    engine = engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])
+    clean = engine(x)
+    x[0, 1, 3, 4] = np.nan
+    reads = np.zeros((8, 12), bool)
+    reads[2:5, 3:6] = True
+    assert np.array_equal(engine(x)[:, :, ~reads], clean[:, :, ~reads])
 
 
 @pytest.mark.parametrize(("dtype", "isa"), [case for case in ALL if case[0] != "int8"])
