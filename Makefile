@@ -18,7 +18,7 @@ SANITIZED := build/sanitize/reader
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench sanitize clean distclean
+.PHONY: help setup demo test lint bench micro sanitize clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ bench: $(READY) ## ResNet-56 at 60 % fewer operations against torch and ONNX Run
 	@mkdir -p out
 	$(BIN)/cosparse export zoo:resnet56 --impose-flops 0.6 --out out/resnet56.cosparse
 	$(BIN)/cosparse bench out/resnet56.cosparse --against onnxruntime,torch $(ARGS)
+
+micro: $(READY) ## every convolution kernel on single layers (pytest-benchmark)
+	$(BIN)/python -m pytest bench/micro/kernels.py --benchmark-max-time=0.1 $(ARGS)
 
 # The libraries of the runtime, compiled with sanitizers, linked to a small program that reads files: no Python in the process.
 sanitize: $(READY) ## the artifact reader under AddressSanitizer and UndefinedBehaviorSanitizer: malformed and mutated files

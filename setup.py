@@ -17,21 +17,15 @@ ROOT = Path(__file__).parent
 X86 = platform.machine() in ("x86_64", "AMD64")
 # -ffp-contract=off: a*b+c is fused only where the source says so, so every build of one kernel rounds alike.
 COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+# GCC 12 warns about its own intrinsics header.
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-fno-tree-vectorize", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 ISA_FLAGS = {
     "scalar": [],
     # Every loop that deserves vectors has them written out; the compiler's own, of short set-up loops, cost more than they save.
     "avx2": ["-mavx2", "-mfma", "-fno-tree-vectorize"],
-    # GCC 12 warns about its own intrinsics header.
-    "avx512": [
-        "-mavx512f",
-        "-mavx512vl",
-        "-mavx512dq",
-        "-mavx512bw",
-        "-mfma",
-        "-fno-tree-vectorize",
-        "-Wno-uninitialized",
-        "-Wno-maybe-uninitialized",
-    ],
+    "avx512": AVX512,
+    "avx512_vnni": [*AVX512, "-mavx512vnni"],
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
 }
 if sanitize := os.environ.get("COSPARSE_SANITIZE"):
     COMMON += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g", "-fno-sanitize-recover=undefined"]

@@ -138,7 +138,7 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
     if (h.root >= 0) ++residents[h.root];
   std::vector<char> whole(homes.size(), 0);
   for (size_t v = inputs; v < homes.size(); ++v) whole[v] = homes[v].root == (int)v && residents[v] == 1;
-  choose_layouts(graph, steps, whole, plan);
+  choose_layouts(graph, steps, whole, prepared, plan);
   std::vector<int64_t> offsets;
   for (const Block& b : temporary) offsets.push_back(b.floats ? b.offset : -1);
   return offsets;

@@ -196,8 +196,19 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
 
 std::map<int, Quantization> Engine::calibrated() const {
   std::map<int, Quantization> steps;
+  std::map<int, std::pair<float, float>> seen;  // by value: all 1x1 readers of one value share its steps, whatever channels each of them uses
+  for (const auto& [node, ranges] : prepared_.ranges)
+    if (pixelwise(graph_->nodes[node]) && ranges.low) {
+      auto& [low, high] = seen.try_emplace(graph_->nodes[node].inputs[0], INFINITY, -INFINITY).first->second;
+      low = std::min(low, *std::min_element(&ranges.low[0], &ranges.low[kLanes]));
+      high = std::max(high, *std::max_element(&ranges.high[0], &ranges.high[kLanes]));
+    }
   for (const auto& [node, ranges] : prepared_.ranges) {
     const Weights& w = *prepared_.weights.at(node);
+    if (pixelwise(graph_->nodes[node])) {
+      const auto& [low, high] = seen.at(graph_->nodes[node].inputs[0]);
+      std::fill_n(ranges.low.get(), kLanes, low), std::fill_n(ranges.high.get(), kLanes, high);
+    }
     steps[node] = steps_for(ranges, w.kernel[0] * w.kernel[1]);
   }
   return steps;

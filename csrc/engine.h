@@ -47,6 +47,9 @@ class Engine {
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
   // What the runs so far saw (Number::observe): the steps that int8 needs.
   std::map<int, Quantization> calibrated() const;
+  // The tuning cache's file (empty: none), and how many layers were measured rather than found in it.
+  const std::string& cache() const { return cache_; }
+  int measured() const { return measured_; }
   // What went not quite as it should while loading, for a person to read.
   const std::vector<std::string>& warnings() const { return warnings_; }
   // Bytes of packed weights, and of the contexts that are alive.
@@ -71,6 +74,8 @@ class Engine {
   Options options_;
   Prepared prepared_;
   std::vector<std::string> warnings_;
+  std::string cache_;
+  int measured_ = 0;
   mutable Pool pool_;
   mutable std::mutex lock_;  // guards schedules_ and contexts_
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;

@@ -15,20 +15,27 @@ bool pixelwise(const Node& node) {
   return node.op == "conv" && all("kernel", 1) && all("stride", 1) && all("pad", 0);
 }
 
-void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, Plan& plan) {
+// Whether sums wait in the output between chunks, for which a row of shorter numbers has no room.
+static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels) {
+  return weights.floats < kLanes && weights.chunks.size() > 1 && !maps_first(node, weights, pixels);
+}
+
+void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
+                    Plan& plan) {
   const auto convolves = [](const Node& node) {
     return node.op == "linear" ||
            (node.op == "conv" && !(node.integer("groups") > 1 && node.integer("groups") == node.integer("channels")));
   };
-  std::vector<char> allowed = whole, wanted(whole.size(), 0);
+  std::vector<char> allowed = whole;
+  std::vector<int> wanted(whole.size(), -1);  // a node that reads the value pixel by pixel; all such have seen the same range of it
   for (size_t v = 0; v < allowed.size(); ++v)
     if (v >= graph.inputs.size() && is_view(graph, (int)(v - graph.inputs.size()), plan.shapes)) allowed[v] = 0;
   for (int v : graph.outputs) allowed[v] = 0;
   for (const Fused& f : steps) {
     const Node& node = graph.nodes[f.node];
-    if (!convolves(node)) allowed[f.output] = 0;
+    if (!convolves(node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
     for (int v : node.inputs)  // of which `add` may be folded into the step before: that one reads it as its residual
-      if (convolves(node) && pixelwise(node)) wanted[v] = 1;
+      if (convolves(node) && pixelwise(node)) wanted[v] = f.node;
       else allowed[v] = 0;
     if (f.residual >= 0 && !convolves(node)) allowed[f.residual] = 0;
   }
@@ -36,7 +43,12 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     if (is_view(graph, n, plan.shapes))
       for (int v : graph.nodes[n].inputs) allowed[v] = 0;
   for (size_t v = 0; v < allowed.size(); ++v)
-    if (allowed[v] && wanted[v]) plan.places[v].plane = kLanes, plan.places[v].group = plan.shapes[v].c * kLanes;
+    if (allowed[v] && wanted[v] >= 0) {
+      const Weights& reader = *prepared.weights.at(wanted[v]);
+      Place& place = plan.places[v];
+      place.tiled = true, place.plane = reader.floats, place.group = plan.shapes[v].c * reader.floats;
+      if (!reader.inverse.empty()) place.inverse = reader.inverse[0], place.zero = reader.zero[0];
+    }
 }
 
 }  // namespace cosparse

@@ -40,6 +40,7 @@ void time_steps(Way& way, const Run& run, bool count) {
 
 void Engine::measure(const std::map<int, Quantization>& steps) {
   TuneCache cache(options_);
+  cache_ = cache.path();
   std::vector<Shape> inputs;
   for (const Input& input : graph_->inputs) inputs.push_back(input.example);
   const std::vector<Shape> shapes = infer_shapes(*graph_, inputs);
@@ -98,7 +99,7 @@ void Engine::measure(const std::map<int, Quantization>& steps) {
         else same->us = std::min(same->us, timing.us);
       }
     for (auto& [text, timings] : found)
-      if (!cache.find(text)) cache.put(text, best_of(std::move(timings)));
+      if (!cache.find(text)) cache.put(text, best_of(std::move(timings))), ++measured_;
     cache.save();
   }
   if (!cache.warning().empty()) warnings_.push_back(cache.warning());

@@ -23,9 +23,11 @@ struct Options {
 };
 
 // Where a value lies: channel c, group g of kLanes pixels at arena + offset + c * plane + g * group. Planar values: plane = the pixels,
-// rounded up, group = kLanes; tiled ones, which only convolutions touch: plane = kLanes, group = channels * kLanes.
+// rounded up, group = kLanes; tiled ones, which only convolutions touch: plane = a row, group = channels * plane (Rows in kernels/kernel.h).
 struct Place {
   int64_t offset = -1, plane = 0, group = kLanes;
+  bool tiled = false;
+  float inverse = 0, zero = 0;  // of a tiled int8 value
 };
 
 // What one execution of a plan works on. Nothing in it is shared between two executions.
@@ -112,11 +114,13 @@ bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 
 // layout.cpp: makes those values tiled that convolutions write and 1x1 convolutions read; `whole`: value ids that have their storage for
 // themselves.
-void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, Plan& plan);
+void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared, Plan& plan);
 // Whether a conv or linear node reads each output pixel from the same source pixel.
 bool pixelwise(const Node& node);
 
 // Builders (step_*.cpp).
+// Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.
+bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
 // Temporary memory of a conv or linear step.
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);

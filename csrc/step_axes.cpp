@@ -80,7 +80,8 @@ struct RowCopy {
 
   explicit RowCopy(const std::vector<int64_t>& map) {
     for (int64_t i = 0; i < (int64_t)map.size(); ++i) {
-      const bool grows = !pieces.empty() && map[i] == (map[i] < 0 ? pieces.back().from : pieces.back().from + pieces.back().length);
+      const bool grows = !pieces.empty() && (map[i] < 0) == (pieces.back().from < 0) &&
+                         (map[i] < 0 || map[i] == pieces.back().from + pieces.back().length);
       if (grows)
         ++pieces.back().length;
       else

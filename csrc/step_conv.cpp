@@ -16,16 +16,9 @@ constexpr int kMapShares = 4;  // of the channels, for each group
 constexpr int64_t kRowsAtOnce = 64 * 1024;                                    // bytes of weights that a unit reads
 constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
 
-// Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.
-bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
-  const int64_t groups = round_up(pixels, kLanes) / kLanes;
-  return !pixelwise(node) && !w.depthwise && w.whole_channels() && groups <= kFewGroups && w.bytes > kWeightsInCache &&
-         groups * w.maps() * kLanes * (int64_t)sizeof(float) <= kMapsInCache;
-}
-
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
 bool rows_first(const Weights& w, int64_t groups, bool made_before) {
-  return made_before || (w.bytes > kWeightsInCache && groups * w.channels * kLanes * (int64_t)sizeof(float) <= kSourceInCache);
+  return made_before || (w.bytes > kWeightsInCache && groups * w.channels * w.floats * (int64_t)sizeof(float) <= kSourceInCache);
 }
 
 // The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
@@ -38,8 +31,9 @@ std::vector<const KernelRow*> choose_kernels(const Options& options, const Weigh
   return chosen;
 }
 
-Rows<float> rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group}; }
-Rows<const float> const_rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group}; }
+template <class F> Rows<F> rows(const Run& run, const Place& at) {
+  return {run.arena + at.offset, at.plane, at.group, at.tiled, at.inverse, at.zero};
+}
 
 struct ConvStep {
   std::shared_ptr<const Weights> weights;
@@ -60,8 +54,8 @@ struct ConvStep {
     ConvArgs a{};
     a.window = geometry->window();
     a.source = source;
-    a.x = const_rows(run, x);
-    if (geometry->copies) a.x = {run.arena + temporary, geometry->channel_floats(x.plane), kLanes};
+    a.x = rows<const float>(run, x);
+    if (geometry->copies) a.x = {run.arena + temporary, geometry->channel_floats(x.plane), kLanes, false, 0, 0};
     a.basis = w.basis;
     a.used = w.used.data(), a.taps = w.taps.data();
     a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
@@ -70,8 +64,8 @@ struct ConvStep {
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
     a.low = low, a.high = high;
     a.filters = w.filters;
-    a.y = rows(run, y);
-    if (has_residual) a.residual = const_rows(run, residual);
+    a.y = rows<float>(run, y);
+    if (has_residual) a.residual = rows<const float>(run, residual);
     a.act = act, a.alpha = alpha, a.beta = beta;
     return a;
   }
@@ -82,7 +76,7 @@ struct ConvStep {
     if (source == Source::maps) {
       a.maps = run.arena + temporary + geometry->temporary_floats(weights->channels);
       make_maps(run, a);
-      a.x = {a.maps, kLanes, (int64_t)weights->maps() * kLanes};
+      a.x = {a.maps, weights->floats, (int64_t)weights->maps() * weights->floats, true, 0, 0};
       a.bounds_step *= a.chunk_count, a.chunk_count = 1;  // all chunks are there
     }
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
@@ -129,10 +123,10 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
   const int rows = w.block_rows();
-  const bool tiled = conv.x.group != kLanes && !conv.geometry->copies;
+  const bool tiled = conv.x.tiled && !conv.geometry->copies;
   conv.source = tiled ? Source::tiled : maps_first(b.node(), w, pixels) ? Source::maps : Source::planar;
   conv.maps = maps_kernel(b.options.isa, w.number);
-  const bool in_place = conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16));
+  const bool in_place = conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16 || w.floats < kLanes));
   const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
   const auto choice = b.prepared.choices.find(b.fused.node);
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
@@ -154,6 +148,12 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
 }
 
 }  // namespace
+
+bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
+  const int64_t groups = round_up(pixels, kLanes) / kLanes;
+  return !pixelwise(node) && !w.depthwise && w.whole_channels() && groups <= kFewGroups && w.bytes > kWeightsInCache &&
+         groups * w.maps() * w.floats * (int64_t)sizeof(float) <= kMapsInCache;
+}
 
 int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, const Shape& out) {
   const int64_t phases = Geometry(node, in, out).temporary_floats(in.c);

@@ -144,7 +144,7 @@ void pack_steps(Blocks blocks, const std::vector<uint32_t>& number, int columns,
       while (b < blocks.rows[row + 1] && number[blocks.columns[b]] < beyond) {
         uint32_t end = b + 1;
         while (end < blocks.rows[row + 1] && end - b < (uint32_t)columns && number[blocks.columns[end]] < beyond) ++end;
-        for (int i = 0; i < columns; ++i) out.columns.push_back(number[blocks.columns[std::min(b + i, end - 1)]] * kLanes);
+        for (int i = 0; i < columns; ++i) out.columns.push_back(number[blocks.columns[std::min(b + i, end - 1)]] * out.floats);
         if (columns > 1) join_step(blocks, b, end, columns, steps.get() + (int64_t)count * r);
         ++count, b = end;
       }
@@ -240,7 +240,9 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     cut_chunks(l, *out);
-    pack_steps(std::move(blocks), number, conv_kernels(recipe.isa, recipe.number, out->r)[0]->columns, *out);
+    const KernelRow& kernel = *conv_kernels(recipe.isa, recipe.number, out->r)[0];
+    out->floats = kernel.floats;
+    pack_steps(std::move(blocks), number, kernel.columns, *out);
   }
   out->density = l.dense() ? (double)out->kept / l.dense() : 0;
   out->bytes += padded * 4 * (out->scale ? 2 : 1);

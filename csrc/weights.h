@@ -28,7 +28,8 @@ struct Weights {
 
   Form form = Form::dense;
   Number number = Number::f32;
-  int r = 8;  // filters a block row
+  int r = 8;            // filters a block row
+  int floats = kLanes;  // of memory in a row of maps (KernelRow)
   Basis basis = Basis::taps;
   std::vector<UsedChannel> used;
   std::vector<Chunk> chunks;

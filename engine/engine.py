@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy
 
 from cosparse import _C
+from cosparse.engine.log import logger
 from cosparse.engine.arrays import back_to, to_numpy, to_output
 from cosparse.engine.plan import Plan, PlanRow, ProfileRow
 from cosparse.errors import Error, UnsupportedError
@@ -48,6 +50,9 @@ class Engine:
         self._native = _C.Engine(artifact, threads, isa, tile, tune, poison, dtype, [list(sample) for sample in calibration])
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
+        log = logger()
+        if tune:
+            log.info("%d kinds of layer measured; tuning cache: %s", self._native.measured, self._native.cache or "none")
         document = json.loads(artifact.json)
         self.name: str = document["name"]
         self.file_bytes: int = artifact.file_bytes
@@ -174,9 +179,10 @@ def load(
     """
     if device != "cpu":
         raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")
+    start = time.perf_counter()
     artifact = _C.read_artifact(path)
     samples = calibration if isinstance(calibration, tuple) else () if calibration is None else (calibration,)
-    return Engine(
+    engine = Engine(
         artifact,
         threads=threads if threads is not None else default_threads(),
         isa=isa or "",
@@ -186,6 +192,8 @@ def load(
         dtype=dtype or "float32",
         calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],
     )
+    logger().info("%s loaded in %.0f ms: %r", os.fspath(path), (time.perf_counter() - start) * 1e3, engine)
+    return engine
 
 
 def default_threads() -> int:

@@ -9,7 +9,7 @@ template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int
   constexpr int per = kLanes / V::lanes;
   const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   const Chunk& last = a.chunks[a.chunk_count - 1];
-  basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, a.maps + group * (last.first_map + last.maps) * kLanes);
+  basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, a.maps + group * (last.first_map + last.maps) * N::floats);
 }
 
 // Q vectors of one block row: x[q], the maps; y[q], residual[q]: the vector's place in filter row * R.
@@ -42,10 +42,14 @@ void block_product(const ConvArgs& a, int row, uint32_t begin, uint32_t end, boo
         continue;
       }
       Reg sum = N::result(a, row * R + r, acc[r][q]);
-      if (a.residual.base) sum = V::add(sum, V::load(residual[q] + r * a.residual.channel));
+      if (a.residual.base) {
+        const float* from = residual[q] + r * a.residual.channel;
+        sum = V::add(sum, a.residual.tiled ? N::load_value(a.residual, from) : V::load(from));
+      }
       if (a.act == Act::relu) sum = V::max(V::zero(), sum);
       if (a.act > Act::relu) sum = activate<V>(a.act, V::set1(a.alpha), V::set1(a.beta), sum);
-      V::store(to, N::round(sum));
+      if (a.y.tiled) N::store_value(a.y, to, sum);
+      else V::store(to, sum);
     }
   }
 }
@@ -80,13 +84,13 @@ template <class V, class N, int R, int T> void conv_tile(const ConvArgs& a, int6
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
-    for (int v = 0; v < vectors; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V>(a, maps, v);
+    for (int v = 0; v < vectors; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V, N>(a, maps, v);
     return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
   }
   const Taps<V, vectors> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, vectors>(a, a.chunks[k], taps, maps);
-    for (int v = 0; v < vectors; ++v) x[v] = map_rows<V>(a, maps, v) - (int64_t)a.chunks[k].first_map * kLanes;
+    for (int v = 0; v < vectors; ++v) x[v] = map_rows<V, N>(a, maps, v) - (int64_t)a.chunks[k].first_map * N::floats;
     product_rows<V, N, R, T>(a, k, group, begin, end, x);
   }
 }

@@ -1,10 +1,11 @@
-// conv, first half: the basis step. The maps of a chunk of source channels go into the scratch, [groups][maps][kLanes], in the form that
+// conv, first half: the basis step. The maps of a chunk of source channels go into the scratch, [groups][maps] rows, in the form that
 // the number's product reads. N: number.h. Included inside a per-ISA namespace, after taps.h and number.h.
 
 // Where the maps of vector v (of V::lanes pixels) start in the scratch.
-template <class V> float* map_rows(const ConvArgs& a, float* maps, int v) {
+template <class V, class N> float* map_rows(const ConvArgs& a, float* maps, int v) {
   constexpr int per = kLanes / V::lanes;
-  return maps + (int64_t)(v / per) * (a.most_maps + 1) * kLanes + v % per * V::lanes;
+  static_assert(per == 1 || N::floats == kLanes);
+  return maps + (int64_t)(v / per) * (a.most_maps + 1) * N::floats + v % per * V::lanes;
 }
 
 // Three taps by the 3-point DCT without its scales, which are folded into the values: (1,1,1), (1,0,-1), (1,-2,1).
@@ -27,7 +28,7 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   for (int i = 0; i < 9; ++i) offset[i] = taps.offset(i);
   for (int t = 0; t < T; ++t) {
     start[t] = taps.start(t);
-    to[t] = map_rows<V>(a, maps, t) - (int64_t)chunk.first_map * kLanes;
+    to[t] = map_rows<V, N>(a, maps, t) - (int64_t)chunk.first_map * N::floats;
     if (plain)
       for (int i = 0; i < 9; ++i) mask[t][i] = taps.mask(t, i);
   }
@@ -45,9 +46,9 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
       const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
           bend(top.bend, middle.bend, bottom.bend);
-      float* out = to[t] + (int64_t)u.begin * kLanes;
+      float* out = to[t] + (int64_t)u.begin * N::floats;
       const auto put = [&](int map, Reg value) {  // no branch: what nobody wants is overwritten by the next
-        V::store(out, N::map(a, value, map)), out += (u.wanted >> map & 1) * kLanes;
+        N::store_map(a, out, value, map), out += (u.wanted >> map & 1) * N::floats;
       };
       put(0, even.even), put(1, odd.even), put(2, bend.even);
       put(3, even.odd), put(4, odd.odd), put(5, bend.odd);
@@ -73,12 +74,12 @@ template <class V, class N, int T> void basis_step_dct(const ConvArgs& a, const 
           h[r * S + v] = sum;
         }
       }
-      float* out = map_rows<V>(a, maps, t) + (int64_t)(u.begin - chunk.first_map) * kLanes;
-      for (int m = u.begin; m < u.end; ++m, out += kLanes) {
+      float* out = map_rows<V, N>(a, maps, t) + (int64_t)(u.begin - chunk.first_map) * N::floats;
+      for (int m = u.begin; m < u.end; ++m, out += N::floats) {
         const int row = a.taps[m] / S, v = a.taps[m] % S;
         Reg sum = V::mul(V::set1(a.basis_rows[row * R]), h[v]);
         for (int r = 1; r < R; ++r) sum = V::fma(V::set1(a.basis_rows[row * R + r]), h[r * S + v], sum);
-        V::store(out, N::map(a, sum, a.taps[m]));
+        N::store_map(a, out, sum, a.taps[m]);
       }
     }
   }
@@ -94,7 +95,7 @@ void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   float* to[T];
   for (int t = 0; t < T; ++t) {
     start[t] = taps.start(t);
-    to[t] = map_rows<V>(a, maps, t) - (int64_t)chunk.first_map * kLanes;
+    to[t] = map_rows<V, N>(a, maps, t) - (int64_t)chunk.first_map * N::floats;
   }
   for (int i = chunk.begin; i < chunk.end; ++i) {
     const UsedChannel u = used[i];
@@ -104,7 +105,7 @@ void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
       const float* p = x + taps.offset(tap);
       for (int t = 0; t < T; ++t) {
         const typename V::Reg value = plain ? V::mask_load(taps.mask(t, tap), p + start[t], V::zero()) : taps.load(x, t, tap, V::zero());
-        V::store(to[t] + (int64_t)m * kLanes, N::map(a, value, tap));
+        N::store_map(a, to[t] + (int64_t)m * N::floats, value, tap);
       }
     }
   }
@@ -116,9 +117,9 @@ template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t gr
   const Chunk& chunk = a.chunks[0];
   for (int t = 0; t < T; ++t) {
     const float* x = a.x.at(0, group + t / per) + t % per * V::lanes;
-    float* to = map_rows<V>(a, maps, t);
+    float* to = map_rows<V, N>(a, maps, t);
     for (int i = chunk.begin; i < chunk.end; ++i)
-      V::store(to + (int64_t)a.used[i].begin * kLanes, N::map(a, V::load(x + (int64_t)a.used[i].channel * kLanes), 0));
+      N::store_map(a, to + (int64_t)a.used[i].begin * N::floats, V::load(x + (int64_t)a.used[i].channel * kLanes), 0);
   }
 }
 

@@ -6,7 +6,7 @@ template <class V8> struct LanesF32 {
   static constexpr int columns = 1;
   using Sum = typename V8::Reg;
   static Sum zero() { return V8::zero(); }
-  static Sum madd(const float* w, const float* x, const uint32_t* column, Sum s) { return V8::fma(V8::load(w), V8::set1(x[*column]), s); }
+  static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) { return V8::fma(V8::load(w), V8::set1(x[*column + p]), s); }
   static Sum add(Sum a, Sum b) { return V8::add(a, b); }
   static void store(float* p, Sum s) { V8::store(p, s); }
   static Sum load(const float* p) { return V8::load(p); }
@@ -27,7 +27,7 @@ template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a
     for (int p = 0; p < P; ++p) acc[k][p] = L::zero();
   const auto step = [&](uint32_t b, int k) {
     for (int p = 0; p < P; ++p)
-      acc[k][p] = L::madd(static_cast<const float*>(a.values) + (int64_t)b * 8, x + p, a.columns + (int64_t)b * L::columns, acc[k][p]);
+      acc[k][p] = L::madd(static_cast<const float*>(a.values) + (int64_t)b * 8, x, p, a.columns + (int64_t)b * L::columns, acc[k][p]);
   };
   const uint32_t end = a.bounds[(int64_t)(chunk + 1) * a.bounds_step + row];
   uint32_t b = a.bounds[(int64_t)chunk * a.bounds_step + row];
@@ -39,26 +39,31 @@ template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a
   const int filters = a.filters - row * 8 < 8 ? a.filters - row * 8 : 8;
   alignas(64) float out[8] = {};
   for (int p = 0; p < P; ++p) {
-    float* y = a.y.at(row * 8, group) + p;
+    float* y = a.y.at(row * 8, group);
     typename L::Sum sum = acc[0][p];
     for (int k = 1; k < kChains; ++k) sum = L::add(sum, acc[k][p]);
     if (chunk > 0) {
-      for (int r = 0; r < filters; ++r) out[r] = y[r * a.y.channel];
+      for (int r = 0; r < filters; ++r) out[r] = y[r * a.y.channel + p];
       sum = L::add(sum, L::load(out));
     }
     L::store(out, sum);
     if (chunk + 1 == a.chunk_count) {
       V8::store(out, L::result(a, row * 8, sum));
       if (a.residual.base)
-        for (int r = 0; r < filters; ++r) out[r] += a.residual.at(row * 8 + r, group)[p];
-      V8::store(out, N::round(activate<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out))));
+        for (int r = 0; r < filters; ++r) {
+          const float* from = a.residual.at(row * 8 + r, group);
+          out[r] += a.residual.tiled ? N::load_pixel(a.residual, from, p) : from[p];
+        }
+      V8::store(out, activate<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
     }
-    for (int r = 0; r < filters; ++r) y[r * a.y.channel] = out[r];
+    for (int r = 0; r < filters; ++r)
+      if (a.y.tiled) N::store_pixel(a.y, y + r * a.y.channel, p, out[r]);
+      else y[r * a.y.channel + p] = out[r];
   }
 }
 
-// At most kLanePixels pixels of `group` are there. N, N8: the number on V and on V8; L: its lanes.
-template <class V, class V8, class N, class N8, class L>
+// At most kLanePixels pixels of `group` are there. N: the number; L: its product by pixels.
+template <class V, class V8, class N, class L>
 void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes;
   const auto rows = [&](int chunk, const float* x) {
@@ -66,16 +71,16 @@ void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scr
     for (int row = begin; row < end; ++row)
       switch (pixels) {
         case 1:
-          lane_product<V8, L, N8, 1>(a, row, chunk, group, x);
+          lane_product<V8, L, N, 1>(a, row, chunk, group, x);
           break;
         case 2:
-          lane_product<V8, L, N8, 2>(a, row, chunk, group, x);
+          lane_product<V8, L, N, 2>(a, row, chunk, group, x);
           break;
         case 3:
-          lane_product<V8, L, N8, 3>(a, row, chunk, group, x);
+          lane_product<V8, L, N, 3>(a, row, chunk, group, x);
           break;
         default:
-          lane_product<V8, L, N8, 4>(a, row, chunk, group, x);
+          lane_product<V8, L, N, 4>(a, row, chunk, group, x);
           break;
       }
   };
@@ -88,6 +93,6 @@ void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scr
   const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, per>(a, a.chunks[k], taps, maps);
-    rows(k, maps - (int64_t)a.chunks[k].first_map * kLanes);
+    rows(k, maps - (int64_t)a.chunks[k].first_map * N::floats);
   }
 }

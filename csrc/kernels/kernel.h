@@ -35,11 +35,14 @@ struct Window {
 //   observe  f32 that records the range of each tap's maps, for int8's steps
 enum class Number : int { f32, bf16, int8, observe };
 
-// Channel c, group g (kLanes flat pixels) of a value lies at base + c * channel + g * group. Planar values have group = kLanes; tiled ones,
-// which 1x1 convolutions read without copying, channel = kLanes.
+// Channel c, group g (kLanes flat pixels) of a value lies at base + c * channel + g * group, in floats of memory. Planar values are floats,
+// group = kLanes. Tiled ones, which 1x1 convolutions read without copying, are rows of kLanes numbers in the form that the product reads
+// (KernelRow::floats), channel = a row; int8's stand for (number - zero) / inverse.
 template <class F> struct Rows {
   F* base;
   int64_t channel, group;
+  bool tiled;
+  float inverse, zero;
   F* at(int64_t c, int64_t g) const { return base + c * channel + g * group; }
 };
 
@@ -65,7 +68,7 @@ struct ConvArgs {
   Window window;
   Source source;
   Rows<const float> x;  // planar: or phase planes, with x.channel floats a channel
-  float* maps;          // where the basis step before the product writes: [groups][all maps][kLanes]
+  float* maps;          // where the basis step before the product writes: [groups][all maps][KernelRow::floats]
   Basis basis;
   const UsedChannel* used;
   const uint16_t* taps;
@@ -74,7 +77,7 @@ struct ConvArgs {
   int chunk_count, most_maps;  // most_maps: of a chunk, the scratch's rows
   const uint32_t* bounds;      // [chunk_count + 1][bounds_step]: blocks of row i in chunk k are bounds[k][i] .. bounds[k + 1][i]
   int bounds_step;
-  const uint32_t* columns;  // [B] (bf16: [B][2], int8: [B][4]) map number * kLanes
+  const uint32_t* columns;  // [B] (bf16: [B][2], int8: [B][4]) map number * KernelRow::floats
   const void* values;       // [B][r] float; bf16: [B][r][2]; int8: [B][r][4]
   const float* bias;        // [block rows * r]
   const float* scale;       // int8: [block rows * r], of the sums
@@ -158,7 +161,7 @@ struct KernelRow {
   const char *name, *op;
   Isa isa;
   Number number;
-  int r, t, lanes, columns;  // columns: of a step of the product
+  int r, t, lanes, columns, floats;  // columns: of a step of the product; floats: of memory in a row of kLanes maps
   ConvKernel conv;
   WindowKernel window;
   const SpanKernels* spans;

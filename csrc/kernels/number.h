@@ -10,11 +10,12 @@
 template <class V> struct F32 {
   static constexpr Number number = Number::f32;
   static constexpr int columns = 1;       // of a step
-  static constexpr bool in_place = true;  // a tiled source is read as it is, without map()
+  static constexpr int floats = kLanes;   // of memory in a row of kLanes maps
+  static constexpr bool in_place = true;  // a tiled source is a row of maps
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
 
-  static typename V::Reg map(const ConvArgs&, typename V::Reg x, int) { return x; }
+  static void store_map(const ConvArgs&, float* to, typename V::Reg x, int) { V::store(to, x); }
   static Sum zero() { return V::zero(); }
   static Sum load_sum(const float* p) { return V::load(p); }
   static void store_sum(float* p, Sum s) { V::store(p, s); }
@@ -22,21 +23,40 @@ template <class V> struct F32 {
   static typename V::Reg gather(const float* x, const uint32_t* column) { return V::load(x + *column); }
   static Sum madd(Value w, typename V::Reg x, Sum s) { return V::fma(V::set1(w), x, s); }
   static typename V::Reg result(const ConvArgs& a, int filter, Sum s) { return V::add(s, V::set1(a.bias[filter])); }
-  static typename V::Reg round(typename V::Reg y) { return y; }
+  // A value of a tiled layer, and one pixel of it.
+  static void store_value(const Rows<float>&, float* to, typename V::Reg y) { V::store(to, y); }
+  static typename V::Reg load_value(const Rows<const float>&, const float* from) { return V::load(from); }
+  static void store_pixel(const Rows<float>&, float* row, int p, float y) { row[p] = y; }
+  static float load_pixel(const Rows<const float>&, const float* row, int p) { return row[p]; }
 };
 
 template <class V> struct RoundedF32 : F32<V> {
   static constexpr Number number = Number::bf16;
-  static typename V::Reg map(const ConvArgs&, typename V::Reg x, int) { return V::round_bf16(x); }
-  static typename V::Reg round(typename V::Reg y) { return V::round_bf16(y); }
+  static void store_map(const ConvArgs&, float* to, typename V::Reg x, int) { V::store(to, V::round_bf16(x)); }
+  static void store_value(const Rows<float>&, float* to, typename V::Reg y) { V::store(to, V::round_bf16(y)); }
+  static void store_pixel(const Rows<float>&, float* row, int p, float y) {
+    alignas(64) float all[V::lanes];
+    V::store(all, V::round_bf16(V::set1(y)));
+    row[p] = all[0];
+  }
 };
 
 template <class V> struct StepsF32 : F32<V> {
   static constexpr Number number = Number::int8;
   static constexpr bool in_place = false;
-  static typename V::Reg map(const ConvArgs& a, typename V::Reg x, int tap) {
-    const typename V::Reg steps = V::round(V::fma(x, V::set1(a.inverse[tap]), V::set1(a.zero[tap])));
-    return V::min(V::set1(255.f), V::max(V::zero(), steps));
+  static typename V::Reg steps(typename V::Reg x, float inverse, float zero) {
+    return V::min(V::set1(255.f), V::max(V::zero(), V::round(V::fma(x, V::set1(inverse), V::set1(zero)))));
+  }
+  static void store_map(const ConvArgs& a, float* to, typename V::Reg x, int tap) { V::store(to, steps(x, a.inverse[tap], a.zero[tap])); }
+  // What its readers would make of it anyway, as a float.
+  static void store_value(const Rows<float>& y, float* to, typename V::Reg x) {
+    const float step = y.inverse > 0 ? 1 / y.inverse : 0.f;
+    V::store(to, V::mul(V::sub(steps(x, y.inverse, y.zero), V::set1(y.zero)), V::set1(step)));
+  }
+  static void store_pixel(const Rows<float>& y, float* row, int p, float x) {
+    alignas(64) float all[V::lanes];
+    store_value(y, all, V::set1(x));
+    row[p] = all[0];
   }
   static typename V::Reg result(const ConvArgs& a, int filter, typename V::Reg s) {
     return V::fma(s, V::set1(a.scale[filter]), V::set1(a.bias[filter]));
@@ -46,9 +66,9 @@ template <class V> struct StepsF32 : F32<V> {
 template <class V> struct Observe : F32<V> {
   static constexpr Number number = Number::observe;
   static constexpr bool in_place = false;
-  static typename V::Reg map(const ConvArgs& a, typename V::Reg x, int tap) {
+  static void store_map(const ConvArgs& a, float* to, typename V::Reg x, int tap) {
     float *low = a.low + tap * kLanes, *high = a.high + tap * kLanes;
     V::store(low, V::min(V::load(low), x)), V::store(high, V::max(V::load(high), x));
-    return x;
+    V::store(to, x);
   }
 };

@@ -1,32 +1,52 @@
-// bfloat16 by dot products of column pairs (AVX512-BF16). Maps stay floats of which the upper half counts, so any two columns can be a pair:
-// one permutation joins them. Included inside a per-ISA namespace, after number.h.
+// bfloat16 by dot products of column pairs (AVX512-BF16). A row of maps is sixteen numbers of two bytes; any two rows can be a pair: one
+// permutation joins them. Included inside a per-ISA namespace, after number.h.
 
-template <class V> struct Bf16 : RoundedF32<V> {
-  static constexpr int columns = 2;
+template <class V> struct Bf16 : F32<V> {
+  static constexpr Number number = Number::bf16;
+  static constexpr int columns = 2, floats = kLanes / 2;
   using Value = uint32_t;  // the even column below, the odd one above
   using Reg = typename V::Reg;
 
-  static Reg map(const ConvArgs&, Reg x, int) { return round(x); }
-  static Reg round(Reg y) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(y)), 16));
-  }
+  static void store_map(const ConvArgs&, float* to, Reg x, int) { store_row(to, x); }
+  static void store_row(float* to, Reg x) { _mm256_store_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x)); }
   static Reg gather(const float* x, const uint32_t* column) {
-    alignas(64) static constexpr uint16_t kUpper[32] = {1,  33, 3,  35, 5,  37, 7,  39, 9,  41, 11, 43, 13, 45, 15, 47,
-                                                        17, 49, 19, 51, 21, 53, 23, 55, 25, 57, 27, 59, 29, 61, 31, 63};
-    return _mm512_castsi512_ps(_mm512_permutex2var_epi16(_mm512_load_si512(x + column[0]), _mm512_load_si512(kUpper),
-                                                         _mm512_load_si512(x + column[1])));
+    alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i even = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[0])));
+    const __m512i both = _mm512_inserti64x4(even, _mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[1])), 1);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kJoined), both));
   }
   static Reg madd(Value w, Reg x, Reg s) {
     return _mm512_dpbf16_ps(s, (__m512bh)_mm512_castps_si512(x), (__m512bh)_mm512_set1_epi32((int)w));
+  }
+  static void store_value(const Rows<float>&, float* to, Reg y) { store_row(to, y); }
+  static Reg load_value(const Rows<const float>&, const float* from) {
+    const __m256i words = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+  }
+  static void store_pixel(const Rows<float>&, float* row, int p, float y) {
+    alignas(32) float words[kLanes / 2];
+    store_row(words, V::set1(y));
+    std::memcpy(reinterpret_cast<uint16_t*>(row) + p, words, 2);
+  }
+  static float load_pixel(const Rows<const float>&, const float* row, int p) { return pixel(row, p); }
+  static float pixel(const float* row, int p) {
+    uint16_t word;
+    std::memcpy(&word, reinterpret_cast<const uint16_t*>(row) + p, 2);
+    const uint32_t bits = (uint32_t)word << 16;
+    float y;
+    std::memcpy(&y, &bits, 4);
+    return y;
   }
 };
 
 template <class V8> struct LanesBf16 : LanesF32<V8> {
   static constexpr int columns = 2;
-  static __m256 madd(const float* w, const float* x, const uint32_t* column, __m256 s) {
-    uint32_t low, high;
-    std::memcpy(&low, x + column[0], 4), std::memcpy(&high, x + column[1], 4);
-    const int pair = (int)(low >> 16 | (high & 0xffff0000));
+  static __m256 madd(const float* w, const float* x, int p, const uint32_t* column, __m256 s) {
+    uint16_t even, odd;
+    std::memcpy(&even, reinterpret_cast<const uint16_t*>(x + column[0]) + p, 2);
+    std::memcpy(&odd, reinterpret_cast<const uint16_t*>(x + column[1]) + p, 2);
+    const int pair = (int)(even | (uint32_t)odd << 16);
     return _mm256_dpbf16_ps(s, (__m256bh)_mm256_set1_epi32(pair), (__m256bh)_mm256_castps_si256(_mm256_load_ps(w)));
   }
 };

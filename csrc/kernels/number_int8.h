@@ -1,32 +1,49 @@
-// int8 by dot products of four columns (AVX512-VNNI): maps as unsigned bytes, repeated in all four bytes of their lane, so any four columns
-// can be a step. Included inside a per-ISA namespace, after number.h.
+// int8 by dot products of four columns (AVX512-VNNI). A row of maps is sixteen unsigned bytes; any four rows can be a step: a transposition
+// joins them. Included inside a per-ISA namespace, after number.h.
 
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
-  static constexpr int columns = 4;
-  static constexpr bool in_place = false;
+  static constexpr int columns = 4, floats = kLanes / 4;
   using Reg = typename V::Reg;
   using Sum = __m512i;
   using Value = uint32_t;  // first column in the lowest byte
 
-  static Reg map(const ConvArgs& a, Reg x, int tap) {
-    const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(a.inverse[tap]), _mm512_set1_ps(a.zero[tap]));
-    const __m512i bytes = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(_mm512_setzero_ps(), steps)));
-    const __m512i repeat = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0x00000000);
-    return _mm512_castsi512_ps(_mm512_shuffle_epi8(bytes, repeat));
+  static __m128i steps(Reg x, float inverse, float zero) {
+    const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(inverse), _mm512_set1_ps(zero));
+    return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(_mm512_setzero_ps(), steps))));
+  }
+  static void store_map(const ConvArgs& a, float* to, Reg x, int tap) {
+    _mm_store_si128(reinterpret_cast<__m128i*>(to), steps(x, a.inverse[tap], a.zero[tap]));
   }
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum load_sum(const float* p) { return _mm512_load_si512(p); }
   static void store_sum(float* p, Sum s) { _mm512_store_si512(p, s); }
   static Reg gather(const float* x, const uint32_t* column) {
-    const __mmask64 odd = 0xaaaaaaaaaaaaaaaa;  // bytes 1, 3 of a lane; the words 2-3 by the second mask
-    const __m512i low = _mm512_mask_blend_epi8(odd, _mm512_load_si512(x + column[0]), _mm512_load_si512(x + column[1]));
-    const __m512i high = _mm512_mask_blend_epi8(odd, _mm512_load_si512(x + column[2]), _mm512_load_si512(x + column[3]));
-    return _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaaaaaa, low, high));
+    const auto row = [&](int i) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x + column[i])); };
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(row(2)), row(3), 1);
+    const __m512i rows = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    // Four pixels of each row to a quarter, then byte by byte.
+    const __m512i quarters = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), rows);
+    return _mm512_castsi512_ps(_mm512_shuffle_epi8(quarters, _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400)));
   }
   static Sum madd(Value w, Reg x, Sum s) { return _mm512_dpbusd_epi32(s, _mm512_castps_si512(x), _mm512_set1_epi32((int)w)); }
   static Reg result(const ConvArgs& a, int filter, Sum s) {
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(a.scale[filter]), _mm512_set1_ps(a.bias[filter]));
+  }
+  static float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
+  static void store_value(const Rows<float>& y, float* to, Reg x) {
+    _mm_store_si128(reinterpret_cast<__m128i*>(to), steps(x, y.inverse, y.zero));
+  }
+  static Reg load_value(const Rows<const float>& y, const float* from) {
+    const __m512i bytes = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
+    return _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(bytes), _mm512_set1_ps(y.zero)), _mm512_set1_ps(step_of(y.inverse)));
+  }
+  static void store_pixel(const Rows<float>& y, float* row, int p, float x) {
+    reinterpret_cast<uint8_t*>(row)[p] = (uint8_t)_mm_cvtsi128_si32(steps(_mm512_set1_ps(x), y.inverse, y.zero));
+  }
+  static float load_pixel(const Rows<const float>& y, const float* row, int p) {
+    return ((float)reinterpret_cast<const uint8_t*>(row)[p] - y.zero) * step_of(y.inverse);
   }
 };
 
@@ -34,13 +51,9 @@ template <class V8> struct LanesInt8 {
   static constexpr int columns = 4;
   using Sum = __m256i;
   static Sum zero() { return _mm256_setzero_si256(); }
-  static Sum madd(const float* w, const float* x, const uint32_t* column, Sum s) {
+  static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
     uint32_t quad = 0;
-    for (int i = 0; i < 4; ++i) {
-      uint32_t lane;
-      std::memcpy(&lane, x + column[i], 4);
-      quad |= lane & 0xffu << 8 * i;
-    }
+    for (int i = 0; i < 4; ++i) quad |= (uint32_t)reinterpret_cast<const uint8_t*>(x + column[i])[p] << 8 * i;
     return _mm256_dpbusd_epi32(s, _mm256_set1_epi32((int)quad), _mm256_castps_si256(_mm256_load_ps(w)));
   }
   static Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }

@@ -143,6 +143,8 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
       .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.options().number); })
       .def_property_readonly("warnings", &Engine::warnings)
+      .def_property_readonly("cache", &Engine::cache)
+      .def_property_readonly("measured", &Engine::measured)
       .def_property_readonly("threads", [](const Engine& e) { return e.options().threads; })
       .def_property_readonly("weight_bytes", &Engine::weight_bytes);
   m.def("kernels", &kernels, "The kernel table, best instruction set first.");
