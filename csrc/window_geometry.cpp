@@ -48,23 +48,22 @@ Window Geometry::window() const {
 
 void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels, float fill) const {
   const int hq = window_.hq, wq = window_.wq, count = (int)phases.size();
-  run.pool.each(channels, [&](int64_t c, int) {
-    for (int f = 0; f < count; ++f) {
-      float* out = run.arena + to + (c * count + f) * plane;
-      const auto [fy, fx] = phases[f];
-      const int have = fx < in_.w ? std::min<int>(wq, (int)((in_.w - fx + stride_[1] - 1) / stride_[1])) : 0;
-      for (int64_t n = 0; n < in_.n; ++n)
-        for (int q = 0; q < hq; ++q, out += wq) {
-          const int64_t row = (int64_t)q * stride_[0] + fy;
-          const int here = row < in_.h ? have : 0;
-          const float* in = run.arena + x.offset + c * x.plane + (n * in_.h + row) * in_.w + fx;
-          if (stride_[1] == 2)
-            for (int i = 0; i < here; ++i) out[i] = in[2 * i];
-          else
-            for (int i = 0; i < here; ++i) out[i] = in[(int64_t)i * stride_[1]];
-          std::fill(out + here, out + wq, fill);
-        }
-    }
+  run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
+    const int64_t c = i / count;
+    float* out = run.arena + to + i * plane;
+    const auto [fy, fx] = phases[i % count];
+    const int have = fx < in_.w ? std::min<int>(wq, (int)((in_.w - fx + stride_[1] - 1) / stride_[1])) : 0;
+    for (int64_t n = 0; n < in_.n; ++n)
+      for (int q = 0; q < hq; ++q, out += wq) {
+        const int64_t row = (int64_t)q * stride_[0] + fy;
+        const int here = row < in_.h ? have : 0;
+        const float* in = run.arena + x.offset + c * x.plane + (n * in_.h + row) * in_.w + fx;
+        if (stride_[1] == 2)
+          for (int k = 0; k < here; ++k) out[k] = in[2 * k];
+        else
+          for (int k = 0; k < here; ++k) out[k] = in[(int64_t)k * stride_[1]];
+        std::fill(out + here, out + wq, fill);
+      }
   });
 }
 

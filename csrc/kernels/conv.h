@@ -12,19 +12,70 @@ template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int
   basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, a.maps + group * (last.first_map + last.maps) * N::floats);
 }
 
-// Q vectors of one block row: x[q], the maps; y[q], residual[q]: the vector's place in filter row * R.
+// The sums of one block row become values: y[q], residual[q] are the vector's place in filter row * R. Every loop here is unrolled, or the
+// sums would lie in memory.
+template <class V, class N, int R, int Q, bool kResidual>
+inline __attribute__((always_inline)) void finish_row(const ConvArgs& a, int row, const typename N::Sum (&acc)[R][Q], float* const* y,
+                                                      const float* const* residual) {
+  const typename V::Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);
+  const int filters = a.filters - row * R;  // the last block row may be partial
+  const bool tiled = a.y.tiled, from_tiled = a.residual.tiled;
+  const int64_t y_channel = a.y.channel, residual_channel = a.residual.channel;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    if (r >= filters) break;
+#pragma GCC unroll 8
+    for (int q = 0; q < Q; ++q) {
+      typename V::Reg sum = N::result(a, row * R + r, acc[r][q]);
+      if (kResidual) {
+        const float* from = residual[q] + r * residual_channel;
+        sum = V::add(sum, from_tiled ? N::load_value(a.residual, from) : V::load(from));
+      }
+      sum = V::max(floor, sum);  // this order keeps NaN
+      if (tiled) N::store_value(a.y, y[q] + r * y_channel, sum);
+      else V::store(y[q] + r * y_channel, sum);
+    }
+  }
+}
+
+// The same with any activation; out of line, by way of memory.
 template <class V, class N, int R, int Q>
-void block_product(const ConvArgs& a, int row, uint32_t begin, uint32_t end, bool first, bool last, const float* const* x, float* const* y,
-                   const float* const* residual) {
-  using Reg = typename V::Reg;
+__attribute__((noinline)) void finish_row_activated(const ConvArgs& a, int row, const typename N::Sum (&acc)[R][Q], float* const* y,
+                                                    const float* const* residual) {
+  for (int r = 0; r < R && row * R + r < a.filters; ++r)
+    for (int q = 0; q < Q; ++q) {
+      typename V::Reg sum = N::result(a, row * R + r, acc[r][q]);
+      if (a.residual.base) {
+        const float* from = residual[q] + r * a.residual.channel;
+        sum = V::add(sum, a.residual.tiled ? N::load_value(a.residual, from) : V::load(from));
+      }
+      sum = activate<V>(a.act, V::set1(a.alpha), V::set1(a.beta), sum);
+      if (a.y.tiled) N::store_value(a.y, y[q] + r * a.y.channel, sum);
+      else V::store(y[q] + r * a.y.channel, sum);
+    }
+}
+
+// Q vectors of one block row: x[q], the maps.
+template <class V, class N, int R, int Q>
+inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int row, uint32_t begin, uint32_t end, bool first, bool last,
+                                                         const float* const* x, float* const* y, const float* const* residual) {
   typename N::Sum acc[R][Q];
   const int64_t y_channel = a.y.channel;
-  for (int r = 0; r < R; ++r)
-    for (int q = 0; q < Q; ++q) acc[r][q] = first ? N::zero() : N::load_sum(y[q] + r * y_channel);
+  if (first) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) acc[r][q] = N::zero();
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) acc[r][q] = N::load_sum(y[q] + (r < a.filters - row * R ? r : 0) * y_channel);
+  }
   const typename N::Value* value = static_cast<const typename N::Value*>(a.values) + (int64_t)begin * R;
   const uint32_t *column = a.columns + (int64_t)begin * N::columns, *const stop = a.columns + (int64_t)end * N::columns;
   for (; column != stop; column += N::columns, value += R) {
-    Reg maps[Q];
+    typename V::Reg maps[Q];
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
 #pragma GCC unroll 8
@@ -32,25 +83,25 @@ void block_product(const ConvArgs& a, int row, uint32_t begin, uint32_t end, boo
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
   }
-  const int filters = a.filters - row * R < R ? a.filters - row * R : R;  // the last block row may be partial
-  for (int r = 0; r < R; ++r) {
-    if (r >= filters) break;
-    for (int q = 0; q < Q; ++q) {
-      float* to = y[q] + r * y_channel;
-      if (!last) {
-        N::store_sum(to, acc[r][q]);
-        continue;
-      }
-      Reg sum = N::result(a, row * R + r, acc[r][q]);
-      if (a.residual.base) {
-        const float* from = residual[q] + r * a.residual.channel;
-        sum = V::add(sum, a.residual.tiled ? N::load_value(a.residual, from) : V::load(from));
-      }
-      if (a.act == Act::relu) sum = V::max(V::zero(), sum);
-      if (a.act > Act::relu) sum = activate<V>(a.act, V::set1(a.alpha), V::set1(a.beta), sum);
-      if (a.y.tiled) N::store_value(a.y, to, sum);
-      else V::store(to, sum);
+  if (!last) {
+    const int filters = a.filters - row * R;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (r >= filters) break;
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) N::store_sum(y[q] + r * y_channel, acc[r][q]);
     }
+  } else if (a.act > Act::relu) {
+    typename N::Sum sums[R][Q];  // a copy, so that the sums themselves stay in registers
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) sums[r][q] = acc[r][q];
+    finish_row_activated<V, N, R, Q>(a, row, sums, y, residual);
+  } else if (a.residual.base) {
+    finish_row<V, N, R, Q, true>(a, row, acc, y, residual);
+  } else {
+    finish_row<V, N, R, Q, false>(a, row, acc, y, residual);
   }
 }
 

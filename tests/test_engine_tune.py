@@ -1,0 +1,158 @@
+"""Measuring layers at load, and the cache that keeps what was measured."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from closeness import assert_close
+from engines import EPS, graph_of
+from nodes import conv
+
+import cosparse
+from cosparse.engine import Engine, artifact
+from cosparse.kernels import reference
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path / "a folder" / "cache"))
+    return tmp_path / "a folder" / "cache"
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    first = conv(rng, 32, 16, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=8, density=0.3)
+    path = tmp_path / "net.cosparse"
+    artifact.write(path, graph_of([first], {"x": (16, 12, 12)}))
+    return path
+
+
+def load(path: Path, **options: Any) -> Engine:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return cosparse.load(path, threads=2, **options)
+
+
+def content(cache: Path) -> tuple[Path, dict[str, Any]]:
+    (path,) = cache.glob("*")
+    return path, json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_second_load_measures_nothing(cache: Path, network: Path) -> None:
+    assert load(network)._native.measured == 1
+    path, stored = content(cache)
+    before = path.read_bytes()
+    assert load(network)._native.measured == 0
+    assert path.read_bytes() == before
+    (layer,) = stored["layers"].values()
+    assert {name.split("/")[0] for name in layer["us"]} == {"cosparse", "spatial", "dense"}
+    assert all(us > 0 for us in layer["us"].values())
+
+
+def test_the_plan_tells_what_was_measured(cache: Path, network: Path) -> None:
+    (row,) = load(network).plan
+    assert "measured: cosparse" in row.why
+    assert "dense" in row.why
+    assert "measured" not in next(iter(load(network, tune=False).plan)).why
+
+
+@pytest.mark.parametrize("form", ["cosparse", "spatial", "dense"])
+@pytest.mark.parametrize("tile", [1, 2, 3])
+def test_the_cache_decides_and_every_choice_computes_the_same(cache: Path, network: Path, form: str, tile: int) -> None:
+    load(network)
+    path, stored = content(cache)
+    (layer,) = stored["layers"].values()
+    layer["form"], layer["tile"] = form, tile
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    engine = load(network)
+    (row,) = engine.plan
+    assert (row.basis_flops > 0) == (form == "cosparse")
+    assert row.density == 1 if form == "dense" else row.density < 1
+    widest = max(int(k["t"]) for k in cosparse._C.kernels() if k["name"] == row.kernel)
+    assert widest <= tile
+    x = np.random.default_rng(1).normal(size=(2, 16, 12, 12)).astype(np.float32)
+    (want,) = reference.run(artifact.read(network), x)
+    gain = float(np.abs(artifact.read(network).nodes[0].tensors["values"]).sum())
+    assert_close(engine(x).astype(np.float64), want, terms=16 * 9 + 13, scale=gain * float(np.abs(x).max()), eps=EPS)
+
+
+def damage_text(path: Path, stored: dict[str, Any]) -> None:
+    path.write_bytes(b'{"format": 1, "lay')
+
+
+def damage_cpu(path: Path, stored: dict[str, Any]) -> None:
+    path.write_text(json.dumps(stored | {"cpu": "another one"}), encoding="utf-8")
+
+
+def damage_kernels(path: Path, stored: dict[str, Any]) -> None:
+    path.write_text(json.dumps(stored | {"kernels": "0"}), encoding="utf-8")
+
+
+def damage_form(path: Path, stored: dict[str, Any]) -> None:
+    path.write_text(json.dumps(stored).replace('"form": "', '"form": "un'), encoding="utf-8")
+
+
+def damage_tile(path: Path, stored: dict[str, Any]) -> None:
+    for layer in stored["layers"].values():
+        layer["tile"] = 2**40
+    path.write_text(json.dumps(stored), encoding="utf-8")
+
+
+def damage_size(path: Path, stored: dict[str, Any]) -> None:
+    path.write_bytes(b" " * (17 << 20))
+
+
+@pytest.mark.parametrize("damage", [damage_text, damage_cpu, damage_kernels, damage_form, damage_tile, damage_size], ids=lambda f: f.__name__)
+def test_a_cache_of_no_use_is_ignored_with_a_warning_and_replaced(cache: Path, network: Path, damage: Any) -> None:
+    load(network)
+    path, stored = content(cache)
+    damage(path, stored)
+    with pytest.warns(RuntimeWarning, match="is ignored"):
+        assert cosparse.load(network, threads=2)._native.measured == 1
+    assert content(cache)[1]["layers"].keys() == stored["layers"].keys()
+    assert load(network)._native.measured == 0
+
+
+def test_entries_of_other_networks_stay(cache: Path, network: Path, tmp_path: Path) -> None:
+    load(network)
+    rng = np.random.default_rng(0)
+    artifact.write(tmp_path / "other.cosparse", graph_of([conv(rng, 8, 4, (1, 1))], {"x": (4, 5, 5)}))
+    load(tmp_path / "other.cosparse")
+    assert len(content(cache)[1]["layers"]) == 2
+
+
+def test_threads_and_dtypes_have_files_of_their_own(cache: Path, network: Path) -> None:
+    for threads, dtype in ((1, "float32"), (2, "float32"), (2, "bfloat16")):
+        cosparse.load(network, threads=threads, dtype=dtype)
+    assert len(list(cache.glob("*.json"))) == 3
+
+
+def test_without_a_folder_nothing_is_kept(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSPARSE_CACHE", "")
+    assert load(network)._native.measured == 1
+    assert load(network)._native.cache == ""
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.warns(RuntimeWarning, match="could not be written"):
+        engine = cosparse.load(network, threads=2)
+    assert "measured" in next(iter(engine.plan)).why
+
+
+def test_other_shapes_take_the_rule(cache: Path, network: Path) -> None:
+    """What was measured at the example's size says nothing of the tile for another."""
+    load(network)
+    path, stored = content(cache)
+    (layer,) = stored["layers"].values()
+    layer["form"], layer["tile"] = "cosparse", 1
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    engine = load(network)
+    assert next(iter(engine.plan_for((1, 16, 12, 12)))).kernel != next(iter(engine.plan_for((1, 16, 40, 40)))).kernel
