@@ -11,6 +11,7 @@ namespace cosparse {
 
 namespace {
 
+constexpr float kLeastStep = 1e-30f;  // of int8: 1 / step must be finite, and below all is zero anyway
 constexpr int64_t kCachedFloats = 4 << 20;  // of activations that run together: a last-level cache holds them beside the weights
 
 Options checked(Options options) {
@@ -35,8 +36,11 @@ Quantization steps_for(const Ranges& ranges, int taps) {
     const float low = *std::min_element(&ranges.low[tap * kLanes], &ranges.low[(tap + 1) * kLanes]),
                 high = *std::max_element(&ranges.high[tap * kLanes], &ranges.high[(tap + 1) * kLanes]);
     const bool seen = low <= high, negative = seen && low < 0;
+    const float step = !seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255;
+    if (!std::isfinite(step))
+      throw Error(Fault::usage, "calibration", "samples whose values stay finite in every layer", "infinity", "look for it in the samples");
     q.zero.push_back(negative ? 128.f : 0.f);
-    q.step.push_back(!seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255);
+    q.step.push_back(step < kLeastStep ? 0.f : step);
   }
   return q;
 }

@@ -117,18 +117,21 @@ void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& ou
 }
 
 // One step of `columns` columns, 32 bits a filter, the first column in the lowest ones; blocks b..end-1, at most `columns` of them.
+// A bfloat16 that is alone is two halves of itself: zero times infinity would be no number.
 void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, float* to) {
+  const bool alone = columns == 2 && b + 1 == end;
   for (int f = 0; f < blocks.r; ++f) {
     uint32_t word = 0;
     for (uint32_t i = 0; b + i < end; ++i) {
       const float v = blocks.values[(size_t)(b + i) * blocks.r + f];
-      word |= columns == 2 ? (uint32_t)to_bf16(v) << 16 * i : (uint32_t)(uint8_t)(int8_t)v << 8 * i;
+      if (alone) word = to_bf16(v / 2) * 0x10001u;
+      else word |= columns == 2 ? (uint32_t)to_bf16(v) << 16 * i : (uint32_t)(uint8_t)(int8_t)v << 8 * i;
     }
     std::memcpy(to + f, &word, 4);
   }
 }
 
-// Groups the columns of each row and chunk into steps; a step that is not full repeats its last column with weight zero.
+// Groups the columns of each row and chunk into steps; a step that is not full repeats its last column (join_step).
 void pack_steps(Blocks blocks, const std::vector<uint32_t>& number, int columns, Weights& out) {
   const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r;
   out.bounds.assign((size_t)(chunks + 1) * rows, 0);

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import Any
+
+GROUP = 16  # pixels; kLanes of csrc/kernels/kernel.h
 
 
 @dataclass(frozen=True)
@@ -12,8 +15,8 @@ class KernelRow:
 
     name: str
     op: str
-    target: str  # scalar, avx2, avx512, reference
-    dtype: str
+    target: str  # scalar, avx2, avx512, avx512_vnni, avx512_bf16, reference
+    dtype: str  # what it multiplies: float32, bfloat16, int8; float64 the references
     tile: str  # filters x pixels computed at once; empty where the kernel has no tile
     available: bool
     why: str
@@ -23,6 +26,11 @@ def reference_rows() -> list[KernelRow]:
     from cosparse.kernels.reference import REFERENCES
 
     return [KernelRow(f"{op}_f64__reference", op, "reference", "float64", "", True, "plain NumPy") for op in sorted(REFERENCES)]
+
+
+def tile(row: dict[str, Any]) -> str:
+    """t groups of 16 pixels; where t is 0 the lanes hold filters, and pixels come one by one."""
+    return f"{row['r']}x{row['t'] * GROUP or 1}" if row["op"] == "conv" else ""
 
 
 def compiled_rows() -> list[KernelRow]:
@@ -36,8 +44,8 @@ def compiled_rows() -> list[KernelRow]:
             name=row["name"],
             op=row["op"],
             target=row["isa"],
-            dtype="float32",
-            tile=f"{row['r']}x{row['t'] * row['lanes'] or 1}",  # t = 0: the lanes hold filters, pixels come one by one
+            dtype=row["dtype"],
+            tile=tile(row),
             available=row["available"],
             why="this CPU has it" if row["available"] else f"this CPU lacks {row['isa']}",
         )

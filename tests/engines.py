@@ -22,8 +22,23 @@ def graph_of(nodes: Sequence[Any], inputs: dict[str, tuple[int, ...]], outputs: 
     return Graph("test", declared, tuple(outputs or (nodes[-1].name,)), tuple(nodes))
 
 
-def engine_of(graph: Graph, *, isa: str = "", threads: int = 2, tile: int = 0) -> Engine:
-    return Engine(_C.parse_artifact(artifact.to_bytes(graph)), threads=threads, isa=isa, tile=tile, poison=True)
+def isas_of(dtype: str) -> list[str]:
+    """The instruction sets that have convolutions of their own for this dtype and that this machine runs."""
+    return list(dict.fromkeys(row["isa"] for row in _C.kernels() if row["op"] == "conv" and row["dtype"] == dtype and row["available"]))
+
+
+def engine_of(
+    graph: Graph, *, isa: str = "", threads: int = 2, tile: int = 0, dtype: str = "float32", calibration: Sequence[np.ndarray] = ()
+) -> Engine:
+    """calibration: for int8, one array for each input of the graph."""
+    content = _C.parse_artifact(artifact.to_bytes(graph))
+    samples = [calibration] if calibration else []
+    return Engine(content, threads=threads, isa=isa, tile=tile, poison=True, dtype=dtype, calibration=samples)
+
+
+def in_transform(engine: Engine) -> bool:
+    """Whether the first step works on transformed activations; else its weights were transformed back."""
+    return engine.plan.rows[0].why.startswith("sparse in the DCT")
 
 
 def check(graph: Graph, arrays: Sequence[np.ndarray], *, terms: int, gain: float = 1.0, **options: Any) -> None:

@@ -44,6 +44,12 @@ def random_blocks(rng: np.random.Generator, filters: int, columns: int, r: int, 
     keep = rng.random((-(-filters // r), columns)) < density
     keep[0] = False
     keep[-1] = density > 0
+    return kept_blocks(rng, filters, keep, r)
+
+
+def kept_blocks(rng: np.random.Generator, filters: int, keep: np.ndarray, r: int) -> dict[str, np.ndarray]:
+    """values, columns, rows of random blocks where keep [block rows, columns] says so."""
+    columns = keep.shape[1]
     values = normal(rng, *keep.shape, r)
     values[-1, :, filters - (len(keep) - 1) * r :] = 0
     return {

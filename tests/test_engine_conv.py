@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from engines import ISAS, check, engine_of, graph_of
+from engines import ISAS, check, engine_of, graph_of, in_transform
 from nodes import FakeNode, conv
+from rounded_conv import EPS, assert_within, few_bits, in_bf16, in_int8, product_of, steps_for
 
 from cosparse import _C
 from cosparse.kernels.conv import unpack
+from cosparse.kernels.table import GROUP
 
-ROWS = [row for row in _C.kernels() if row["op"] == "conv" and row["available"]]
+FEW = 4  # pixels that the kernel with filters side by side takes at most; kLanePixels of csrc/kernels/kernel.h
+
+
+def rows_of(dtype: str) -> list[dict[str, Any]]:
+    """The conv kernels that this machine runs; those that only calibrate run in the tests of int8."""
+    rows = [row for row in _C.kernels() if row["op"] == "conv" and row["dtype"] == dtype and row["available"]]
+    return [row for row in rows if "observe" not in row["name"]]
 
 
 def run(node: FakeNode, channels: int, size: tuple[int, int], batch: int, **options: Any) -> None:
@@ -25,16 +34,58 @@ def run(node: FakeNode, channels: int, size: tuple[int, int], batch: int, **opti
     check(graph_of([node], {"x": (channels, *size)}), [x], terms=terms, gain=float(products) + 4, **options)
 
 
-@pytest.mark.parametrize("transform", ["identity", "dct"])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
-def test_every_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
+def walks(row: dict[str, Any], transform: str) -> Iterator[tuple[FakeNode, int]]:
     """Pixel counts around the tile's width: 1, width - 1, width, width + 1, a prime, several tiles; filters that fill the last block
     row and do not."""
-    width = row["lanes"] * max(row["t"], 1)
+    width = GROUP * row["t"] or FEW
     for filters in (row["r"], 2 * row["r"] + 1, 3):
         node = conv(np.random.default_rng(filters), filters, 5, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=row["r"], density=0.4)
         for pixels in {1, 2, width - 1, width, width + 1, 37, 3 * width + 5}:
-            run(node, 5, (1, pixels), 1, isa=row["isa"], tile=row["t"])
+            yield node, pixels
+
+
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize("row", rows_of("float32"), ids=lambda row: row["name"])
+def test_every_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
+    kernels = set()
+    for node, pixels in walks(row, transform):
+        run(node, 5, (1, pixels), 1, isa=row["isa"], tile=row["t"], threads=1)
+        engine = engine_of(graph_of([node], {"x": (5, 1, pixels)}), isa=row["isa"], tile=row["t"], threads=1)
+        kernels.add(engine.plan.rows[0].kernel)
+    assert row["name"] in kernels
+
+
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize("row", rows_of("bfloat16"), ids=lambda row: row["name"])
+def test_every_bfloat16_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
+    """Inputs of few bits, so that the reference has the kernels' maps exactly and every rounding is accounted for."""
+    kernels = set()
+    for node, pixels in walks(row, transform):
+        x = few_bits(np.random.default_rng(1), 1, 5, 1, pixels)
+        graph = graph_of([node], {"x": (5, 1, pixels)})
+        engine = engine_of(graph, isa=row["isa"], tile=row["t"], threads=1, dtype="bfloat16")
+        want, bound = in_bf16(product_of(node, x, transformed=in_transform(engine)))
+        assert_within(engine(x), want, bound)
+        kernels.add(engine.plan.rows[0].kernel)
+    assert row["name"] in kernels
+
+
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize("row", rows_of("int8"), ids=lambda row: row["name"])
+def test_every_int8_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
+    """The reference has the same whole numbers, so only the last multiplication and addition may round."""
+    kernels = set()
+    for node, pixels in walks(row, transform):
+        x = few_bits(np.random.default_rng(1), 1, 5, 1, pixels)
+        graph = graph_of([node], {"x": (5, 1, pixels)})
+        engine = engine_of(graph, isa=row["isa"], tile=row["t"], threads=1, dtype="int8", calibration=[x])
+        product = product_of(node, x, transformed=in_transform(engine))
+        q = in_int8(product, steps_for(product), fused=row["isa"] != "scalar")
+        assert q.largest_sum < 2**24
+        bound = 2 * EPS * (np.abs(q.weights @ q.numbers * q.scale) + np.abs(q.bias))
+        assert_within(engine(x), product.image(q.y), product.image(bound))
+        kernels.add(engine.plan.rows[0].kernel)
+    assert row["name"] in kernels
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -111,15 +111,18 @@ void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   }
 }
 
-// A tiled source: 1x1, so a map is a channel.
+// A tiled source: 1x1, so a map is a channel. Lanes behind the last pixel become 0: ranges are those of pixels.
 template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t group, float* maps) {
   constexpr int per = kLanes / V::lanes;
   const Chunk& chunk = a.chunks[0];
+  const int64_t pixels = a.window.images * a.window.ho * a.window.wo - group * kLanes;
   for (int t = 0; t < T; ++t) {
+    const int64_t there = pixels - t * V::lanes;
+    const typename V::Mask mask = V::mask(there <= 0 ? 0 : there < V::lanes ? (1u << there) - 1 : (1u << V::lanes) - 1);
     const float* x = a.x.at(0, group + t / per) + t % per * V::lanes;
     float* to = map_rows<V, N>(a, maps, t);
     for (int i = chunk.begin; i < chunk.end; ++i)
-      N::store_map(a, to + (int64_t)a.used[i].begin * N::floats, V::load(x + (int64_t)a.used[i].channel * kLanes), 0);
+      N::store_map(a, to + (int64_t)a.used[i].begin * N::floats, V::mask_load(mask, x + (int64_t)a.used[i].channel * kLanes, V::zero()), 0);
   }
 }
 

@@ -1,0 +1,282 @@
+"""dtype= of the engine: bfloat16 and int8 on every geometry and source of maps, their errors, and what NaN and infinity become."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import engine_of, graph_of, in_transform, isas_of
+from nodes import FakeNode, conv
+from rounded_conv import EPS, assert_within, few_bits, in_bf16, in_int8, int8_error, product_of, steps_for
+
+import cosparse
+from cosparse.engine import Engine, artifact
+from cosparse.kernels import reference
+from cosparse.kernels.conv import dct_matrix
+
+SHORT = [(dtype, isa) for dtype in ("bfloat16", "int8") for isa in isas_of(dtype)]
+ALL = [("float32", isa) for isa in isas_of("float32")] + SHORT
+RNG = np.random.default_rng
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "3x3": {"kernel": (3, 3), "pad": (1, 1, 1, 1)},
+    "3x3_stride2": {"kernel": (3, 3), "pad": (1, 1, 1, 1), "stride": (2, 2)},
+    "3x3_dilated": {"kernel": (3, 3), "pad": (2, 2, 2, 2), "dilation": (2, 2)},
+    "7x7_stride2": {"kernel": (7, 7), "pad": (3, 3, 3, 3), "stride": (2, 2)},
+    "1x7": {"kernel": (1, 7), "pad": (0, 3, 0, 3)},
+    "1x1": {"kernel": (1, 1)},
+    "1x1_stride2": {"kernel": (1, 1), "stride": (2, 2)},
+}
+
+
+def compare(node: FakeNode, x: np.ndarray, dtype: str, isa: str, **options: Any) -> None:
+    """Against the kernels' own roundings where the maps are exact, else within what one step a map makes of them."""
+    graph = graph_of([node], {"x": x.shape[1:]})
+    calibration = [x] if dtype == "int8" else []
+    engine = engine_of(graph, isa=isa, dtype=dtype, calibration=calibration, **options)
+    product = product_of(node, x, transformed=in_transform(engine))
+    y = engine(x)
+    if dtype == "bfloat16":
+        assert_within(y, *in_bf16(product))
+        return
+    steps = steps_for(product)
+    q = in_int8(product, steps, fused=isa != "scalar")
+    assert q.largest_sum < 2**24
+    bound = 2 * EPS * (np.abs(q.weights @ q.numbers * q.scale) + np.abs(q.bias))
+    if product.exact:
+        assert_within(y, product.image(q.y), product.image(bound))
+    # 1 %: steps that differ by a rounding of float32 move a number that lies half between two.
+    assert_within(y, reference.run(graph, x)[0], product.image(1.01 * int8_error(product, steps, q) + bound))
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
+@pytest.mark.parametrize("name", LAYERS)
+def test_geometries(name: str, dtype: str, isa: str) -> None:
+    for transform, block, density, size, batch in (
+        ("dct", 8, 0.3, (9, 10), 1),
+        ("dct", 4, 0.1, (5, 7), 3),
+        ("identity", 8, 0.5, (6, 6), 2),
+        ("identity", 0, 1.0, (7, 7), 1),
+    ):
+        node = conv(RNG(2), 19, 6, **LAYERS[name], transform=transform, block=block, density=density, extras=("scale", "bias"))
+        compare(node, few_bits(RNG(3), batch, 6, *size), dtype, isa)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
+@pytest.mark.parametrize("block", [1, 2, 4, 8])
+def test_any_number_of_columns_fills_its_last_step(block: int, dtype: str, isa: str) -> None:
+    """Columns join in pairs and quads; 1 to 9 of them leave every remainder. Pixels: the tiles' kernels and those of few pixels."""
+    for columns in range(1, 10):
+        node = conv(RNG(columns), 2 * block, columns, (1, 1), block=block, density=1.0)
+        for size in ((1, 2), (4, 5)):
+            compare(node, few_bits(RNG(4), 1, columns, *size), dtype, isa)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
+def test_sums_wait_between_chunks_of_channels(dtype: str, isa: str) -> None:
+    """300 channels read are more than the 2304 maps of a chunk; 9 x 15 pixels more than the groups whose maps are made before."""
+    for transform, size in (("identity", (9, 15)), ("dct", (9, 15)), ("identity", (1, 3))):
+        compare(conv(RNG(5), 16, 300, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=8), few_bits(RNG(6), 1, 300, *size), dtype, isa)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
+def test_maps_before_the_product(dtype: str, isa: str) -> None:
+    """Few pixels and more than 512 KiB of weights: int8 has 12 bytes for eight weights."""
+    for transform, stride in (("dct", (1, 1)), ("identity", (2, 2))):
+        node = conv(RNG(7), 208, 256, (3, 3), pad=(1, 1, 1, 1), stride=stride, transform=transform, block=8, density=0.8)
+        compare(node, few_bits(RNG(8), 1, 256, 5 * stride[0], 7 * stride[1], low=-32, high=32), dtype, isa)
+
+
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize("size", [(1, 3), (6, 7), (16, 16)])
+def test_int8_is_the_same_with_and_without_its_instructions(size: tuple[int, int], transform: str) -> None:
+    """Whole numbers either way, and one multiplication and addition behind them."""
+    node = conv(RNG(9), 20, 12, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=4)
+    x = few_bits(RNG(10), 2, 12, *size)
+    isas = [isa for isa in isas_of("int8") if isa != "scalar"]  # which has no such instruction
+    answers = [engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])(x) for isa in isas]
+    assert all(np.array_equal(answers[0], y) for y in answers)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_inputs_beyond_the_calibrated_range_saturate(isa: str) -> None:
+    node = conv(RNG(11), 8, 3, (1, 1), block=8, density=1.0)
+    sample, x = few_bits(RNG(12), 1, 3, 4, 4), 10 * few_bits(RNG(13), 1, 3, 4, 4)
+    engine = engine_of(graph_of([node], {"x": (3, 4, 4)}), isa=isa, dtype="int8", calibration=[sample])
+    steps = steps_for(product_of(node, sample, transformed=False))
+    low, high = -128 * steps.step[0], 127 * steps.step[0]
+    assert (x > high).any()
+    assert (x < low).any()
+    assert np.array_equal(engine(x), engine(np.clip(x, low, high)))
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_positive_inputs_get_all_256_numbers(isa: str) -> None:
+    """Whole numbers 0..255 are their own steps; weights of whole numbers, one of each filter 127, are their own too: the sum is exact."""
+    node = conv(RNG(14), 8, 6, (3, 3), pad=(1, 1, 1, 1), extras=())
+    node.tensors["values"][:] = RNG(15).integers(-127, 127, (8, 6, 3, 3))
+    node.tensors["values"][:, 0, 0, 0] = 127
+    x = RNG(16).integers(0, 255, (2, 6, 5, 9), endpoint=True).astype(np.float32)
+    x[0, 0, 0, 0] = 255
+    graph = graph_of([node], {"x": (6, 5, 9)})
+    np.testing.assert_array_equal(engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0])
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_calibration_that_saw_nothing_leaves_the_bias(isa: str) -> None:
+    node = conv(RNG(17), 8, 3, (3, 3), pad=(1, 1, 1, 1), block=8)
+    zeros = np.zeros((1, 3, 6, 6), np.float32)
+    engine = engine_of(graph_of([node], {"x": (3, 6, 6)}), isa=isa, dtype="int8", calibration=[zeros])
+    want = np.broadcast_to(node.tensors["bias"][:, None, None], (1, 8, 6, 6))
+    assert np.array_equal(engine(zeros), want)
+    assert np.array_equal(engine(few_bits(RNG(0), 1, 3, 6, 6)), want)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_calibration_looks_at_pixels_only(isa: str) -> None:
+    """The second layer sees 0 .. 15 / 16, and not the bias of 8 that the first leaves in the lanes behind its 25 pixels."""
+    first = conv(RNG(18), 8, 1, (1, 1))
+    first.tensors["values"][:], first.tensors["bias"][:] = 1, 8
+    second = conv(RNG(19), 8, 8, (1, 1), extras=())
+    nodes = [
+        FakeNode("first", "conv", ("x",), first.attrs, first.tensors),
+        FakeNode("second", "conv", ("first",), second.attrs, second.tensors),
+    ]
+    x = (RNG(20).integers(0, 15, (1, 1, 5, 5), endpoint=True) / 16 - 8).astype(np.float32)
+    x[0, 0, 0, 0], x[0, 0, 1, 1] = -8, -8 + 15 / 16  # so steps are 1 / 16 and 1 / 272, and nothing lies half between two numbers
+    product = product_of(second, (x + 8).repeat(8, axis=1), transformed=False)
+    q = in_int8(product, steps_for(product), fused=True)
+    bound = 2 * EPS * np.abs(q.weights @ q.numbers * q.scale)
+    y = engine_of(graph_of(nodes, {"x": (1, 5, 5)}), isa=isa, dtype="int8", calibration=[x])(x)
+    assert_within(y, product.image(q.y), product.image(bound))
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("spread", [1e-20, 1e-33, 1e-38, 1e-44])
+def test_calibration_with_next_to_nothing_gives_numbers(spread: float, isa: str) -> None:
+    """Down to denormals, whose steps have no inverse in float32."""
+    node = conv(RNG(27), 8, 3, (3, 3), pad=(1, 1, 1, 1), block=8)
+    x = few_bits(RNG(28), 1, 3, 6, 6)
+    sample = np.abs(x) * np.float32(spread)
+    engine = engine_of(graph_of([node], {"x": (3, 6, 6)}), isa=isa, dtype="int8", calibration=[sample])
+    assert np.isfinite(engine(x)).all()
+    assert_within(engine(sample), np.broadcast_to(node.tensors["bias"][:, None, None], (1, 8, 6, 6)), 1e-15)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_calibration_with_infinity_is_refused(value: float) -> None:
+    x = few_bits(RNG(29), 1, 3, 6, 6)
+    x[0, 1, 2, 3] = value
+    graph = graph_of([conv(RNG(30), 8, 3, (3, 3), block=8)], {"x": (3, 6, 6)})
+    with pytest.raises(cosparse.Error, match="calibration"):
+        engine_of(graph, dtype="int8", calibration=[x])
+
+
+def support(node: FakeNode, transformed: bool) -> np.ndarray:
+    """[O, C, R, S]: whether tap (r, s) of channel c enters filter o, zeros inside a kept block included."""
+    r = node.attrs["block"]
+    shape = (node.attrs["filters"], node.attrs["channels"], *node.attrs["kernel"])
+    kept = np.zeros((-(-shape[0] // r), int(np.prod(shape[1:]))), bool)
+    rows = np.repeat(np.arange(len(kept)), np.diff(node.tensors["rows"].astype(int)))
+    kept[rows, node.tensors["columns"]] = True
+    kept = kept.repeat(r, axis=0)[: shape[0]].reshape(shape)
+    if not transformed:
+        return kept
+    enters = [np.abs(dct_matrix(n)) > 1e-9 for n in shape[2:]]  # (1, 0, -1) does not see its middle
+    return np.einsum("ocuv,ui,vj->ocij", kept, *enters) > 0
+
+
+@pytest.mark.parametrize(("dtype", "isa"), [case for case in ALL if case[0] != "int8"])
+@pytest.mark.parametrize("size", [(1, 3), (5, 5), (8, 12)])
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+def test_nan_reaches_the_pixels_that_read_it_and_no_others(transform: str, size: tuple[int, int], dtype: str, isa: str) -> None:
+    node = conv(RNG(21), 20, 5, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=8, density=0.2)
+    x = few_bits(RNG(22), 2, 5, *size)
+    x[0, 1, 0, 1] = x[1, 3, -1, -1] = np.nan
+    engine = engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype=dtype)
+    reads = FakeNode("reads", "conv", ("x",), node.attrs | {"format": "dense", "transform": "identity", "block": 1}, {})
+    reads.tensors["values"] = support(node, in_transform(engine)).astype(np.float32)
+    assert np.array_equal(np.isnan(engine(x)), reference.run_node(reads, np.isnan(x)) > 0)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_what_is_no_number_in_int8_stays_with_its_readers(isa: str) -> None:
+    """Eight bits have no NaN: what a convolution makes of it is unspecified, but only where it is read."""
+    node = conv(RNG(21), 8, 5, (3, 3), pad=(1, 1, 1, 1), block=8)
+    x = few_bits(RNG(22), 1, 5, 8, 12)
+    engine = engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])
+    clean = engine(x)
+    x[0, 1, 3, 4] = np.nan
+    reads = np.zeros((8, 12), bool)
+    reads[2:5, 3:6] = True
+    assert np.array_equal(engine(x)[:, :, ~reads], clean[:, :, ~reads])
+
+
+@pytest.mark.parametrize(("dtype", "isa"), [case for case in ALL if case[0] != "int8"])
+def test_infinity_stays_where_it_is_multiplied(dtype: str, isa: str) -> None:
+    """One infinite pixel: infinite in the filters that keep it, finite in those of the empty block row; 1 to 5 columns, so that what fills
+    a step shows."""
+    for columns in range(1, 6):
+        node = conv(RNG(23), 16, columns, (1, 1), block=8, density=1.0)
+        x = few_bits(RNG(24), 1, columns, 3, 6)
+        x[0, -1, 1, 2] = np.inf
+        want = reference.run(graph_of([node], {"x": x.shape[1:]}), x)[0]
+        y = engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype=dtype)(x)
+        assert np.isfinite(y[:, :8]).all()
+        np.testing.assert_array_equal(y[:, 8:, 1, 2], want[:, 8:, 1, 2])
+        assert np.isinf(y).sum() == 8
+
+
+def written(folder: Path) -> Path:
+    path = folder / "net.cosparse"
+    artifact.write(path, graph_of([conv(RNG(0), 8, 3, (3, 3))], {"x": (3, 8, 8)}))
+    return path
+
+
+def test_dtypes_that_there_are_no_kernels_for_are_refused(tmp_path: Path) -> None:
+    for dtype in ("float16", "float64", "int4", "observe", "bf16"):
+        with pytest.raises(cosparse.UnsupportedError, match=rf"dtype: expected float32, bfloat16 or int8, got {dtype}"):
+            cosparse.load(written(tmp_path), dtype=dtype)
+
+
+def test_int8_asks_for_calibration(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with pytest.raises(cosparse.Error, match=r"calibration: expected sample inputs.*got none; pass calibration="):
+        cosparse.load(path, dtype="int8")
+    with pytest.raises(cosparse.ShapeError, match=r"x.*3.*4"):
+        cosparse.load(path, dtype="int8", calibration=np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(cosparse.ShapeError, match="4 axes"):
+        cosparse.load(path, dtype="int8", calibration=np.zeros((3, 8, 8), np.float32))
+    with pytest.raises(cosparse.ShapeError, match="1 inputs"):
+        cosparse.load(path, dtype="int8", calibration=(np.zeros((1, 3, 8, 8), np.float32),) * 2)
+    with pytest.raises(cosparse.Error, match=re.escape("calibration[0]")):
+        cosparse.load(path, dtype="int8", calibration=np.zeros((1, 3, 8, 8)))
+
+
+def test_the_engine_says_what_it_multiplies(tmp_path: Path) -> None:
+    path, x = written(tmp_path), few_bits(RNG(0), 4, 3, 8, 8)
+    assert cosparse.load(path).dtype == "float32"
+    engines = {dtype: cosparse.load(path, dtype=dtype, calibration=x, threads=1) for dtype in ("float32", "bfloat16", "int8")}
+    for dtype, engine in engines.items():
+        assert (engine.dtype, engine.inputs[0].dtype, engine.outputs[0].dtype) == (dtype, "float32", "float32")
+        assert dtype in repr(engine)
+        assert engine(x).dtype == np.float32
+        assert {"float32": "_f32_", "bfloat16": "_bf16_", "int8": "_int8_"}[dtype] in engine.plan.rows[0].kernel
+
+
+def packed_bytes(engine: Engine) -> int:
+    return engine.plan.rows[0].bytes
+
+
+def test_short_numbers_take_fewer_bytes_where_the_machine_multiplies_them() -> None:
+    """Per block of eight: 36 bytes, 20 in pairs of columns, 12 in quads; emulated they are floats."""
+    graph = graph_of([conv(RNG(25), 64, 64, (1, 1), block=8, density=1.0)], {"x": (64, 4, 4)})
+    x = few_bits(RNG(26), 1, 64, 4, 4)
+    size = {(d, isa): packed_bytes(engine_of(graph, isa=isa, dtype=d, calibration=[x] if d == "int8" else [])) for d, isa in ALL}
+    for (dtype, isa), bytes_ in size.items():
+        native = {"avx512_bf16": 20, "avx512_vnni": 12}.get(isa, 36)
+        rest = (2 * 8 + 64 * (2 if dtype == "int8" else 1)) * 4  # where rows begin; bias, scale
+        assert bytes_ == 7 * 64 * native + rest, (dtype, isa)
