@@ -1,7 +1,9 @@
 // Bytes -> Graph: container, checksum, network, tensor data, shapes at the example's size, in this order.
 #include <algorithm>
 #include <functional>
+#include <future>
 #include <new>
+#include <numeric>
 
 #include "check.h"
 #include "checksum.h"
@@ -9,6 +11,7 @@
 #include "fields.h"
 #include "file.h"
 #include "graph.h"
+#include "memory.h"
 #include "read_graph.h"
 #include "shape.h"
 
@@ -33,25 +36,38 @@ void check_version(const Json::Object& json) {
   }
 }
 
-// The digest covers the whole file with its own 64 digits read as '0'.
-void check_checksum(const std::string& stored, const std::byte* bytes, int64_t count, int64_t header_bytes) {
+// The stored digest's first byte in the header.
+size_t find_digest(const std::string& stored, std::string_view header) {
   const std::string about = "graph: checksum", digits = stored.substr(std::min(stored.size(), kChecksumPrefix.size()));
   if (stored.compare(0, kChecksumPrefix.size(), kChecksumPrefix) != 0 || digits.size() != kChecksumDigits ||
       digits.find_first_not_of("0123456789abcdef") != std::string::npos) {
     refuse(about, "'blake2b-256:' and 64 lower-case hexadecimal digits", quoted(stored));
   }
-  const std::string_view header(reinterpret_cast<const char*>(bytes + 8), static_cast<size_t>(header_bytes));
   const size_t at = header.find(stored);
   if (at == std::string_view::npos || header.find(stored, at + 1) != std::string_view::npos) {
     refuse(about, "the checksum's text once in the header", at == std::string_view::npos ? "an escaped form of it" : "it twice");
   }
-  const size_t start = 8 + at + kChecksumPrefix.size(), end = start + kChecksumDigits;
+  return at + kChecksumPrefix.size();
+}
+
+// The tensors in the order in which their data lie.
+std::vector<Tensor*> in_file_order(const Container& container) {
+  std::vector<size_t> order(container.tensors.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return container.begins[a] < container.begins[b]; });
+  std::vector<Tensor*> tensors;
+  for (size_t i : order) tensors.push_back(container.tensors[i].get());
+  return tensors;
+}
+
+// The digest covers the whole file with its own 64 digits read as '0'.
+std::string digest(const std::byte* head, size_t head_bytes, size_t digits_at, const std::vector<Tensor*>& tensors) {
   Blake2b hash;
-  hash.update(bytes, start);
+  hash.update(head, digits_at);
   hash.update(std::string(kChecksumDigits, '0').data(), kChecksumDigits);
-  hash.update(bytes + end, static_cast<size_t>(count) - end);
-  const std::string computed = hash.hex();
-  if (computed != digits) refuse(about, digits, computed, "the file is damaged: copy or export it again");
+  hash.update(head + digits_at + kChecksumDigits, head_bytes - digits_at - kChecksumDigits);
+  for (const Tensor* tensor : tensors) hash.update(tensor->data.get(), static_cast<size_t>(tensor->bytes()));
+  return hash.hex();
 }
 
 void check_sizes(const Graph& graph) {
@@ -64,28 +80,56 @@ void check_sizes(const Graph& graph) {
   }
 }
 
-std::shared_ptr<const Graph> assemble(const std::string& name, std::shared_ptr<const std::byte> bytes, int64_t count, Container container) {
+// A tensor's memory of its own. Large ones have their own pages, so that what an engine gives up leaves the process.
+std::shared_ptr<std::byte> allocate_bytes(int64_t count) {
+  constexpr int64_t large = 64 << 10;
+  if (count >= large) return map_pages(count, Pages::filled);
+  return {reinterpret_cast<std::byte*>(allocate_floats((count + 3) / 4).release()), Free()};
+}
+
+// `read` copies the next bytes of the file, from the first one behind the header.
+void read_data(const Container& container, const std::function<void(std::byte* to, int64_t bytes)>& read) {
+  for (Tensor* tensor : in_file_order(container)) {
+    const auto memory = allocate_bytes(tensor->bytes());
+    read(memory.get(), tensor->bytes());
+    tensor->data = memory;
+  }
+}
+
+// `head`: the bytes before the tensors, which have their data.
+std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, int64_t count, Container container) {
+  const std::vector<Tensor*> tensors = in_file_order(container);
   auto graph = std::make_shared<Graph>();
   graph->file = name;
   graph->file_bytes = count;
   graph->json = std::move(container.graph);
   graph->tensors = std::move(container.tensors);
-  for (size_t i = 0; i < graph->tensors.size(); ++i) graph->tensors[i]->data = bytes.get() + container.begins[i];
-  graph->bytes = std::move(bytes);
   const Json json = parse_json(graph->json, "graph");
   const auto& fields = expect<Json::Object>(json, "graph", "an object");
   check_version(fields);
   expect_fields(fields, {"format", "version", "checksum", "name", "inputs", "outputs", "nodes", "preprocessing", "provenance"}, "graph");
-  const std::string& checksum = expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string");
-  check_checksum(checksum, graph->bytes.get(), count, container.header_bytes);
-  for (const auto& tensor : graph->tensors) check_finite(*tensor);
-  read_graph(fields, *graph);
-  check_sizes(*graph);
+  const std::string& stored = expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string");
+  const auto head_bytes = static_cast<size_t>(8 + container.header_bytes);
+  const size_t digits_at = 8 + find_digest(stored, {reinterpret_cast<const char*>(head + 8), head_bytes - 8});
+
+  // The digest takes most of the time, so the other checks run beside it. A damaged file fails them in odd ways: its digest speaks first.
+  auto computing = std::async(std::launch::async | std::launch::deferred, digest, head, head_bytes, digits_at, std::cref(tensors));
+  std::exception_ptr failed;
+  try {
+    for (const auto& tensor : graph->tensors) check_finite(*tensor);
+    read_graph(fields, *graph);
+    check_sizes(*graph);
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  const std::string computed = computing.get(), digits = stored.substr(kChecksumPrefix.size());
+  if (computed != digits) refuse("graph: checksum", digits, computed, "the file is damaged: copy or export it again");
+  if (failed) std::rethrow_exception(failed);
   return graph;
 }
 
 // Whatever is wrong inside a file is a fault of that file, and its name leads the message.
-std::shared_ptr<const Graph> in_file(const std::string& name, const std::function<std::shared_ptr<const Graph>()>& read) {
+std::shared_ptr<Graph> in_file(const std::string& name, const std::function<std::shared_ptr<Graph>()>& read) {
   try {
     return read();
   } catch (const Error& error) {
@@ -99,7 +143,7 @@ std::shared_ptr<const Graph> in_file(const std::string& name, const std::functio
 
 }  // namespace
 
-std::shared_ptr<const Graph> read_artifact(const std::string& path) {
+std::shared_ptr<Graph> read_artifact(const std::string& path) {
   return in_file(path, [&] {
     File file(path);
     const int64_t count = file.size();
@@ -108,18 +152,18 @@ std::shared_ptr<const Graph> read_artifact(const std::string& path) {
     const int64_t header_bytes = read_header_length(head.data(), count);
     head.resize(static_cast<size_t>(8 + header_bytes));
     file.read(head.data() + 8, header_bytes);
-    Container container = read_container(head.data(), count);
-    auto bytes = allocate_bytes(count);  // only now: a sound header accounts for every byte of the file
-    std::copy(head.begin(), head.end(), bytes.get());
-    file.read(bytes.get() + head.size(), count - 8 - header_bytes);
+    Container container = read_container(head.data(), count);  // a sound header accounts for every byte of the file
+    read_data(container, [&](std::byte* to, int64_t bytes) { file.read(to, bytes); });
     file.expect_end();
-    return assemble(path, std::move(bytes), count, std::move(container));
+    return assemble(path, head.data(), count, std::move(container));
   });
 }
 
-std::shared_ptr<const Graph> parse_artifact(const std::string& name, std::shared_ptr<const std::byte> bytes, int64_t count) {
+std::shared_ptr<Graph> parse_artifact(const std::string& name, const std::byte* bytes, int64_t count) {
   return in_file(name, [&] {
-    Container container = read_container(bytes.get(), count);
+    Container container = read_container(bytes, count);
+    const std::byte* from = bytes + 8 + container.header_bytes;
+    read_data(container, [&](std::byte* to, int64_t some) { std::copy_n(from, some, to), from += some; });
     return assemble(name, bytes, count, std::move(container));
   });
 }
