@@ -1,7 +1,6 @@
 // Bytes -> Graph: container, checksum, network, tensor data, shapes at the example's size, in this order.
 #include <algorithm>
 #include <functional>
-#include <future>
 #include <new>
 #include <numeric>
 
@@ -60,16 +59,6 @@ std::vector<Tensor*> in_file_order(const Container& container) {
   return tensors;
 }
 
-// The digest covers the whole file with its own 64 digits read as '0'.
-std::string digest(const std::byte* head, size_t head_bytes, size_t digits_at, const std::vector<Tensor*>& tensors) {
-  Blake2b hash;
-  hash.update(head, digits_at);
-  hash.update(std::string(kChecksumDigits, '0').data(), kChecksumDigits);
-  hash.update(head + digits_at + kChecksumDigits, head_bytes - digits_at - kChecksumDigits);
-  for (const Tensor* tensor : tensors) hash.update(tensor->data.get(), static_cast<size_t>(tensor->bytes()));
-  return hash.hex();
-}
-
 void check_sizes(const Graph& graph) {
   std::vector<Shape> examples;
   for (const Input& input : graph.inputs) examples.push_back(input.example);
@@ -87,17 +76,10 @@ std::shared_ptr<std::byte> allocate_bytes(int64_t count) {
   return {reinterpret_cast<std::byte*>(allocate_floats((count + 3) / 4).release()), Free()};
 }
 
-// `read` copies the next bytes of the file, from the first one behind the header.
-void read_data(const Container& container, const std::function<void(std::byte* to, int64_t bytes)>& read) {
-  for (Tensor* tensor : in_file_order(container)) {
-    const auto memory = allocate_bytes(tensor->bytes());
-    read(memory.get(), tensor->bytes());
-    tensor->data = memory;
-  }
-}
-
-// `head`: the bytes before the tensors, which have their data.
-std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, int64_t count, Container container) {
+// Reads the tensors behind the header and checks everything. `head`: the bytes up to and with the header; `read`: copies the next bytes
+// of the file, `end` is called behind the last ones.
+std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, int64_t count, Container container,
+                                const std::function<void(std::byte* to, int64_t bytes)>& read, const std::function<void()>& end) {
   const std::vector<Tensor*> tensors = in_file_order(container);
   auto graph = std::make_shared<Graph>();
   graph->file = name;
@@ -110,19 +92,30 @@ std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, 
   expect_fields(fields, {"format", "version", "checksum", "name", "inputs", "outputs", "nodes", "preprocessing", "provenance"}, "graph");
   const std::string& stored = expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string");
   const auto head_bytes = static_cast<size_t>(8 + container.header_bytes);
-  const size_t digits_at = 8 + find_digest(stored, {reinterpret_cast<const char*>(head + 8), head_bytes - 8});
+  const size_t at = 8 + find_digest(stored, {reinterpret_cast<const char*>(head + 8), head_bytes - 8}), behind = at + kChecksumDigits;
 
-  // The digest takes most of the time, so the other checks run beside it. A damaged file fails them in odd ways: its digest speaks first.
-  auto computing = std::async(std::launch::async | std::launch::deferred, digest, head, head_bytes, digits_at, std::cref(tensors));
+  // The digest covers the whole file with its own digits read as '0'. It takes most of the time, so all else runs beside it.
+  const std::string zeros(kChecksumDigits, '0');
+  Blake2bBeside digest;
+  digest.update(head, at);
+  digest.update(zeros.data(), zeros.size());
+  digest.update(head + behind, head_bytes - behind);
+  for (Tensor* tensor : tensors) {
+    const auto memory = allocate_bytes(tensor->bytes());
+    read(memory.get(), tensor->bytes());
+    tensor->data = memory;
+    digest.update(memory.get(), static_cast<size_t>(tensor->bytes()));
+  }
+  end();
   std::exception_ptr failed;
   try {
     for (const auto& tensor : graph->tensors) check_finite(*tensor);
     read_graph(fields, *graph);
     check_sizes(*graph);
-  } catch (...) {
+  } catch (...) {  // perhaps only because the file is damaged, which the digest tells better
     failed = std::current_exception();
   }
-  const std::string computed = computing.get(), digits = stored.substr(kChecksumPrefix.size());
+  const std::string computed = digest.hex(), digits = stored.substr(kChecksumPrefix.size());
   if (computed != digits) refuse("graph: checksum", digits, computed, "the file is damaged: copy or export it again");
   if (failed) std::rethrow_exception(failed);
   return graph;
@@ -153,9 +146,8 @@ std::shared_ptr<Graph> read_artifact(const std::string& path) {
     head.resize(static_cast<size_t>(8 + header_bytes));
     file.read(head.data() + 8, header_bytes);
     Container container = read_container(head.data(), count);  // a sound header accounts for every byte of the file
-    read_data(container, [&](std::byte* to, int64_t bytes) { file.read(to, bytes); });
-    file.expect_end();
-    return assemble(path, head.data(), count, std::move(container));
+    return assemble(path, head.data(), count, std::move(container), [&](std::byte* to, int64_t bytes) { file.read(to, bytes); },
+                    [&] { file.expect_end(); });
   });
 }
 
@@ -163,8 +155,8 @@ std::shared_ptr<Graph> parse_artifact(const std::string& name, const std::byte* 
   return in_file(name, [&] {
     Container container = read_container(bytes, count);
     const std::byte* from = bytes + 8 + container.header_bytes;
-    read_data(container, [&](std::byte* to, int64_t some) { std::copy_n(from, some, to), from += some; });
-    return assemble(name, bytes, count, std::move(container));
+    return assemble(name, bytes, count, std::move(container), [&](std::byte* to, int64_t some) { std::copy_n(from, some, to), from += some; },
+                    [] {});
   });
 }
 
