@@ -155,8 +155,8 @@ std::shared_ptr<Graph> parse_artifact(const std::string& name, const std::byte* 
   return in_file(name, [&] {
     Container container = read_container(bytes, count);
     const std::byte* from = bytes + 8 + container.header_bytes;
-    return assemble(name, bytes, count, std::move(container), [&](std::byte* to, int64_t some) { std::copy_n(from, some, to), from += some; },
-                    [] {});
+    const auto copy = [&](std::byte* to, int64_t some) { std::copy_n(from, some, to), from += some; };
+    return assemble(name, bytes, count, std::move(container), copy, [] {});
   });
 }
 

@@ -36,7 +36,7 @@ enum class Pages {
   huge,     // on a huge page's boundary, in huge pages as far as it is written
   ordinary  // in small pages as far as it is written
 };
-// Zeros in pages of their own, which go back to the operating system with the last holder. (malloc keeps what is freed between live pieces.)
+// Zeros in pages of their own, which go back to the operating system with the last holder: malloc keeps what is freed between live pieces.
 // Throws std::bad_alloc.
 std::shared_ptr<std::byte> map_pages(int64_t bytes, Pages kind);
 
