@@ -9,10 +9,10 @@ namespace {
 // Takes blocks in order; room for `most` of them is allocated once.
 class Writer {
  public:
-  Writer(const Layer& layer, int r, int64_t most) : layer_(layer) {
+  Writer(const Layer& layer, int r, int64_t most, Slab& slab) : layer_(layer), slab_(slab) {
     out_.r = r;
     out_.columns.reserve(most);
-    out_.values = allocate_floats(most * r);
+    out_.values = slab.take<float>(most * r);
   }
   // Where the next block's r values go; nothing is kept of them before take().
   float* next() { return out_.values.get() + (int64_t)out_.columns.size() * out_.r; }
@@ -24,10 +24,14 @@ class Writer {
     out_.kept += filters;
   }
   void end_row() { out_.rows.push_back((uint32_t)out_.columns.size()); }
-  Blocks done() { return std::move(out_); }
+  Blocks done() {
+    slab_.keep<float>((int64_t)out_.columns.size() * out_.r);
+    return std::move(out_);
+  }
 
  private:
   const Layer& layer_;
+  Slab& slab_;
   Blocks out_;
 };
 
@@ -48,10 +52,10 @@ void fill_dense(const Layer& l, int first, int r, std::vector<double>& w) {
 
 }  // namespace
 
-Blocks stored_blocks(const Layer& l, int r, const std::vector<double>& factor) {
+Blocks stored_blocks(const Layer& l, int r, const std::vector<double>& factor, Slab& slab) {
   const int K = l.K(), rows = (l.O + r - 1) / r;
   if (!l.block || l.r % r != 0) {  // no stored block holds whole ones of ours
-    Writer writer(l, r, (int64_t)rows * K);
+    Writer writer(l, r, (int64_t)rows * K, slab);
     std::vector<double> w((size_t)r * K);
     for (int row = 0; row < rows; ++row, writer.end_row()) {
       fill_dense(l, row * r, r, w);
@@ -63,7 +67,7 @@ Blocks stored_blocks(const Layer& l, int r, const std::vector<double>& factor) {
     }
     return writer.done();
   }
-  Writer writer(l, r, l.columns->count() * (l.r / r));
+  Writer writer(l, r, l.columns->count() * (l.r / r), slab);
   const int parts = l.r / r;
   for (int row = 0; row < rows; ++row, writer.end_row()) {
     const int from = row / parts, part = row % parts * r, filters = std::min(r, l.O - row * r);
@@ -81,9 +85,9 @@ Blocks stored_blocks(const Layer& l, int r, const std::vector<double>& factor) {
   return writer.done();
 }
 
-Blocks tap_blocks(const Layer& l, int r, bool all) {
+Blocks tap_blocks(const Layer& l, int r, bool all, Slab& slab) {
   const int K = l.K(), rows = (l.O + r - 1) / r;
-  Writer writer(l, r, (int64_t)rows * K);
+  Writer writer(l, r, (int64_t)rows * K, slab);
   std::vector<double> w((size_t)r * K);
   InverseDct inverse(l.R, l.S);
   for (int row = 0; row < rows; ++row, writer.end_row()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 
 namespace cosparse {
 namespace {
@@ -97,6 +98,58 @@ std::string Blake2b::hex() {
     out += {digits[byte >> 4], digits[byte & 15]};
   }
   return out;
+}
+
+Blake2bBeside::Blake2bBeside() {
+  try {
+    thread_ = std::thread([this] { work(); });
+  } catch (const std::system_error&) {
+  }
+}
+
+Blake2bBeside::~Blake2bBeside() {
+  if (!thread_.joinable()) return;
+  {
+    std::lock_guard<std::mutex> guard(lock_);
+    pieces_.clear();  // an error elsewhere: nobody asks for the digest
+    ended_ = true;
+  }
+  more_.notify_one();
+  thread_.join();
+}
+
+void Blake2bBeside::update(const void* data, size_t count) {
+  if (!thread_.joinable()) return hash_.update(data, count);
+  {
+    std::lock_guard<std::mutex> guard(lock_);
+    pieces_.emplace_back(data, count);
+  }
+  more_.notify_one();
+}
+
+std::string Blake2bBeside::hex() {
+  if (thread_.joinable()) {
+    {
+      std::lock_guard<std::mutex> guard(lock_);
+      ended_ = true;
+    }
+    more_.notify_one();
+    thread_.join();
+  }
+  return hash_.hex();
+}
+
+void Blake2bBeside::work() {
+  std::unique_lock<std::mutex> guard(lock_);
+  for (;;) {
+    more_.wait(guard, [&] { return ended_ || !pieces_.empty(); });
+    if (pieces_.empty()) return;
+    const auto [data, count] = pieces_.front();
+    pieces_.pop_front();
+    guard.unlock();
+    hash_.update(data, count);
+    guard.lock();
+  }
 }
 
 }  // namespace cosparse

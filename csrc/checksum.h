@@ -1,9 +1,14 @@
 // BLAKE2b with a 32-byte digest, no key (RFC 7693).
 #pragma once
 #include <array>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 
 namespace cosparse {
 
@@ -21,6 +26,27 @@ class Blake2b {
   std::array<std::byte, kBlock> buffer_;
   size_t buffered_ = 0;
   uint64_t low_ = 0, high_ = 0;  // bytes hashed so far, 128 bits
+};
+
+// The same on a thread of its own, behind the one that still reads the file. Where the system has no thread to give, the caller's.
+class Blake2bBeside {
+ public:
+  Blake2bBeside();
+  ~Blake2bBeside();
+  Blake2bBeside(const Blake2bBeside&) = delete;
+  Blake2bBeside& operator=(const Blake2bBeside&) = delete;
+  void update(const void* data, size_t count);  // the bytes must stay as they are until hex() or the end
+  std::string hex();                            // waits; ends the stream
+
+ private:
+  void work();
+
+  Blake2b hash_;
+  std::mutex lock_;
+  std::condition_variable more_;
+  std::deque<std::pair<const void*, size_t>> pieces_;
+  bool ended_ = false;
+  std::thread thread_;
 };
 
 }  // namespace cosparse

@@ -66,7 +66,6 @@ Range read_tensor(const Member& member, int64_t data_bytes, Tensor& tensor) {
     refuse(about, std::to_string(wanted) + " bytes for shape " + text_of(tensor.shape), std::to_string(end - begin));
   }
   if (begin % element != 0) refuse(about, "data_offsets that start at a multiple of " + std::to_string(element), std::to_string(begin));
-  tensor.data = nullptr;
   return {begin, end, &tensor};
 }
 

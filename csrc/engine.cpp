@@ -48,23 +48,50 @@ Quantization steps_for(const Ranges& ranges, int taps) {
 }  // namespace
 
 Engine::Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps)
+    : Engine(std::move(graph), nullptr, options, steps) {}
+
+Engine::Engine(std::unique_ptr<StoredWeights> stored, Options options, const std::map<int, Quantization>& steps)
+    : Engine(stored->graph(), stored.get(), options, steps) {}
+
+Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps)
     : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
+  std::map<int, Form> forms;
   if (options_.tune) {
-    measure(steps);
-    return;
+    forms = measure(steps);
+  } else {
+    for (int n = 0; n < (int)graph_->nodes.size(); ++n)
+      if (is_weighted(graph_->nodes[n])) forms[n] = cheapest_form(graph_->nodes[n]);
   }
-  for (int n = 0; n < (int)graph_->nodes.size(); ++n)
-    if (is_weighted(graph_->nodes[n])) {
-      prepared_.weights[n] = prepare(n, cheapest_form(graph_->nodes[n]), steps);
-      if (options_.number == Number::observe) prepared_.ranges[n] = no_range(*prepared_.weights[n]);
-    }
+  pack(forms, steps, stored);
 }
 
-std::shared_ptr<const Weights> Engine::prepare(int node, Form form, const std::map<int, Quantization>& steps) const {
+void Engine::pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored) {
+  const std::vector<std::pair<int, Form>> layers(forms.begin(), forms.end());
+  int64_t bytes = 0;
+  for (const auto& [n, form] : layers) bytes += graph_->nodes[n].tensor("values")->bytes();
+  std::vector<Slab> slabs(options_.threads, Slab(bytes >= kManyBytes));  // one a thread, so that none waits for another
+  std::vector<std::shared_ptr<const Weights>> packed(layers.size());
+  std::vector<std::exception_ptr> failed(layers.size());
+  pool_.each((int64_t)layers.size(), [&](int64_t i, int slot) {
+    try {
+      packed[i] = prepare(layers[i].first, layers[i].second, steps, slabs[slot]);
+      if (stored) stored->give_up(graph_->nodes[layers[i].first]);
+    } catch (...) {  // a body of the pool must not throw
+      failed[i] = std::current_exception();
+    }
+  });
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (failed[i]) std::rethrow_exception(failed[i]);
+    if (options_.number == Number::observe) prepared_.ranges[layers[i].first] = no_range(*packed[i]);
+    prepared_.weights[layers[i].first] = std::move(packed[i]);
+  }
+}
+
+std::shared_ptr<const Weights> Engine::prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const {
   Recipe recipe;
   recipe.form = form, recipe.number = options_.number, recipe.isa = options_.isa;
   if (options_.number == Number::int8) recipe.quantization = &steps.at(node);
-  return prepare_weights(graph_->nodes[node], recipe);
+  return prepare_weights(graph_->nodes[node], recipe, slab);
 }
 
 std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& inputs) const {
@@ -119,6 +146,9 @@ std::unique_ptr<Engine::Context> Engine::take_context(const Schedule& schedule) 
   for (const Schedule::Part& part : schedule.parts) {
     grow(context->arena, context->arena_floats, part.plan->arena_floats);
     grow(context->scratch, context->scratch_floats, part.plan->scratch_floats * options_.threads);
+  }
+  const int64_t bytes = (context->arena_floats + context->scratch_floats) * (int64_t)sizeof(float);
+  for (int64_t most = arena_bytes_; most < bytes && !arena_bytes_.compare_exchange_weak(most, bytes);) {
   }
   if (options_.poison) {
     std::fill_n(context->arena.get(), context->arena_floats, NAN);

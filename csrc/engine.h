@@ -4,6 +4,7 @@
 // works in a context of its own (taken from a pool that grows to the number of concurrent calls), so answers are bitwise the same whoever
 // calls beside.
 #pragma once
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,7 @@
 
 #include "memory.h"
 #include "plan.h"
+#include "stored_weights.h"
 
 namespace cosparse {
 
@@ -35,6 +37,8 @@ class Engine {
   // Throws Error (Fault::usage) for threads < 1 or an unknown isa.
   // `steps`: for int8, of every conv and linear node (calibrated()).
   Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps = {});
+  // The engine that alone reads the graph's tensors: gives up what is stored of a layer as soon as that is packed.
+  Engine(std::unique_ptr<StoredWeights> stored, Options options, const std::map<int, Quantization>& steps = {});
 
   const Graph& graph() const { return *graph_; }
   const Options& options() const { return options_; }
@@ -52,8 +56,10 @@ class Engine {
   int measured() const { return measured_; }
   // What went not quite as it should while loading, for a person to read.
   const std::vector<std::string>& warnings() const { return warnings_; }
-  // Bytes of packed weights, and of the contexts that are alive.
+  // Bytes of packed weights.
   int64_t weight_bytes() const;
+  // Bytes of activations and scratch that a call works in; the most so far.
+  int64_t arena_bytes() const { return arena_bytes_; }
 
  private:
   struct Context {
@@ -62,8 +68,12 @@ class Engine {
   };
   static constexpr size_t kPlans = 16;
 
-  std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps) const;
-  void measure(const std::map<int, Quantization>& steps);  // sets prepared_; measure.cpp
+  Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps);
+  std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const;
+  // The forms that layers run best in; sets prepared_.choices. measure.cpp
+  std::map<int, Form> measure(const std::map<int, Quantization>& steps);
+  // Sets prepared_.weights and ranges. `stored`: gives up each layer's; nullptr: others may need them.
+  void pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored);
   std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs) const;
   std::unique_ptr<Context> take_context(const Schedule& schedule) const;
   void give_back(std::unique_ptr<Context> context) const;
@@ -80,6 +90,7 @@ class Engine {
   mutable std::mutex lock_;  // guards schedules_ and contexts_
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
   mutable std::vector<std::unique_ptr<Context>> contexts_;
+  mutable std::atomic<int64_t> arena_bytes_{0};
 };
 
 }  // namespace cosparse

@@ -6,9 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "message.h"
 
@@ -18,15 +16,6 @@ namespace {
 std::string system_message() { return std::strerror(errno); }
 
 }  // namespace
-
-std::shared_ptr<std::byte> allocate_bytes(int64_t count) {
-  constexpr int64_t alignment = 64;
-  const int64_t rounded = (std::max<int64_t>(count, 1) + alignment - 1) / alignment * alignment;
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, static_cast<size_t>(rounded)));
-  if (memory == nullptr) throw std::bad_alloc();
-  std::memset(memory + count, 0, static_cast<size_t>(rounded - count));
-  return {memory, [](std::byte* p) { std::free(p); }};
-}
 
 // O_NONBLOCK: opening a named pipe must not wait for a writer. It changes nothing for a regular file.
 File::File(const std::string& path) : handle_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {

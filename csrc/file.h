@@ -1,14 +1,10 @@
-// A regular file, read once into aligned memory. Plain read(), not mmap: a file that shrinks under a map kills the process.
+// A regular file, read once. Plain read(), not mmap: a file that shrinks under a map kills the process.
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 
 namespace cosparse {
-
-// 64-byte aligned, the tail up to the next multiple of 64 zeroed. Throws std::bad_alloc.
-std::shared_ptr<std::byte> allocate_bytes(int64_t count);
 
 class File {
  public:

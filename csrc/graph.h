@@ -1,4 +1,4 @@
-// The network as the runtime sees it: a checked, immutable list of nodes in topological order (docs/artifact.md).
+// The network as the runtime sees it: a checked list of nodes in topological order (docs/artifact.md).
 // Whoever holds a Graph may rely on every rule of that page; nothing downstream checks them again.
 #pragma once
 #include <cstddef>
@@ -14,16 +14,17 @@ namespace cosparse {
 enum class Dtype { f32, u16, u32 };
 size_t size_of(Dtype);
 
-// A tensor inside the artifact's bytes; 4-byte aligned (2 for u16), lives as long as the Graph that owns the bytes.
+// A tensor with memory of its own, 64-byte aligned, which is shared with the arrays that Python makes of it.
 struct Tensor {
   std::string name;
   Dtype dtype;
   std::vector<int64_t> shape;
-  const std::byte* data;
+  std::shared_ptr<const std::byte> data;  // nullptr once an engine has packed it (StoredWeights)
   int64_t count() const;  // number of elements
-  const float* f32() const { return reinterpret_cast<const float*>(data); }
-  const uint16_t* u16() const { return reinterpret_cast<const uint16_t*>(data); }
-  const uint32_t* u32() const { return reinterpret_cast<const uint32_t*>(data); }
+  int64_t bytes() const { return count() * (int64_t)size_of(dtype); }
+  const float* f32() const { return reinterpret_cast<const float*>(data.get()); }
+  const uint16_t* u16() const { return reinterpret_cast<const uint16_t*>(data.get()); }
+  const uint32_t* u32() const { return reinterpret_cast<const uint32_t*>(data.get()); }
 };
 
 using Attr = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
@@ -60,15 +61,14 @@ struct Graph {
   std::vector<int> outputs;  // value ids
   std::string json;          // the GRAPH string of the file, for Python (inspect, metadata)
   std::vector<std::unique_ptr<Tensor>> tensors;
-  std::shared_ptr<const std::byte> bytes;  // the whole file, 64-byte aligned
   int64_t file_bytes = 0;
   const std::string& value_name(int v) const { return v < (int)inputs.size() ? inputs[v].name : nodes[v - inputs.size()].name; }
 };
 
 // Reads and checks everything that docs/artifact.md demands, shapes at the example's size included. Throws Error (Fault::artifact;
 // Fault::unsupported for an unknown op or version).
-std::shared_ptr<const Graph> read_artifact(const std::string& path);
-std::shared_ptr<const Graph> parse_artifact(const std::string& name, std::shared_ptr<const std::byte> bytes, int64_t count);
+std::shared_ptr<Graph> read_artifact(const std::string& path);
+std::shared_ptr<Graph> parse_artifact(const std::string& name, const std::byte* bytes, int64_t count);
 
 // Output shape of one node; throws Error(Fault::shape) that names the node.
 Shape infer_shape(const Node& node, const std::vector<Shape>& inputs);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine.h"
+#include "layer.h"
 #include "tune.h"
 #include "tune_cache.h"
 
@@ -38,7 +39,7 @@ void time_steps(Way& way, const Run& run, bool count) {
 
 }  // namespace
 
-void Engine::measure(const std::map<int, Quantization>& steps) {
+std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   TuneCache cache(options_);
   cache_ = cache.path();
   std::vector<Shape> inputs;
@@ -49,11 +50,12 @@ void Engine::measure(const std::map<int, Quantization>& steps) {
     if (is_weighted(graph_->nodes[n])) signatures[n] = signature(graph_->nodes[n], shapes[graph_->nodes[n].inputs[0]]);
 
   const bool known = std::all_of(signatures.begin(), signatures.end(), [&](const auto& s) { return cache.find(s.second); });
-  std::map<Form, std::map<int, std::shared_ptr<const Weights>>> forms;
   if (!known) {
     const auto start = Clock::now();
+    std::map<Form, std::map<int, std::shared_ptr<const Weights>>> forms;
+    Slab slab(true);
     std::map<int, std::shared_ptr<const Weights>> base;
-    for (const auto& [n, text] : signatures) base[n] = forms[cheapest_form(graph_->nodes[n])][n] = prepare(n, cheapest_form(graph_->nodes[n]), steps);
+    for (const auto& [n, text] : signatures) base[n] = forms[cheapest_form(graph_->nodes[n])][n] = prepare(n, cheapest_form(graph_->nodes[n]), steps, slab);
     std::vector<Way> ways;
     int64_t arena_floats = 0, scratch_floats = 0;
     const auto add = [&](Form form, int tile, const Prepared& prepared) {
@@ -71,7 +73,7 @@ void Engine::measure(const std::map<int, Quantization>& steps) {
       for (const auto& [n, text] : signatures) {
         const std::vector<Form> has = forms_of(graph_->nodes[n]);
         if (base[n]->form == form || std::find(has.begin(), has.end(), form) == has.end()) continue;
-        prepared.weights[n] = forms[form][n] = prepare(n, form, steps), differs = true;
+        prepared.weights[n] = forms[form][n] = prepare(n, form, steps, slab), differs = true;
       }
       if (differs) add(form, 0, prepared);
     }
@@ -104,15 +106,15 @@ void Engine::measure(const std::map<int, Quantization>& steps) {
   }
   if (!cache.warning().empty()) warnings_.push_back(cache.warning());
 
+  std::map<int, Form> best;
   for (const auto& [n, text] : signatures) {
     const Measured* m = cache.find(text);
     const std::vector<Form> has = forms_of(graph_->nodes[n]);
-    const Form form = m && std::find(has.begin(), has.end(), m->form) != has.end() ? m->form : cheapest_form(graph_->nodes[n]);
-    const auto ready = forms[form].find(n);
-    prepared_.weights[n] = ready != forms[form].end() ? ready->second : prepare(n, form, steps);
-    if (m && !prepared_.weights[n]->depthwise)
+    best[n] = m && std::find(has.begin(), has.end(), m->form) != has.end() ? m->form : cheapest_form(graph_->nodes[n]);
+    if (m && !describe(graph_->nodes[n]).depthwise())
       prepared_.choices[n] = {m->tile, shapes[graph_->inputs.size() + n].pixels(), reason(*m)};
   }
+  return best;
 }
 
 }  // namespace cosparse

@@ -60,7 +60,7 @@ struct ConvStep {
     a.used = w.used.data(), a.taps = w.taps.data();
     a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
     a.chunks = w.chunks.data(), a.chunk_count = (int)w.chunks.size(), a.most_maps = w.most_maps();
-    a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.data();
+    a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.get();
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
     a.low = low, a.high = high;
     a.filters = w.filters;

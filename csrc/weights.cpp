@@ -132,13 +132,14 @@ void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, floa
 }
 
 // Groups the columns of each row and chunk into steps; a step that is not full repeats its last column (join_step).
-void pack_steps(Blocks blocks, const std::vector<uint32_t>& number, int columns, Weights& out) {
+void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, int columns, Slab& slab, Weights& out) {
   const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r;
   out.bounds.assign((size_t)(chunks + 1) * rows, 0);
   const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
-  out.columns.reserve(most * columns);
-  Floats steps = columns > 1 ? allocate_floats(most * r) : nullptr;
+  out.values = columns > 1 ? slab.take<float>(most * r) : blocks.values;
+  out.columns = slab.take<uint32_t>(most * columns);
   uint32_t count = 0;
+  int64_t at = 0;
   for (int row = 0; row < rows; ++row) {
     uint32_t b = blocks.rows[row];
     for (int k = 0; k < chunks; ++k) {
@@ -147,21 +148,19 @@ void pack_steps(Blocks blocks, const std::vector<uint32_t>& number, int columns,
       while (b < blocks.rows[row + 1] && number[blocks.columns[b]] < beyond) {
         uint32_t end = b + 1;
         while (end < blocks.rows[row + 1] && end - b < (uint32_t)columns && number[blocks.columns[end]] < beyond) ++end;
-        for (int i = 0; i < columns; ++i) out.columns.push_back(number[blocks.columns[std::min(b + i, end - 1)]] * out.floats);
-        if (columns > 1) join_step(blocks, b, end, columns, steps.get() + (int64_t)count * r);
+          for (int i = 0; i < columns; ++i) out.columns[at++] = number[blocks.columns[std::min(b + i, end - 1)]] * out.floats;
+          if (columns > 1) join_step(blocks, b, end, columns, out.values.get() + (int64_t)count * r);
         ++count, b = end;
       }
     }
     out.bounds[(size_t)chunks * rows + row] = count;
   }
-  out.values = columns > 1 ? std::move(steps) : std::move(blocks.values);
-  out.bytes = ((int64_t)count * r + (int64_t)out.columns.size() + (int64_t)out.bounds.size()) * 4;
+  slab.keep<uint32_t>(at);
+  out.bytes = ((int64_t)count * r + at + (int64_t)out.bounds.size()) * 4;
 }
 
-void depthwise_values(const Layer& l, Weights& out) {
-  const Blocks blocks = tap_blocks(l, 1, true);  // a filter has the taps of one channel, so rows follow each other without gaps
-  out.values = allocate_floats(l.dense());
-  std::copy_n(blocks.values.get(), l.dense(), out.values.get());
+void depthwise_values(const Layer& l, Slab& slab, Weights& out) {
+  out.values = tap_blocks(l, 1, true, slab).values;  // a filter has the taps of one channel, so rows follow each other without gaps
   out.depthwise = true, out.kept = l.dense(), out.bytes = l.dense() * 4;
 }
 
@@ -210,7 +209,7 @@ Form cheapest_form(const Node& node) {
   return a_filter * l.density() + map_cost(l, true) < a_filter + map_cost(l, false) ? Form::cosparse : Form::spatial;
 }
 
-std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe) {
+std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe, Slab& slab) {
   const Layer l = describe(node);
   auto out = std::make_shared<Weights>();
   out->filters = l.O, out->channels = l.C, out->groups = l.G, out->kernel[0] = l.R, out->kernel[1] = l.S;
@@ -223,7 +222,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
   out->bias = allocate_floats(padded);
   for (int64_t o = 0; o < padded; ++o) out->bias[o] = l.bias && o < l.O ? l.bias->f32()[o] : 0.f;
   if (l.depthwise()) {
-    depthwise_values(l, *out);
+    depthwise_values(l, slab, *out);
   } else {
     const bool transformed = recipe.form == Form::cosparse && can_transform(l);
     std::vector<double> factor(l.taps(), 1.0);
@@ -236,16 +235,19 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
       const auto rows = dct_matrix(l.R), cols = dct_matrix(l.S);
       out->basis_rows.assign(rows.begin(), rows.end()), out->basis_cols.assign(cols.begin(), cols.end());
     }
-    Blocks blocks = recipe.form == Form::cosparse ? stored_blocks(l, out->r, factor) : tap_blocks(l, out->r, recipe.form == Form::dense);
+    const KernelRow& kernel = *conv_kernels(recipe.isa, recipe.number, out->r)[0];
+    Slab passing(false);
+    Slab& values = kernel.columns > 1 ? passing : slab;
+    Blocks blocks = recipe.form == Form::cosparse ? stored_blocks(l, out->r, factor, values)
+                                                  : tap_blocks(l, out->r, recipe.form == Form::dense, values);
     out->kept = blocks.kept;
     if (recipe.number == Number::bf16) round_bf16(blocks);
     if (recipe.number == Number::int8) quantize(l, *recipe.quantization, blocks, *out);
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     cut_chunks(l, *out);
-    const KernelRow& kernel = *conv_kernels(recipe.isa, recipe.number, out->r)[0];
     out->floats = kernel.floats;
-    pack_steps(std::move(blocks), number, kernel.columns, *out);
+    pack_steps(blocks, number, kernel.columns, slab, *out);
   }
   out->density = l.dense() ? (double)out->kept / l.dense() : 0;
   out->bytes += padded * 4 * (out->scale ? 2 : 1);

@@ -6,7 +6,7 @@
 
 #include "graph.h"
 #include "kernels/kernel.h"
-#include "memory.h"
+#include "slab.h"
 
 namespace cosparse {
 
@@ -34,10 +34,12 @@ struct Weights {
   std::vector<UsedChannel> used;
   std::vector<Chunk> chunks;
   std::vector<uint16_t> taps;              // map numbers, channel after channel (UsedChannel)
-  std::vector<uint32_t> bounds, columns;   // as ConvArgs; bounds_step = block rows
+  std::vector<uint32_t> bounds;            // as ConvArgs; bounds_step = block rows
+  std::shared_ptr<uint32_t[]> columns;
+  std::shared_ptr<float[]> values;
   std::vector<float> basis_rows, basis_cols;
   std::vector<float> inverse, zero;        // int8, as ConvArgs
-  Floats values, bias, scale;
+  Floats bias, scale;
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded
   int64_t stored = 0;  // coefficients in the artifact
@@ -65,6 +67,7 @@ bool is_weighted(const Node& node);  // conv, linear
 Form cheapest_form(const Node& node);
 // The forms that a layer has, the one that reads the fewest weights first.
 std::vector<Form> forms_of(const Node& node);
-std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe);
+// Values and columns are pieces of `slab`.
+std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe, Slab& slab);
 
 }  // namespace cosparse

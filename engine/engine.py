@@ -46,8 +46,10 @@ class Engine:
         poison: bool = False,
         dtype: str = "float32",
         calibration: Sequence[Sequence[numpy.ndarray]] = (),
+        take_over: bool = False,
     ) -> None:
-        self._native = _C.Engine(artifact, threads, isa, tile, tune, poison, dtype, [list(sample) for sample in calibration])
+        """take_over: each stored tensor is freed as soon as it is packed, so that the weights lie in memory once; `artifact` loses them."""
+        self._native = _C.Engine(artifact, threads, isa, tile, tune, poison, dtype, [list(sample) for sample in calibration], take_over)
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
         log = logger()
@@ -85,6 +87,11 @@ class Engine:
     def weight_bytes(self) -> int:
         """Bytes of the weights in the form that the kernels read."""
         return self._native.weight_bytes
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of activations and scratch that a call works in: the most so far."""
+        return self._native.arena_bytes
 
     def __call__(self, *inputs: Any, out: Any = None) -> Any:
         """Runs the network.
@@ -191,6 +198,7 @@ def load(
         poison=poison,
         dtype=dtype or "float32",
         calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],
+        take_over=True,
     )
     logger().info("%s loaded in %.0f ms: %r", os.fspath(path), (time.perf_counter() - start) * 1e3, engine)
     return engine

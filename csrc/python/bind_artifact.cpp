@@ -4,11 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <cstring>
-
 #include "checksum.h"
 #include "error.h"
-#include "file.h"
 #include "graph.h"
 #include "message.h"
 #include "schema.h"
@@ -30,27 +27,25 @@ void raise(const Error& error) {
   PyErr_SetObject(type.ptr(), value.ptr());
 }
 
-std::shared_ptr<Graph> shared(std::shared_ptr<const Graph> graph) { return std::const_pointer_cast<Graph>(std::move(graph)); }
-
-std::shared_ptr<Graph> read(const py::object& path) {
+Artifact read(const py::object& path) {
   const std::string name = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
   py::gil_scoped_release release;
-  return shared(read_artifact(name));
+  return {read_artifact(name)};
 }
 
-std::shared_ptr<Graph> parse(const py::bytes& content, const std::string& name) {
+Artifact parse(const py::bytes& content, const std::string& name) {
   const std::string_view from = content;
   py::gil_scoped_release release;
-  auto bytes = allocate_bytes(static_cast<int64_t>(from.size()));
-  std::memcpy(bytes.get(), from.data(), from.size());
-  return shared(parse_artifact(name, bytes, static_cast<int64_t>(from.size())));
+  return {parse_artifact(name, reinterpret_cast<const std::byte*>(from.data()), static_cast<int64_t>(from.size()))};
 }
 
-py::array view(const py::object& artifact, const std::string& name) {
-  for (const auto& tensor : artifact.cast<const Graph&>().tensors) {
+py::array view(const Artifact& artifact, const std::string& name) {
+  for (const auto& tensor : share(artifact)->tensors) {
     if (tensor->name != name) continue;
     const char* dtype = tensor->dtype == Dtype::f32 ? "<f4" : tensor->dtype == Dtype::u16 ? "<u2" : "<u4";
-    py::array array(py::dtype(dtype), tensor->shape, tensor->data, artifact);  // `artifact` is its base: it keeps the bytes alive
+    using Bytes = std::shared_ptr<const std::byte>;
+    const py::capsule base(new Bytes(tensor->data), [](void* bytes) { delete static_cast<Bytes*>(bytes); });  // keeps them alive
+    py::array array(py::dtype(dtype), tensor->shape, tensor->data.get(), base);
     array.attr("setflags")(py::arg("write") = false);
     return array;
   }
@@ -68,7 +63,8 @@ Shape to_shape(const std::vector<int64_t>& sizes) {
   throw Error(Fault::shape, "input", "[N, C, H, W] or [N, F]", text_of(sizes), "");
 }
 
-py::dict shapes(const Graph& graph, const std::vector<std::vector<int64_t>>& inputs) {
+py::dict shapes(const Artifact& artifact, const std::vector<std::vector<int64_t>>& inputs) {
+  const Graph& graph = *artifact.graph;
   std::vector<Shape> given;
   for (const auto& sizes : inputs) given.push_back(to_shape(sizes));
   py::dict out;
@@ -91,6 +87,24 @@ py::dict operators() {
 
 }  // namespace
 
+std::shared_ptr<const Graph> share(const Artifact& artifact) {
+  if (artifact.taken) {
+    throw Error(Fault::usage, "artifact '" + artifact.graph->name + "'", "one that still has its tensors", "one that an engine has taken over",
+                "read the file again");
+  }
+  return artifact.graph;
+}
+
+std::unique_ptr<StoredWeights> take_over(Artifact& artifact) {
+  share(artifact);
+  if (artifact.graph.use_count() > 1) {  // an engine, perhaps one that is being made on another thread
+    throw Error(Fault::usage, "artifact '" + artifact.graph->name + "'", "one that no other engine reads", "one that is shared",
+                "read the file again");
+  }
+  artifact.taken = true;
+  return std::make_unique<StoredWeights>(artifact.graph);
+}
+
 void bind_artifact(py::module_& m) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
@@ -100,17 +114,18 @@ void bind_artifact(py::module_& m) {
     }
   });
 
-  py::class_<Graph, std::shared_ptr<Graph>>(m, "Artifact", "A checked artifact; read-only.")
-      .def_readonly("name", &Graph::name)
-      .def_readonly("json", &Graph::json, "The network as JSON text (docs/artifact.md).")
-      .def_readonly("file_bytes", &Graph::file_bytes)
-      .def_property_readonly("file", [](const Graph& graph) { return to_text(graph.file); })
-      .def_property_readonly("tensors", [](const Graph& graph) {
+  py::class_<Artifact>(m, "Artifact", "A checked artifact; read-only.")
+      .def_property_readonly("name", [](const Artifact& a) { return a.graph->name; })
+      .def_property_readonly("json", [](const Artifact& a) { return a.graph->json; }, "The network as JSON text (docs/artifact.md).")
+      .def_property_readonly("file_bytes", [](const Artifact& a) { return a.graph->file_bytes; })
+      .def_property_readonly("file", [](const Artifact& a) { return to_text(a.graph->file); })
+      .def_property_readonly("tensors", [](const Artifact& a) {
         py::list names;
-        for (const auto& tensor : graph.tensors) names.append(tensor->name);
+        for (const auto& tensor : a.graph->tensors) names.append(tensor->name);
         return names;
       })
-      .def("tensor", &view, py::arg("name"), "The tensor as a read-only array on the file's bytes. KeyError where there is none.");
+      .def("tensor", &view, py::arg("name"),
+           "The tensor as a read-only array, without a copy. KeyError where there is none, Error where an engine has taken them over.");
 
   m.def("read_artifact", &read, py::arg("path"), "Reads and checks a file.");
   m.def("parse_artifact", &parse, py::arg("content"), py::arg("name") = "artifact", "Checks the bytes of a file; `name` leads its errors.");

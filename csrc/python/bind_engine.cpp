@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include "bind_artifact.h"
 #include "engine.h"
 #include "error.h"
 
@@ -107,20 +108,27 @@ Number number_of(const std::string& dtype) {
 }
 
 // int8 needs to know what its layers will see: a float32 twin runs the samples first.
-std::unique_ptr<Engine> make_engine(std::shared_ptr<Graph> artifact, int threads, const std::string& isa, int tile, bool tune, bool poison,
-                                    const std::string& dtype, const std::vector<std::vector<Array>>& calibration) {
-  const Number number = number_of(dtype);
-  const Options options{threads, choose_isa(isa), number, tile, tune, poison};
-  if (number != Number::int8) {
-    py::gil_scoped_release release;
-    return std::make_unique<Engine>(std::move(artifact), options);
-  }
+std::map<int, Quantization> calibrate(const Artifact& artifact, Isa isa, const std::vector<std::vector<Array>>& calibration) {
   if (calibration.empty())
     throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none", "pass calibration=, some real inputs");
-  const Engine twin(artifact, Options{1, options.isa, Number::observe});
+  const Engine twin(share(artifact), Options{1, isa, Number::observe});
   for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
+  return twin.calibrated();
+}
+
+std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool poison,
+                                    const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own) {
+  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, poison};
+  std::map<int, Quantization> steps;
+  if (options.number == Number::int8) steps = calibrate(artifact, options.isa, calibration);
+  if (own) {
+    auto stored = take_over(artifact);
+    py::gil_scoped_release release;
+    return std::make_unique<Engine>(std::move(stored), options, steps);
+  }
+  const auto graph = share(artifact);
   py::gil_scoped_release release;
-  return std::make_unique<Engine>(std::move(artifact), options, twin.calibrated());
+  return std::make_unique<Engine>(graph, options, steps);
 }
 
 py::list kernels() {
@@ -136,7 +144,7 @@ py::list kernels() {
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
       .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("tune") = false, py::arg("poison") = false,
-           py::arg("dtype") = "float32", py::arg("calibration") = py::list())
+           py::arg("dtype") = "float32", py::arg("calibration") = py::list(), py::arg("take_over") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
@@ -146,7 +154,8 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("cache", &Engine::cache)
       .def_property_readonly("measured", &Engine::measured)
       .def_property_readonly("threads", [](const Engine& e) { return e.options().threads; })
-      .def_property_readonly("weight_bytes", &Engine::weight_bytes);
+      .def_property_readonly("weight_bytes", &Engine::weight_bytes)
+      .def_property_readonly("arena_bytes", &Engine::arena_bytes);
   m.def("kernels", &kernels, "The kernel table, best instruction set first.");
   m.def("best_isa", [] { return name_of(best_isa()); }, "The best instruction set that this machine and this build have.");
 }

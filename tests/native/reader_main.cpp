@@ -33,8 +33,8 @@ uint64_t use(const cosparse::Graph& graph) {
   uint64_t sum = 0;
   for (const auto& tensor : graph.tensors) {
     const auto bytes = static_cast<size_t>(tensor->count()) * cosparse::size_of(tensor->dtype);
-    for (size_t i = 0; i < bytes; ++i) sum += static_cast<uint64_t>(tensor->data[i]);
-    if (reinterpret_cast<uintptr_t>(tensor->data) % cosparse::size_of(tensor->dtype) != 0) throw std::logic_error("misaligned tensor");
+    for (size_t i = 0; i < bytes; ++i) sum += static_cast<uint64_t>(tensor->data.get()[i]);
+    if (reinterpret_cast<uintptr_t>(tensor->data.get()) % cosparse::size_of(tensor->dtype) != 0) throw std::logic_error("misaligned tensor");
   }
   for (int64_t batch : {int64_t{1}, int64_t{7}, int64_t{1} << 40}) {
     std::vector<cosparse::Shape> inputs;
@@ -137,10 +137,8 @@ int mutate(int64_t times, uint64_t seed, const std::string& path) {
   std::map<std::string, int64_t> verdicts;
   for (int64_t i = 0; i < times; ++i) {
     const std::string content = damage(valid, random);
-    const auto bytes = cosparse::allocate_bytes(static_cast<int64_t>(content.size()));
-    std::memcpy(bytes.get(), content.data(), content.size());
     try {
-      use(*cosparse::parse_artifact("mutant", bytes, static_cast<int64_t>(content.size())));
+      use(*cosparse::parse_artifact("mutant", reinterpret_cast<const std::byte*>(content.data()), static_cast<int64_t>(content.size())));
       ++verdicts["accepted"];
     } catch (const Error& error) {
       const bool early = error.what_about.find("checksum") != std::string::npos;
