@@ -24,7 +24,7 @@ import typer
 from cosparse.bench.claims.networks import Variant, artifact
 from cosparse.bench.claims.verdict import Bar, OutOption, conclude
 from cosparse.bench.harness import Progress, bench
-from cosparse.bench.peers import PEERS
+from cosparse.bench.peers import PEERS, installed
 from cosparse.bench.settings import DTYPE, Settings
 from cosparse.bench.sweep import together
 from cosparse.bench.timing import Effort
@@ -66,9 +66,8 @@ def measure(row: Row, cache: Path, settings: Settings, progress: Progress | None
     """setting, speedup, flop_speedup, realised, peer, engine_ms, peer_ms, stable of one row. Networks that lost filters are compared with
     the network that still has them."""
     path = artifact(row.variant, cache)
-    if row.dtype != DTYPE:
-        options: dict[str, Any] = {"dtype": row.dtype}
-        settings = replace(settings, **options)
+    able = set(installed(row.dtype))
+    settings = replace(settings, dtype=row.dtype, against=tuple(name for name in settings.against if name in able))
     if row.variant.filters is None:
         result = point = bench(path, settings, progress)
     else:
@@ -104,7 +103,7 @@ def main(
     rows: Annotated[str, typer.Option(help="Rows with commas between.")] = ",".join(ROWS),
     batch: Annotated[str, typer.Option(help="Batch sizes; the first leads.")] = "1",
     threads: Annotated[str, typer.Option(help="Thread counts; the first leads.")] = "",
-    against: Annotated[str, typer.Option(help="Peers with commas between.")] = ",".join(PEERS),
+    against: Annotated[str, typer.Option(help="Peers with commas between; rows leave out those without their dtype.")] = ",".join(PEERS),
     seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,
     out: OutOption = None,
 ) -> None:
