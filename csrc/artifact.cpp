@@ -129,9 +129,7 @@ std::shared_ptr<Graph> in_file(const std::string& name, const std::function<std:
     const Fault fault = error.fault == Fault::shape ? Fault::artifact : error.fault;
     const std::string about = error.what_about.empty() ? name : name + ": " + error.what_about;
     throw Error(fault, about, error.expected, error.got, error.next_step);
-  } catch (const std::bad_alloc&) {
-    throw Error(Fault::artifact, name, "a file that fits in memory", "no memory left for it", "");
-  }
+  } catch (const std::bad_alloc&) { throw Error(Fault::artifact, name, "a file that fits in memory", "no memory left for it", ""); }
 }
 
 }  // namespace
@@ -146,8 +144,9 @@ std::shared_ptr<Graph> read_artifact(const std::string& path) {
     head.resize(static_cast<size_t>(8 + header_bytes));
     file.read(head.data() + 8, header_bytes);
     Container container = read_container(head.data(), count);  // a sound header accounts for every byte of the file
-    return assemble(path, head.data(), count, std::move(container), [&](std::byte* to, int64_t bytes) { file.read(to, bytes); },
-                    [&] { file.expect_end(); });
+    return assemble(
+        path, head.data(), count, std::move(container), [&](std::byte* to, int64_t bytes) { file.read(to, bytes); },
+        [&] { file.expect_end(); });
   });
 }
 

@@ -6,10 +6,10 @@
 
 namespace cosparse {
 
-std::string about(const Node& node);           // node 'layer1.0.conv1' (conv)
-void check_finite(const Tensor& tensor);       // no NaN, no infinity
+std::string about(const Node& node);      // node 'layer1.0.conv1' (conv)
+void check_finite(const Tensor& tensor);  // no NaN, no infinity
 
-void check_conv(const Node& node);             // linear too
+void check_conv(const Node& node);  // linear too
 void check_activation(const Node& node);
 void check_pool(const Node& node);
 void check_mean(const Node& node);

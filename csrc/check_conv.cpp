@@ -51,16 +51,14 @@ void check_rows(const Tensor& rows, const Sizes& s, int64_t blocks) {
 }
 
 // One pass without branches says whether there is anything to name.
-template <class Index>
-bool ascend_below(int64_t bound, const Index* begin, const Index* end) {
+template <class Index> bool ascend_below(int64_t bound, const Index* begin, const Index* end) {
   if (begin == end) return true;
   int falls = 0;
   for (const Index* column = begin + 1; column < end; ++column) falls |= *column <= column[-1];
   return falls == 0 && end[-1] < bound;
 }
 
-template <class Index>
-void check_columns(const Tensor& columns, const Index* column, const uint32_t* rows, const Sizes& s) {
+template <class Index> void check_columns(const Tensor& columns, const Index* column, const uint32_t* rows, const Sizes& s) {
   const int64_t bound = s.columns(), block_rows = s.block_rows();
   for (int64_t b = 0; b < block_rows; ++b) {
     if (ascend_below(bound, column + rows[b], column + rows[b + 1])) continue;

@@ -31,9 +31,8 @@ inline void mix(uint64_t& a, uint64_t& b, uint64_t& c, uint64_t& d, uint64_t x, 
 }
 
 // The round number is a template argument, so that the message order is folded into the code: twice as fast as a table look-up.
-template <int round>
-inline void mix_round(uint64_t (&v)[16], const uint64_t (&m)[16]) {
-  constexpr const uint8_t(&s)[16] = kOrder[round % 10];
+template <int round> inline void mix_round(uint64_t (&v)[16], const uint64_t (&m)[16]) {
+  constexpr const uint8_t (&s)[16] = kOrder[round % 10];
   mix(v[0], v[4], v[8], v[12], m[s[0]], m[s[1]]);
   mix(v[1], v[5], v[9], v[13], m[s[2]], m[s[3]]);
   mix(v[2], v[6], v[10], v[14], m[s[4]], m[s[5]]);
@@ -103,8 +102,7 @@ std::string Blake2b::hex() {
 Blake2bBeside::Blake2bBeside() {
   try {
     thread_ = std::thread([this] { work(); });
-  } catch (const std::system_error&) {
-  }
+  } catch (const std::system_error&) {}
 }
 
 Blake2bBeside::~Blake2bBeside() {

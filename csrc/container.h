@@ -14,8 +14,8 @@ constexpr int64_t kLargestBytes = int64_t{64} << 30;  // of a file, and of a net
 constexpr int64_t kMostElements = (int64_t{1} << 31) - 1;
 
 struct Container {
-  int64_t header_bytes = 0;  // L; the header text lies at bytes 8 .. 8 + L
-  std::string graph;         // the JSON text of the network
+  int64_t header_bytes = 0;                      // L; the header text lies at bytes 8 .. 8 + L
+  std::string graph;                             // the JSON text of the network
   std::vector<std::unique_ptr<Tensor>> tensors;  // without data, which the header alone does not have
   std::vector<int64_t> begins;                   // byte of the file where the data of each tensor begin
 };

@@ -11,7 +11,7 @@ namespace cosparse {
 
 namespace {
 
-constexpr float kLeastStep = 1e-30f;  // of int8: 1 / step must be finite, and below all is zero anyway
+constexpr float kLeastStep = 1e-30f;        // of int8: 1 / step must be finite, and below all is zero anyway
 constexpr int64_t kCachedFloats = 4 << 20;  // of activations that run together: a last-level cache holds them beside the weights
 
 Options checked(Options options) {
@@ -148,8 +148,7 @@ std::unique_ptr<Engine::Context> Engine::take_context(const Schedule& schedule) 
     grow(context->scratch, context->scratch_floats, part.plan->scratch_floats * options_.threads);
   }
   const int64_t bytes = (context->arena_floats + context->scratch_floats) * (int64_t)sizeof(float);
-  for (int64_t most = arena_bytes_; most < bytes && !arena_bytes_.compare_exchange_weak(most, bytes);) {
-  }
+  for (int64_t most = arena_bytes_; most < bytes && !arena_bytes_.compare_exchange_weak(most, bytes);) {}
   if (options_.poison) {
     std::fill_n(context->arena.get(), context->arena_floats, NAN);
     std::fill_n(context->scratch.get(), context->scratch_floats, NAN);
@@ -230,7 +229,8 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
 
 std::map<int, Quantization> Engine::calibrated() const {
   std::map<int, Quantization> steps;
-  std::map<int, std::pair<float, float>> seen;  // by value: all 1x1 readers of one value share its steps, whatever channels each of them uses
+  std::map<int, std::pair<float, float>>
+      seen;  // by value: all 1x1 readers of one value share its steps, whatever channels each of them uses
   for (const auto& [node, ranges] : prepared_.ranges)
     if (pixelwise(graph_->nodes[node]) && ranges.low) {
       auto& [low, high] = seen.try_emplace(graph_->nodes[node].inputs[0], INFINITY, -INFINITY).first->second;

@@ -28,8 +28,8 @@ struct Schedule {
     std::shared_ptr<const Plan> plan;
     int64_t times;
   };
-  std::vector<Part> parts;      // all with the same steps
-  std::vector<Shape> outputs;   // of the whole batch
+  std::vector<Part> parts;     // all with the same steps
+  std::vector<Shape> outputs;  // of the whole batch
 };
 
 class Engine {

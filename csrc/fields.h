@@ -9,8 +9,7 @@
 
 namespace cosparse {
 
-template <class T>
-const T& expect(const Json& json, const std::string& about, const std::string& want) {
+template <class T> const T& expect(const Json& json, const std::string& about, const std::string& want) {
   if (const T* value = json.as<T>()) return *value;
   refuse(about, want, json.describe());
 }

@@ -22,7 +22,7 @@ File::File(const std::string& path) : handle_(::open(path.c_str(), O_RDONLY | O_
   const bool cut = path.find('\0') != std::string::npos;  // the system would see the part before it, perhaps another file
   if (cut && handle_ >= 0) ::close(handle_);
   if (cut || handle_ < 0) refuse("", "a readable file", cut ? "a path with a NUL" : system_message(), "check the path");
-  struct stat info {};
+  struct stat info{};
   const bool known = ::fstat(handle_, &info) == 0;
   if (!known || !S_ISREG(info.st_mode)) {
     const std::string kind = !known                   ? system_message()
@@ -59,9 +59,7 @@ void File::read(std::byte* to, int64_t count) {
 
 void File::expect_end() {
   std::byte extra;
-  if (read_some(&extra, 1) != 0) {
-    refuse("", std::to_string(size_) + " bytes", "more", "the file grew while it was read; load it again");
-  }
+  if (read_some(&extra, 1) != 0) { refuse("", std::to_string(size_) + " bytes", "more", "the file grew while it was read; load it again"); }
 }
 
 }  // namespace cosparse

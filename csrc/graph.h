@@ -20,7 +20,7 @@ struct Tensor {
   Dtype dtype;
   std::vector<int64_t> shape;
   std::shared_ptr<const std::byte> data;  // nullptr once an engine has packed it (StoredWeights)
-  int64_t count() const;  // number of elements
+  int64_t count() const;                  // number of elements
   int64_t bytes() const { return count() * (int64_t)size_of(dtype); }
   const float* f32() const { return reinterpret_cast<const float*>(data.get()); }
   const uint16_t* u16() const { return reinterpret_cast<const uint16_t*>(data.get()); }

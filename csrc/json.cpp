@@ -91,13 +91,20 @@ class Parser {
     if (++values_ > kValues) fail("at most " + std::to_string(kValues) + " JSON values", "more");
     skip_space();
     switch (peek()) {
-      case '{': return {object(depth)};
-      case '[': return {array(depth)};
-      case '"': return {string()};
-      case 't': return literal("true", {true});
-      case 'f': return literal("false", {false});
-      case 'n': return literal("null", {nullptr});
-      default: return number();
+      case '{':
+        return {object(depth)};
+      case '[':
+        return {array(depth)};
+      case '"':
+        return {string()};
+      case 't':
+        return literal("true", {true});
+      case 'f':
+        return literal("false", {false});
+      case 'n':
+        return literal("null", {nullptr});
+      default:
+        return number();
     }
   }
 
@@ -220,8 +227,7 @@ class Parser {
     return {convert<double>(word, "a number that a double can hold")};
   }
 
-  template <class T>
-  T convert(std::string_view word, const char* want) const {
+  template <class T> T convert(std::string_view word, const char* want) const {
     T result{};
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), result);
     if (error != std::errc() || end != word.data() + word.size()) fail(want, quoted(word));

@@ -17,10 +17,7 @@ struct Json {
   using Object = std::vector<Member>;  // in the order of the text
   std::variant<std::nullptr_t, bool, int64_t, double, std::string, Array, Object> value;
 
-  template <class T>
-  const T* as() const {
-    return std::get_if<T>(&value);
-  }
+  template <class T> const T* as() const { return std::get_if<T>(&value); }
   std::string describe() const;  // "the integer 3", "the string 'a'", "a list of 2", ...
 };
 

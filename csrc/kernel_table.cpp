@@ -42,7 +42,8 @@ const char* name_of(Number number) {
 std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r) {
   std::vector<const KernelRow*> found;
   for (const KernelRow& row : kernel_table())
-    if (row.conv && row.isa <= isa && row.number == number && row.r == r && (found.empty() || row.isa == found[0]->isa)) found.push_back(&row);
+    if (row.conv && row.isa <= isa && row.number == number && row.r == r && (found.empty() || row.isa == found[0]->isa))
+      found.push_back(&row);
   if (found.empty())
     throw Error(Fault::usage, std::string("conv kernel for ") + name_of(isa), "blocks of 1, 2, 4 or 8 filters", std::to_string(r), "");
   std::stable_sort(found.begin(), found.end(), [](const KernelRow* a, const KernelRow* b) { return a->t > b->t; });
@@ -52,7 +53,7 @@ std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r) {
 namespace {
 
 // The row of `isa` that has the kernel `member`; every instruction set has one of each kind.
-template <class Kernel> const KernelRow& row_with(Kernel KernelRow::*member, Isa isa, const char* about) {
+template <class Kernel> const KernelRow& row_with(Kernel KernelRow::* member, Isa isa, const char* about) {
   for (const KernelRow& row : kernel_table())
     if (row.isa <= isa && row.*member) return row;
   throw Error(Fault::usage, about, "a row of the kernel table", name_of(isa), "");

@@ -35,8 +35,10 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     const Node& node = graph.nodes[f.node];
     if (!convolves(node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
     for (int v : node.inputs)  // of which `add` may be folded into the step before: that one reads it as its residual
-      if (convolves(node) && pixelwise(node)) wanted[v] = f.node;
-      else allowed[v] = 0;
+      if (convolves(node) && pixelwise(node))
+        wanted[v] = f.node;
+      else
+        allowed[v] = 0;
     if (f.residual >= 0 && !convolves(node)) allowed[f.residual] = 0;
   }
   for (int n = 0; n < (int)graph.nodes.size(); ++n)

@@ -55,7 +55,8 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
     std::map<Form, std::map<int, std::shared_ptr<const Weights>>> forms;
     Slab slab(true);
     std::map<int, std::shared_ptr<const Weights>> base;
-    for (const auto& [n, text] : signatures) base[n] = forms[cheapest_form(graph_->nodes[n])][n] = prepare(n, cheapest_form(graph_->nodes[n]), steps, slab);
+    for (const auto& [n, text] : signatures)
+      base[n] = forms[cheapest_form(graph_->nodes[n])][n] = prepare(n, cheapest_form(graph_->nodes[n]), steps, slab);
     std::vector<Way> ways;
     int64_t arena_floats = 0, scratch_floats = 0;
     const auto add = [&](Form form, int tile, const Prepared& prepared) {
@@ -96,9 +97,12 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
         const Timing timing{cheapest ? base[n]->form : ways[w].form, ways[w].tile, ways[w].us[s]};
         if (!cheapest && timing.form == base[n]->form) continue;
         auto& list = found[signatures[n]];
-        const auto same = std::find_if(list.begin(), list.end(), [&](const Timing& t) { return t.form == timing.form && t.tile == timing.tile; });
-        if (same == list.end()) list.push_back(timing);
-        else same->us = std::min(same->us, timing.us);
+        const auto same =
+            std::find_if(list.begin(), list.end(), [&](const Timing& t) { return t.form == timing.form && t.tile == timing.tile; });
+        if (same == list.end())
+          list.push_back(timing);
+        else
+          same->us = std::min(same->us, timing.us);
       }
     for (auto& [text, timings] : found)
       if (!cache.find(text)) cache.put(text, best_of(std::move(timings))), ++measured_;

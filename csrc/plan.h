@@ -114,7 +114,8 @@ bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 
 // layout.cpp: makes those values tiled that convolutions write and 1x1 convolutions read; `whole`: value ids that have their storage for
 // themselves.
-void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared, Plan& plan);
+void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
+                    Plan& plan);
 // Whether a conv or linear node reads each output pixel from the same source pixel.
 bool pixelwise(const Node& node);
 
@@ -137,6 +138,7 @@ void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle
 void build_axes(const Build&);  // of which slice, pad, channel_shuffle, and chains of them
 void build_upsample(const Build&);
 
-std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs);
+std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options, const Prepared& prepared,
+                                      const std::vector<Shape>& inputs);
 
 }  // namespace cosparse

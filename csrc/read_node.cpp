@@ -49,10 +49,14 @@ std::vector<int64_t> read_list(const Json& json, const AttrRule& rule, const std
 
 Attr read_attr(const Json& json, const AttrRule& rule, const std::string& about) {
   switch (rule.type) {
-    case AttrRule::Type::integer: return read_integer(json, rule, about);
-    case AttrRule::Type::number: return read_number(json, rule, about);
-    case AttrRule::Type::choice: return read_choice(json, rule, about);
-    case AttrRule::Type::list: return read_list(json, rule, about);
+    case AttrRule::Type::integer:
+      return read_integer(json, rule, about);
+    case AttrRule::Type::number:
+      return read_number(json, rule, about);
+    case AttrRule::Type::choice:
+      return read_choice(json, rule, about);
+    case AttrRule::Type::list:
+      return read_list(json, rule, about);
   }
   throw std::logic_error("an attribute type without a reader");
 }

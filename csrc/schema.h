@@ -12,8 +12,8 @@ struct AttrRule {
   enum class Type { integer, number, choice, list };
   std::string name;
   Type type;
-  double lowest = 0, highest = 0;        // of an integer, a number, each item of a list; inclusive
-  size_t shortest = 0, longest = 0;      // of a list
+  double lowest = 0, highest = 0;    // of an integer, a number, each item of a list; inclusive
+  size_t shortest = 0, longest = 0;  // of a list
   std::vector<std::string> choices = {};
 };
 

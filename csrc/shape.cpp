@@ -19,9 +19,7 @@ bool has_elements(const Shape& shape) {
 }
 
 void check_input(const Input& input, const Shape& shape, const Shape& first) {
-  const auto wrong = [&](const std::string& want) {
-    throw Error(Fault::shape, "input " + quoted(input.name), want, text_of(shape), "");
-  };
+  const auto wrong = [&](const std::string& want) { throw Error(Fault::shape, "input " + quoted(input.name), want, text_of(shape), ""); };
   if (shape.rank != input.example.rank) wrong(input.example.rank == 4 ? "[N, C, H, W]" : "[N, F]");
   if (shape.c != input.example.c) wrong(std::to_string(input.example.c) + (shape.rank == 4 ? " channels" : " features"));
   if (!has_elements(shape)) wrong("1 to 2147483647 elements");

@@ -12,8 +12,8 @@ namespace {
 
 constexpr int64_t kWeightsInCache = 512 * 1024, kSourceInCache = 512 * 1024;  // bytes
 constexpr int64_t kFewGroups = 8, kMapsInCache = 2 * 1024 * 1024;
-constexpr int kMapShares = 4;  // of the channels, for each group
-constexpr int64_t kRowsAtOnce = 64 * 1024;                                    // bytes of weights that a unit reads
+constexpr int kMapShares = 4;                   // of the channels, for each group
+constexpr int64_t kRowsAtOnce = 64 * 1024;      // bytes of weights that a unit reads
 constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
 
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
@@ -126,7 +126,8 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool tiled = conv.x.tiled && !conv.geometry->copies;
   conv.source = tiled ? Source::tiled : maps_first(b.node(), w, pixels) ? Source::maps : Source::planar;
   conv.maps = maps_kernel(b.options.isa, w.number);
-  const bool in_place = conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16 || w.floats < kLanes));
+  const bool in_place =
+      conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16 || w.floats < kLanes));
   const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
   const auto choice = b.prepared.choices.find(b.fused.node);
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
@@ -138,9 +139,8 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
     if (row->t > 0) widths.push_back(row->t);
   }
   const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
-  conv.units = by_rows
-                   ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
-                   : share_out(groups, rows, b.options.threads, widths, few);
+  conv.units = by_rows ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
+                       : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
   b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(w.most_maps(), conv.geometry->taps(), most->t));
@@ -181,7 +181,8 @@ void build_conv(const Build& b) {
                              has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   } else {
-    ConvStep conv{weights, geometry, {}, {}, nullptr, Source::planar, b.at(0), b.to(), residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta, nullptr, nullptr};
+    ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, b.at(0), b.to(),
+                  residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr, nullptr};
     if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
       conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
     build_tiles(b, step, std::move(conv));

@@ -40,7 +40,8 @@ std::string reason(const Measured& m) {
     double least = INFINITY;
     for (const Timing& t : m.timings)
       if (t.form == form) least = std::min(least, t.us);
-    if (std::isfinite(least)) text += (text.back() == ':' ? " " : ", ") + std::string(name_of(form)) + " " + std::to_string(std::lround(least)) + " us";
+    if (std::isfinite(least))
+      text += (text.back() == ':' ? " " : ", ") + std::string(name_of(form)) + " " + std::to_string(std::lround(least)) + " us";
   }
   return text;
 }

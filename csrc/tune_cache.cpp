@@ -47,8 +47,10 @@ bool make_folders(const std::string& path) {
 std::string quoted_json(const std::string& text) {
   std::string out = "\"";
   for (const char c : text)
-    if (c == '"' || c == '\\') out += std::string("\\") + c;
-    else if ((unsigned char)c >= 0x20) out += c;
+    if (c == '"' || c == '\\')
+      out += std::string("\\") + c;
+    else if ((unsigned char)c >= 0x20)
+      out += c;
   return out + "\"";
 }
 
@@ -121,7 +123,8 @@ void TuneCache::load() {
   content << file.rdbuf();
   const Json root = parse_json(content.str(), "file");
   if (wanted<int64_t>(root, "format") != kFormat) throw Error(Fault::usage, "format", "1", "another", "");
-  if (wanted<std::string>(root, "kernels") != kKernels) throw Error(Fault::usage, "kernels", kKernels, wanted<std::string>(root, "kernels"), "");
+  if (wanted<std::string>(root, "kernels") != kKernels)
+    throw Error(Fault::usage, "kernels", kKernels, wanted<std::string>(root, "kernels"), "");
   if (wanted<std::string>(root, "cpu") != cpu_name() || wanted<std::string>(root, "isa") != name_of(options_.isa) ||
       wanted<int64_t>(root, "threads") != options_.threads || wanted<std::string>(root, "dtype") != name_of(options_.number))
     throw Error(Fault::usage, "machine", "this one", "another processor, instruction set, dtype or number of threads", "");

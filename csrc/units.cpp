@@ -26,8 +26,7 @@ std::vector<Unit> share_out(int64_t groups, int rows, int threads, const std::ve
   std::vector<std::vector<Unit>> own(threads);
   const auto cut = [&](int64_t group, int t, int shares, int thread) {
     for (int s = 0; s < shares; ++s)
-      own[(thread + s) % threads].push_back(
-          {group, t, (int)((int64_t)rows * s / shares), (int)((int64_t)rows * (s + 1) / shares)});
+      own[(thread + s) % threads].push_back({group, t, (int)((int64_t)rows * s / shares), (int)((int64_t)rows * (s + 1) / shares)});
   };
   const int most = std::clamp(rows / kLeastRows, 1, threads);
   int64_t first = 0;

@@ -124,8 +124,10 @@ void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, floa
     uint32_t word = 0;
     for (uint32_t i = 0; b + i < end; ++i) {
       const float v = blocks.values[(size_t)(b + i) * blocks.r + f];
-      if (alone) word = to_bf16(v / 2) * 0x10001u;
-      else word |= columns == 2 ? (uint32_t)to_bf16(v) << 16 * i : (uint32_t)(uint8_t)(int8_t)v << 8 * i;
+      if (alone)
+        word = to_bf16(v / 2) * 0x10001u;
+      else
+        word |= columns == 2 ? (uint32_t)to_bf16(v) << 16 * i : (uint32_t)(uint8_t)(int8_t)v << 8 * i;
     }
     std::memcpy(to + f, &word, 4);
   }
@@ -148,8 +150,8 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, int c
       while (b < blocks.rows[row + 1] && number[blocks.columns[b]] < beyond) {
         uint32_t end = b + 1;
         while (end < blocks.rows[row + 1] && end - b < (uint32_t)columns && number[blocks.columns[end]] < beyond) ++end;
-          for (int i = 0; i < columns; ++i) out.columns[at++] = number[blocks.columns[std::min(b + i, end - 1)]] * out.floats;
-          if (columns > 1) join_step(blocks, b, end, columns, out.values.get() + (int64_t)count * r);
+        for (int i = 0; i < columns; ++i) out.columns[at++] = number[blocks.columns[std::min(b + i, end - 1)]] * out.floats;
+        if (columns > 1) join_step(blocks, b, end, columns, out.values.get() + (int64_t)count * r);
         ++count, b = end;
       }
     }

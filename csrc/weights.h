@@ -33,12 +33,12 @@ struct Weights {
   Basis basis = Basis::taps;
   std::vector<UsedChannel> used;
   std::vector<Chunk> chunks;
-  std::vector<uint16_t> taps;              // map numbers, channel after channel (UsedChannel)
-  std::vector<uint32_t> bounds;            // as ConvArgs; bounds_step = block rows
+  std::vector<uint16_t> taps;    // map numbers, channel after channel (UsedChannel)
+  std::vector<uint32_t> bounds;  // as ConvArgs; bounds_step = block rows
   std::shared_ptr<uint32_t[]> columns;
   std::shared_ptr<float[]> values;
   std::vector<float> basis_rows, basis_cols;
-  std::vector<float> inverse, zero;        // int8, as ConvArgs
+  std::vector<float> inverse, zero;  // int8, as ConvArgs
   Floats bias, scale;
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded
@@ -49,7 +49,7 @@ struct Weights {
 
   int maps() const { return (int)taps.size(); }
   int block_rows() const { return (filters + r - 1) / r; }
-  int most_maps() const;  // of a chunk
+  int most_maps() const;                                                                          // of a chunk
   bool whole_channels() const { return basis != Basis::dct3 || maps() == 9 * (int)used.size(); }  // MapsKernel
   // The basis step in multiply-adds a channel and output pixel, at this stride (counting rule: cosparse.compress.transforms.basis_cost).
   double basis_cost(int down, int along) const;
@@ -58,7 +58,7 @@ struct Weights {
 struct Recipe {
   Form form = Form::cosparse;
   Number number = Number::f32;
-  Isa isa = Isa::scalar;  // whose kernels read the weights
+  Isa isa = Isa::scalar;                       // whose kernels read the weights
   const Quantization* quantization = nullptr;  // int8
 };
 

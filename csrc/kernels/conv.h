@@ -32,8 +32,10 @@ inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int fi
         sum = V::add(sum, from_tiled ? N::load_value(a.residual, from) : V::load(from));
       }
       sum = V::max(floor, sum);  // this order keeps NaN
-      if (tiled) N::store_value(a.y, y[q] + r * y_channel, sum);
-      else V::store(y[q] + r * y_channel, sum);
+      if (tiled)
+        N::store_value(a.y, y[q] + r * y_channel, sum);
+      else
+        V::store(y[q] + r * y_channel, sum);
     }
   }
 }
@@ -50,8 +52,10 @@ __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filt
         sum = V::add(sum, a.residual.tiled ? N::load_value(a.residual, from) : V::load(from));
       }
       sum = activate<V>(a.act, V::set1(a.alpha), V::set1(a.beta), sum);
-      if (a.y.tiled) N::store_value(a.y, y[q] + r * a.y.channel, sum);
-      else V::store(y[q] + r * a.y.channel, sum);
+      if (a.y.tiled)
+        N::store_value(a.y, y[q] + r * a.y.channel, sum);
+      else
+        V::store(y[q] + r * a.y.channel, sum);
     }
 }
 

@@ -6,7 +6,9 @@ template <class V8> struct LanesF32 {
   static constexpr int columns = 1;
   using Sum = typename V8::Reg;
   static Sum zero() { return V8::zero(); }
-  static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) { return V8::fma(V8::load(w), V8::set1(x[*column + p]), s); }
+  static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
+    return V8::fma(V8::load(w), V8::set1(x[*column + p]), s);
+  }
   static Sum add(Sum a, Sum b) { return V8::add(a, b); }
   static void store(float* p, Sum s) { V8::store(p, s); }
   static Sum load(const float* p) { return V8::load(p); }
@@ -57,19 +59,19 @@ template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a
       V8::store(out, activate<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
     }
     for (int r = 0; r < filters; ++r)
-      if (a.y.tiled) N::store_pixel(a.y, y + r * a.y.channel, p, out[r]);
-      else y[r * a.y.channel + p] = out[r];
+      if (a.y.tiled)
+        N::store_pixel(a.y, y + r * a.y.channel, p, out[r]);
+      else
+        y[r * a.y.channel + p] = out[r];
   }
 }
 
 // At most kLanePixels pixels of `group` are there. N: the number; L: its product by pixels.
-template <class V, class V8, class N, class L>
-void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+template <class V, class V8, class N, class L> void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes;
   const auto rows = [&](int chunk, const float* x) {
     const int pixels = (int)(a.window.images * a.window.ho * a.window.wo - group * kLanes);
-    for (int row = begin; row < end; ++row)
-      switch (pixels) {
+    for (int row = begin; row < end; ++row) switch (pixels) {
         case 1:
           lane_product<V8, L, N, 1>(a, row, chunk, group, x);
           break;

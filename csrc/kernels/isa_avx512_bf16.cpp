@@ -3,6 +3,8 @@
 #include "vec_avx512.h"
 
 #define COSPARSE_NUMBER_HEADER "number_bf16.h"
-#define COSPARSE_NUMBER_LANES \
-  template <> struct LanesOf<Bf16<Vec>> { using Type = LanesBf16<Vec8>; };
+#define COSPARSE_NUMBER_LANES             \
+  template <> struct LanesOf<Bf16<Vec>> { \
+    using Type = LanesBf16<Vec8>;         \
+  };
 #include "isa_body.inc"

@@ -3,6 +3,8 @@
 #include "vec_avx512.h"
 
 #define COSPARSE_NUMBER_HEADER "number_int8.h"
-#define COSPARSE_NUMBER_LANES \
-  template <> struct LanesOf<Int8<Vec>> { using Type = LanesInt8<Vec8>; };
+#define COSPARSE_NUMBER_LANES             \
+  template <> struct LanesOf<Int8<Vec>> { \
+    using Type = LanesInt8<Vec8>;         \
+  };
 #include "isa_body.inc"

@@ -11,10 +11,12 @@
   X(Bf16, 8, 3) X(Bf16, 8, 2) X(Bf16, 8, 1) X(Bf16, 8, 0) X(Bf16, 4, 2) X(Bf16, 4, 1) X(Bf16, 2, 1) X(Bf16, 1, 1)
 #define COSPARSE_CONV_avx512_vnni(X) \
   X(Int8, 8, 3) X(Int8, 8, 2) X(Int8, 8, 1) X(Int8, 8, 0) X(Int8, 4, 2) X(Int8, 4, 1) X(Int8, 2, 1) X(Int8, 1, 1)
-#define COSPARSE_CONV_avx512(X)                                                                                                       \
-  X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 4) X(F32, 4, 2) X(F32, 4, 1) X(F32, 2, 4) X(F32, 2, 1) X(F32, 1, 4) \
-  X(F32, 1, 1) COSPARSE_EMULATED(X)
-#define COSPARSE_CONV_avx2(X) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
+#define COSPARSE_CONV_avx512(X)                                                                                                     \
+  X(F32, 8, 3)                                                                                                                      \
+  X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 4) X(F32, 4, 2) X(F32, 4, 1) X(F32, 2, 4) X(F32, 2, 1) X(F32, 1, 4) X(F32, 1, 1) \
+      COSPARSE_EMULATED(X)
+#define COSPARSE_CONV_avx2(X) \
+  X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
 // X(number): the basis step before the product
 #define COSPARSE_MAPS_avx512_bf16(X) X(Bf16)
@@ -22,19 +24,29 @@
 #define COSPARSE_MAPS_avx512(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
 #define COSPARSE_MAPS_avx2(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
 #define COSPARSE_MAPS_scalar(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
-#define COSPARSE_EMULATED(X)                                                                                                             \
-  X(RoundedF32, 8, 1) X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1)                                    \
-  X(StepsF32, 8, 1) X(StepsF32, 8, 0) X(StepsF32, 4, 1) X(StepsF32, 2, 1) X(StepsF32, 1, 1)                                              \
-  X(Observe, 8, 1) X(Observe, 4, 1) X(Observe, 2, 1) X(Observe, 1, 1)
+#define COSPARSE_EMULATED(X)                                                                                                            \
+  X(RoundedF32, 8, 1)                                                                                                                   \
+  X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1) X(StepsF32, 8, 1) X(StepsF32, 8, 0) X(StepsF32, 4, 1) \
+      X(StepsF32, 2, 1) X(StepsF32, 1, 1) X(Observe, 8, 1) X(Observe, 4, 1) X(Observe, 2, 1) X(Observe, 1, 1)
 
 namespace cosparse {
 
-namespace scalar { std::vector<KernelRow> kernels(); }
+namespace scalar {
+std::vector<KernelRow> kernels();
+}
 #if defined(__x86_64__)
-namespace avx2 { std::vector<KernelRow> kernels(); }
-namespace avx512 { std::vector<KernelRow> kernels(); }
-namespace avx512_vnni { std::vector<KernelRow> kernels(); }
-namespace avx512_bf16 { std::vector<KernelRow> kernels(); }
+namespace avx2 {
+std::vector<KernelRow> kernels();
+}
+namespace avx512 {
+std::vector<KernelRow> kernels();
+}
+namespace avx512_vnni {
+std::vector<KernelRow> kernels();
+}
+namespace avx512_bf16 {
+std::vector<KernelRow> kernels();
+}
 #endif
 
 // All rows of this build, best instruction set first, scalar last.

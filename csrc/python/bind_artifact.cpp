@@ -89,8 +89,8 @@ py::dict operators() {
 
 std::shared_ptr<const Graph> share(const Artifact& artifact) {
   if (artifact.taken) {
-    throw Error(Fault::usage, "artifact '" + artifact.graph->name + "'", "one that still has its tensors", "one that an engine has taken over",
-                "read the file again");
+    throw Error(Fault::usage, "artifact '" + artifact.graph->name + "'", "one that still has its tensors",
+                "one that an engine has taken over", "read the file again");
   }
   return artifact.graph;
 }
@@ -109,21 +109,21 @@ void bind_artifact(py::module_& m) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
-    } catch (const Error& error) {
-      raise(error);
-    }
+    } catch (const Error& error) { raise(error); }
   });
 
   py::class_<Artifact>(m, "Artifact", "A checked artifact; read-only.")
       .def_property_readonly("name", [](const Artifact& a) { return a.graph->name; })
-      .def_property_readonly("json", [](const Artifact& a) { return a.graph->json; }, "The network as JSON text (docs/artifact.md).")
+      .def_property_readonly(
+          "json", [](const Artifact& a) { return a.graph->json; }, "The network as JSON text (docs/artifact.md).")
       .def_property_readonly("file_bytes", [](const Artifact& a) { return a.graph->file_bytes; })
       .def_property_readonly("file", [](const Artifact& a) { return to_text(a.graph->file); })
-      .def_property_readonly("tensors", [](const Artifact& a) {
-        py::list names;
-        for (const auto& tensor : a.graph->tensors) names.append(tensor->name);
-        return names;
-      })
+      .def_property_readonly("tensors",
+                             [](const Artifact& a) {
+                               py::list names;
+                               for (const auto& tensor : a.graph->tensors) names.append(tensor->name);
+                               return names;
+                             })
       .def("tensor", &view, py::arg("name"),
            "The tensor as a read-only array, without a copy. KeyError where there is none, Error where an engine has taken them over.");
 
@@ -131,13 +131,16 @@ void bind_artifact(py::module_& m) {
   m.def("parse_artifact", &parse, py::arg("content"), py::arg("name") = "artifact", "Checks the bytes of a file; `name` leads its errors.");
   m.def("infer_shapes", &shapes, py::arg("artifact"), py::arg("inputs"), "Value name -> shape, for these shapes of the inputs.");
   m.def("operators", &operators, "The operator table: op -> number of inputs, attributes, tensor roles (optional ones end in '?').");
-  m.def("blake2b", [](const py::bytes& content) {
-    const std::string_view from = content;
-    py::gil_scoped_release release;
-    Blake2b hash;
-    hash.update(from.data(), from.size());
-    return hash.hex();
-  }, py::arg("content"), "BLAKE2b-256 as 64 hexadecimal digits.");
+  m.def(
+      "blake2b",
+      [](const py::bytes& content) {
+        const std::string_view from = content;
+        py::gil_scoped_release release;
+        Blake2b hash;
+        hash.update(from.data(), from.size());
+        return hash.hex();
+      },
+      py::arg("content"), "BLAKE2b-256 as 64 hexadecimal digits.");
 }
 
 }  // namespace cosparse

@@ -110,7 +110,8 @@ Number number_of(const std::string& dtype) {
 // int8 needs to know what its layers will see: a float32 twin runs the samples first.
 std::map<int, Quantization> calibrate(const Artifact& artifact, Isa isa, const std::vector<std::vector<Array>>& calibration) {
   if (calibration.empty())
-    throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none", "pass calibration=, some real inputs");
+    throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none",
+                "pass calibration=, some real inputs");
   const Engine twin(share(artifact), Options{1, isa, Number::observe});
   for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
   return twin.calibrated();
@@ -135,7 +136,8 @@ py::list kernels() {
   py::list rows;
   for (const KernelRow& k : kernel_table())
     rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa),
-                         py::arg("dtype") = name_of(k.number), py::arg("r") = k.r, py::arg("t") = k.t, py::arg("available") = k.isa <= best_isa()));
+                         py::arg("dtype") = name_of(k.number), py::arg("r") = k.r, py::arg("t") = k.t,
+                         py::arg("available") = k.isa <= best_isa()));
   return rows;
 }
 
@@ -143,8 +145,9 @@ py::list kernels() {
 
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
-      .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0, py::arg("tune") = false, py::arg("poison") = false,
-           py::arg("dtype") = "float32", py::arg("calibration") = py::list(), py::arg("take_over") = false)
+      .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0,
+           py::arg("tune") = false, py::arg("poison") = false, py::arg("dtype") = "float32", py::arg("calibration") = py::list(),
+           py::arg("take_over") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
