@@ -77,7 +77,7 @@ def _bench(case: Case, tell: Progress) -> dict[str, Any]:
     tell("looking for neighbours", 0.0)
     busy_before = neighbours.sample()
     tell("loading", 0.0)
-    engine, twin = _load(case.path, case), _load(_twin(case), case)
+    engine, twin = _load(case.path, case), _load(_twin(case), case, dense=True)
     samples = batches(case.calibration, settings.batch)
     opened = open_peers(settings.against, case.dense, case.shapes, settings.threads, settings.dtype, samples, case.folder)
 
@@ -106,10 +106,10 @@ def _bench(case: Case, tell: Progress) -> dict[str, Any]:
     return _conclude(result, max(busy, default=None))
 
 
-def _load(path: Path, case: Case) -> Engine:
+def _load(path: Path, case: Case, *, dense: bool = False) -> Engine:
     settings = case.settings
     options: dict[str, Any] = {"calibration": case.calibration} if settings.dtype == "int8" else {}
-    return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, **options)
+    return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, dense=dense, **options)
 
 
 def _twin(case: Case) -> Path:

@@ -33,6 +33,7 @@ class Engine:
         isa: str = "",
         tile: int = 0,
         tune: bool = False,
+        dense: bool = False,
         poison: bool = False,
         dtype: str = "float32",
         calibration: Sequence[Sequence[np.ndarray]] = (),

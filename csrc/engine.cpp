@@ -56,11 +56,11 @@ Engine::Engine(std::unique_ptr<StoredWeights> stored, Options options, const std
 Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps)
     : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
   std::map<int, Form> forms;
-  if (options_.tune) {
+  if (options_.tune && !options_.dense) {
     forms = measure(steps);
   } else {
     for (int n = 0; n < (int)graph_->nodes.size(); ++n)
-      if (is_weighted(graph_->nodes[n])) forms[n] = cheapest_form(graph_->nodes[n]);
+      if (is_weighted(graph_->nodes[n])) forms[n] = options_.dense ? Form::dense : cheapest_form(graph_->nodes[n]);
   }
   pack(forms, steps, stored);
 }

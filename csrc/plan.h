@@ -19,6 +19,7 @@ struct Options {
   Number number = Number::f32;
   int tile = 0;         // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
   bool tune = false;    // measure at load how each layer runs best, or take it from the cache
+  bool dense = false;   // every layer in its dense form, zeros and all: what sparsity is measured against
   bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
 };
 

@@ -43,13 +43,16 @@ class Engine:
         isa: str = "",
         tile: int = 0,
         tune: bool = False,
+        dense: bool = False,
         poison: bool = False,
         dtype: str = "float32",
         calibration: Sequence[Sequence[numpy.ndarray]] = (),
         take_over: bool = False,
     ) -> None:
         """take_over: each stored tensor is freed as soon as it is packed, so that the weights lie in memory once; `artifact` loses them."""
-        self._native = _C.Engine(artifact, threads, isa, tile, tune, poison, dtype, [list(sample) for sample in calibration], take_over)
+        self._native = _C.Engine(
+            artifact, threads, isa, tile, tune, dense, poison, dtype, [list(sample) for sample in calibration], take_over
+        )
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
         log = logger()
@@ -167,6 +170,7 @@ def load(
     isa: str | None = None,
     tile: int = 0,
     tune: bool = True,
+    dense: bool = False,
     poison: bool = False,
     calibration: Any = None,
 ) -> Engine:
@@ -180,6 +184,7 @@ def load(
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
     tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size,
         and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides.
+    dense: run every layer on the dense kernel, stored zeros and all, untuned: what sparsity is measured against.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
     for, Error for bad options.
@@ -195,6 +200,7 @@ def load(
         isa=isa or "",
         tile=tile,
         tune=tune and tile == 0 and not poison,
+        dense=dense,
         poison=poison,
         dtype=dtype or "float32",
         calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],

@@ -158,3 +158,16 @@ def test_other_shapes_take_the_rule(cache: Path, network: Path) -> None:
     path.write_text(json.dumps(stored), encoding="utf-8")
     engine = load(network)
     assert next(iter(engine.plan_for((1, 16, 12, 12)))).kernel != next(iter(engine.plan_for((1, 16, 40, 40)))).kernel
+
+
+def test_dense_computes_stored_zeros_too(cache: Path, tmp_path: Path) -> None:
+    """The baseline of a comparison must not profit from the zeros that it is compared with."""
+    node = conv(np.random.default_rng(0), 16, 8, (1, 1))
+    node.tensors["values"][:, 2:6] = 0
+    path = tmp_path / "zeros.cosparse"
+    artifact.write(path, graph_of([node], {"x": (8, 9, 9)}))
+    (full,), (cut,) = cosparse.load(path, dense=True).plan, cosparse.load(path, tune=False).plan
+    assert (full.density, cut.density) == (1, 0.5)
+    x = np.random.default_rng(1).normal(size=(1, 8, 9, 9)).astype(np.float32)
+    assert np.array_equal(cosparse.load(path, dense=True)(x), cosparse.load(path, tune=False)(x))
+    assert not cache.exists() or not list(cache.glob("*"))

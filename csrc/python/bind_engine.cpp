@@ -117,9 +117,9 @@ std::map<int, Quantization> calibrate(const Artifact& artifact, Isa isa, const s
   return twin.calibrated();
 }
 
-std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool poison,
+std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool dense, bool poison,
                                     const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own) {
-  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, poison};
+  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison};
   std::map<int, Quantization> steps;
   if (options.number == Number::int8) steps = calibrate(artifact, options.isa, calibration);
   if (own) {
@@ -146,7 +146,7 @@ py::list kernels() {
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
       .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0,
-           py::arg("tune") = false, py::arg("poison") = false, py::arg("dtype") = "float32", py::arg("calibration") = py::list(),
+           py::arg("tune") = false, py::arg("dense") = false, py::arg("poison") = false, py::arg("dtype") = "float32", py::arg("calibration") = py::list(),
            py::arg("take_over") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
