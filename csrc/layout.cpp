@@ -22,9 +22,9 @@ static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels)
 
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
                     Plan& plan) {
-  const auto convolves = [](const Node& node) {
-    return node.op == "linear" ||
-           (node.op == "conv" && !(node.integer("groups") > 1 && node.integer("groups") == node.integer("channels")));
+  const auto convolves = [&](int node) {
+    const auto own = prepared.weights.find(node);
+    return own != prepared.weights.end() && !own->second->depthwise;
   };
   std::vector<char> allowed = whole;
   std::vector<int> wanted(whole.size(), -1);  // a node that reads the value pixel by pixel; all such have seen the same range of it
@@ -33,13 +33,13 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (int v : graph.outputs) allowed[v] = 0;
   for (const Fused& f : steps) {
     const Node& node = graph.nodes[f.node];
-    if (!convolves(node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
+    if (!convolves(f.node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
     for (int v : node.inputs)  // of which `add` may be folded into the step before: that one reads it as its residual
-      if (convolves(node) && pixelwise(node))
+      if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
       else
         allowed[v] = 0;
-    if (f.residual >= 0 && !convolves(node)) allowed[f.residual] = 0;
+    if (f.residual >= 0 && !convolves(f.node)) allowed[f.residual] = 0;
   }
   for (int n = 0; n < (int)graph.nodes.size(); ++n)
     if (is_view(graph, n, plan.shapes))

@@ -114,7 +114,8 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   for (const auto& [n, text] : signatures) {
     const Measured* m = cache.find(text);
     const std::vector<Form> has = forms_of(graph_->nodes[n]);
-    best[n] = m && std::find(has.begin(), has.end(), m->form) != has.end() ? m->form : cheapest_form(graph_->nodes[n]);
+    const bool free = options_.number != Number::int8 && m && std::find(has.begin(), has.end(), m->form) != has.end();
+    best[n] = free ? m->form : cheapest_form(graph_->nodes[n]);  // int8's steps were taken for this one, whatever a file says
     if (m && !describe(graph_->nodes[n]).depthwise())
       prepared_.choices[n] = {m->tile, shapes[graph_->inputs.size() + n].pixels(), reason(*m)};
   }

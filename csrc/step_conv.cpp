@@ -126,8 +126,7 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool tiled = conv.x.tiled && !conv.geometry->copies;
   conv.source = tiled ? Source::tiled : maps_first(b.node(), w, pixels) ? Source::maps : Source::planar;
   conv.maps = maps_kernel(b.options.isa, w.number);
-  const bool in_place =
-      conv.source == Source::maps || (tiled && (w.number == Number::f32 || w.number == Number::bf16 || w.floats < kLanes));
+  const bool in_place = conv.source == Source::maps || (tiled && conv_kernels(b.options.isa, w.number, w.r)[0]->in_place);
   const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
   const auto choice = b.prepared.choices.find(b.fused.node);
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;

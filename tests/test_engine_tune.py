@@ -171,3 +171,21 @@ def test_dense_computes_stored_zeros_too(cache: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(1, 8, 9, 9)).astype(np.float32)
     assert np.array_equal(cosparse.load(path, dense=True)(x), cosparse.load(path, tune=False)(x))
     assert not cache.exists() or not list(cache.glob("*"))
+
+
+def test_no_file_moves_int8_to_a_form_that_was_not_calibrated(cache: Path, network: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(1, 16, 12, 12)).astype(np.float32)
+    before = load(network, dtype="int8", calibration=x)(x)
+    path, stored = content(cache)
+    for layer in stored["layers"].values():
+        layer["form"] = "dense"
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert np.array_equal(load(network, dtype="int8", calibration=x)(x), before)
+
+
+def test_dense_int8_is_calibrated_as_dense(cache: Path, network: Path) -> None:
+    """The steps of DCT maps would be wrong for taps: by the whole range of the coefficients, not by half a step."""
+    x = np.random.default_rng(1).normal(size=(1, 16, 12, 12)).astype(np.float32)
+    exact = load(network)(x)
+    errors = [np.abs(load(network, dtype="int8", calibration=x, dense=dense)(x) - exact).max() for dense in (False, True)]
+    assert max(errors) < 0.1 * np.abs(exact).max()

@@ -162,6 +162,7 @@ struct KernelRow {
   Isa isa;
   Number number;
   int r, t, lanes, columns, floats;  // columns: of a step of the product; floats: of memory in a row of kLanes maps
+  bool in_place;                     // a tiled source is read as it is
   ConvKernel conv;
   WindowKernel window;
   const SpanKernels* spans;

@@ -107,12 +107,13 @@ Number number_of(const std::string& dtype) {
   throw Error(Fault::unsupported, "dtype", "float32, bfloat16 or int8", dtype, "");
 }
 
-// int8 needs to know what its layers will see: a float32 twin runs the samples first.
-std::map<int, Quantization> calibrate(const Artifact& artifact, Isa isa, const std::vector<std::vector<Array>>& calibration) {
+// int8 needs to know what its layers, in the forms they will have, will see: a float32 twin runs the samples first.
+std::map<int, Quantization> calibrate(const Artifact& artifact, Options options, const std::vector<std::vector<Array>>& calibration) {
   if (calibration.empty())
     throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none",
                 "pass calibration=, some real inputs");
-  const Engine twin(share(artifact), Options{1, isa, Number::observe});
+  options.threads = 1, options.number = Number::observe, options.tile = 0, options.tune = options.poison = false;
+  const Engine twin(share(artifact), options);
   for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
   return twin.calibrated();
 }
@@ -121,7 +122,7 @@ std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::
                                     const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own) {
   const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison};
   std::map<int, Quantization> steps;
-  if (options.number == Number::int8) steps = calibrate(artifact, options.isa, calibration);
+  if (options.number == Number::int8) steps = calibrate(artifact, options, calibration);
   if (own) {
     auto stored = take_over(artifact);
     py::gil_scoped_release release;
@@ -146,8 +147,8 @@ py::list kernels() {
 void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
       .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0,
-           py::arg("tune") = false, py::arg("dense") = false, py::arg("poison") = false, py::arg("dtype") = "float32", py::arg("calibration") = py::list(),
-           py::arg("take_over") = false)
+           py::arg("tune") = false, py::arg("dense") = false, py::arg("poison") = false, py::arg("dtype") = "float32",
+           py::arg("calibration") = py::list(), py::arg("take_over") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
