@@ -12,7 +12,11 @@ bool pixelwise(const Node& node) {
     const auto& list = node.list(key);
     return std::all_of(list.begin(), list.end(), [&](int64_t x) { return x == is; });
   };
-  return node.op == "conv" && all("kernel", 1) && all("stride", 1) && all("pad", 0);
+  return node.op == "conv" && all("kernel", 1) && all("pad", 0);
+}
+
+bool reads_in_place(const Node& node) {
+  return pixelwise(node) && (node.op == "linear" || (node.list("stride")[0] == 1 && node.list("stride")[1] == 1));
 }
 
 // Whether sums wait in the output between chunks, for which a row of shorter numbers has no room.

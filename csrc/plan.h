@@ -117,8 +117,10 @@ bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 // themselves.
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
                     Plan& plan);
-// Whether a conv or linear node reads each output pixel from the same source pixel.
+// Whether a conv or linear node reads one source pixel for each output pixel, none of them padding.
 bool pixelwise(const Node& node);
+// Whether it reads them where they lie: pixelwise, and no stride.
+bool reads_in_place(const Node& node);
 
 // Builders (step_*.cpp).
 // Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.

@@ -1,4 +1,4 @@
-// Steps of conv and linear: phase planes for strides, then tiles of pixels x block rows over the threads.
+// Steps of conv and linear: phase planes for large kernels with a stride, then tiles of pixels x block rows over the threads.
 #include <algorithm>
 
 #include "memory.h"
@@ -41,7 +41,7 @@ struct ConvStep {
   std::vector<Unit> units;
   std::vector<const KernelRow*> kernels;  // by the t of a unit
   MapsKernel maps;
-  Source source;
+  Source source, made_from;  // the product's, and that of maps made before it
   Place x, y, residual;
   bool has_residual;
   int64_t temporary;
@@ -53,7 +53,7 @@ struct ConvStep {
     const Weights& w = *weights;
     ConvArgs a{};
     a.window = geometry->window();
-    a.source = source;
+    a.source = made_from;
     a.x = rows<const float>(run, x);
     if (geometry->copies) a.x = {run.arena + temporary, geometry->channel_floats(x.plane), kLanes, false, 0, 0};
     a.basis = w.basis;
@@ -71,12 +71,13 @@ struct ConvStep {
   }
 
   void operator()(const Run& run) const {
-    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels, 0.f);
+    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
     ConvArgs a = args(run);
     if (source == Source::maps) {
       a.maps = run.arena + temporary + geometry->temporary_floats(weights->channels);
       make_maps(run, a);
       a.x = {a.maps, weights->floats, (int64_t)weights->maps() * weights->floats, true, 0, 0};
+      a.source = source;
       a.bounds_step *= a.chunk_count, a.chunk_count = 1;  // all chunks are there
     }
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
@@ -106,7 +107,7 @@ struct DepthwiseStep {
   float alpha, beta;
 
   void operator()(const Run& run) const {
-    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels, 0.f);
+    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
     WindowArgs a{};
     a.window = geometry->window();
     a.x = run.arena + (geometry->copies ? temporary : x.offset), a.x_channel = geometry->channel_floats(x.plane);
@@ -123,8 +124,9 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
   const int rows = w.block_rows();
-  const bool tiled = conv.x.tiled && !conv.geometry->copies;
-  conv.source = tiled ? Source::tiled : maps_first(b.node(), w, pixels) ? Source::maps : Source::planar;
+  const bool tiled = conv.x.tiled && conv.geometry->unit_stride();
+  conv.made_from = tiled ? Source::tiled : conv.x.tiled ? Source::picked : Source::planar;
+  conv.source = maps_first(b.node(), w, pixels) ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(b.options.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && conv_kernels(b.options.isa, w.number, w.r)[0]->in_place);
   const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
@@ -150,7 +152,7 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
 
 bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
   const int64_t groups = round_up(pixels, kLanes) / kLanes;
-  return !pixelwise(node) && !w.depthwise && w.whole_channels() && groups <= kFewGroups && w.bytes > kWeightsInCache &&
+  return !reads_in_place(node) && !w.depthwise && w.whole_channels() && groups <= kFewGroups && w.bytes > kWeightsInCache &&
          groups * w.maps() * w.floats * (int64_t)sizeof(float) <= kMapsInCache;
 }
 
@@ -180,8 +182,8 @@ void build_conv(const Build& b) {
                              has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
     b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
   } else {
-    ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, b.at(0), b.to(),
-                  residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr, nullptr};
+    ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, Source::planar, b.at(0), b.to(),
+                  residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
     if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
       conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
     build_tiles(b, step, std::move(conv));

@@ -8,35 +8,46 @@ namespace cosparse {
 
 namespace {
 
+constexpr int kFewTaps = 9;
+
 int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
 }  // namespace
 
 Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in) {
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
-  const int k[2] = {pair("kernel", 0), pair("kernel", 1)}, dilation[2] = {pair("dilation", 0), pair("dilation", 1)},
-            pad[2] = {pair("pad", 0), pair("pad", 1)};
+  const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
-  copies = stride_[0] > 1 || stride_[1] > 1;
-  window_ = {
-      in.n,    (int)out.h, (int)out.w, (int)((in.h + stride_[0] - 1) / stride_[0]), (int)((in.w + stride_[1] - 1) / stride_[1]), k[0], k[1],
-      nullptr, nullptr,    nullptr};
-  plane = round_up(in.n * window_.hq * window_.wq, kLanes);
+  copies = !unit_stride() && rows * cols > kFewTaps;
+  const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
+  window_ = {in.n,
+             (int)out.h,
+             (int)out.w,
+             (int)((in.h + split[0] - 1) / split[0]),
+             (int)((in.w + split[1] - 1) / split[1]),
+             rows,
+             cols,
+             copies ? 1 : stride_[0],
+             copies ? 1 : stride_[1],
+             nullptr,
+             nullptr,
+             nullptr};
+  plane = round_up(in.n * window_.hi * window_.wi, kLanes);
   std::vector<int> row_phase, col_phase;
-  for (int r = 0; r < k[0]; ++r) {
-    const int d = r * dilation[0] - pad[0];
-    dy_.push_back(floor_div(d, stride_[0])), row_phase.push_back(d - dy_.back() * stride_[0]);
+  for (int r = 0; r < rows; ++r) {
+    const int d = r * pair("dilation", 0) - pair("pad", 0);
+    dy_.push_back(floor_div(d, split[0])), row_phase.push_back(d - dy_.back() * split[0]);
   }
-  for (int s = 0; s < k[1]; ++s) {
-    const int d = s * dilation[1] - pad[1];
-    dx_.push_back(floor_div(d, stride_[1])), col_phase.push_back(d - dx_.back() * stride_[1]);
+  for (int s = 0; s < cols; ++s) {
+    const int d = s * pair("dilation", 1) - pair("pad", 1);
+    dx_.push_back(floor_div(d, split[1])), col_phase.push_back(d - dx_.back() * split[1]);
   }
-  for (int r = 0; r < k[0]; ++r)
-    for (int s = 0; s < k[1]; ++s) {
+  for (int r = 0; r < rows; ++r)
+    for (int s = 0; s < cols; ++s) {
       const std::pair<int, int> phase{row_phase[r], col_phase[s]};
       auto at = std::find(phases.begin(), phases.end(), phase);
       if (at == phases.end()) at = phases.insert(phases.end(), phase);
-      offset_.push_back((at - phases.begin()) * plane + (int64_t)dy_[r] * window_.wq + dx_[s]);
+      offset_.push_back((at - phases.begin()) * plane + (int64_t)dy_[r] * window_.wi + dx_[s]);
     }
 }
 
@@ -46,8 +57,8 @@ Window Geometry::window() const {
   return w;
 }
 
-void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels, float fill) const {
-  const int hq = window_.hq, wq = window_.wq, count = (int)phases.size();
+void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels) const {
+  const int hq = window_.hi, wq = window_.wi, count = (int)phases.size();
   run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
     const int64_t c = i / count;
     float* out = run.arena + to + i * plane;
@@ -62,7 +73,7 @@ void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int chan
           for (int k = 0; k < here; ++k) out[k] = in[2 * k];
         else
           for (int k = 0; k < here; ++k) out[k] = in[(int64_t)k * stride_[1]];
-        std::fill(out + here, out + wq, fill);
+        std::fill(out + here, out + wq, 0.f);
       }
   });
 }

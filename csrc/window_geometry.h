@@ -1,4 +1,4 @@
-// Geometry of a sliding window (convolution) as the kernels want it: every tap a constant offset in a source plane.
+// Geometry of a sliding window (convolution) as the kernels want it.
 #pragma once
 #include <vector>
 
@@ -8,8 +8,9 @@
 
 namespace cosparse {
 
-// With stride s, output row y reads source rows s*y + d. Rows of one residue d mod s lie side by side in a phase plane, where the tap is
-// the constant shift floor(d / s). Stride 1 needs no copy: the activation itself is the one phase plane.
+// With stride s, output row y reads source rows s*y + d. Kernels with few taps pick their lanes out of the source as it lies. For large ones,
+// which read each place many times, the rows and columns of each residue d mod s are first copied side by side into a phase plane: there the
+// stride is 1 and the tap a shift by floor(d / s).
 struct Geometry {
   bool copies = false;
   int64_t plane = 0;                        // floats of a phase plane, where copies
@@ -18,10 +19,11 @@ struct Geometry {
   Geometry(const Node& node, const Shape& in, const Shape& out);
   Window window() const;
   int taps() const { return window_.rows * window_.cols; }
+  bool unit_stride() const { return stride_[0] == 1 && stride_[1] == 1; }
   int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
   int64_t temporary_floats(int64_t channels) const { return copies ? channels * plane * (int64_t)phases.size() : 0; }
-  // Copies the source's phases to arena + to; places outside the source get `fill`.
-  void split_phases(const Run& run, const Place& x, int64_t to, int channels, float fill) const;
+  // Copies the source's phases to arena + to; places outside the source get 0.
+  void split_phases(const Run& run, const Place& x, int64_t to, int channels) const;
 
  private:
   Window window_{};

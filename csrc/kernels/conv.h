@@ -7,9 +7,15 @@
 // The basis step alone (MapsKernel).
 template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes;
-  const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
   const Chunk& last = a.chunks[a.chunk_count - 1];
-  basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, a.maps + group * (last.first_map + last.maps) * N::floats);
+  float* maps = a.maps + group * (last.first_map + last.maps) * N::floats;
+  if (a.source == Source::picked) {
+    float* to[per];
+    for (int v = 0; v < per; ++v) to[v] = map_rows<V, N>(a, maps, v);
+    return pick_maps<V, N, per>(a, group, begin, end, scratch, to);
+  }
+  const Taps<V, per> taps(a.window, group * kLanes, scratch);
+  basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, maps);
 }
 
 // The sums of S filters from `filter` become values: y[q], residual[q] are the vector's place in the first of them. Every loop here is
@@ -140,14 +146,20 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
 template <class V, class N, int R, int T> void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes, vectors = T * per;
   const float* x[vectors];
-  float* maps = scratch + (int64_t)T * (a.window.rows * a.window.cols + 1) * kLanes;
+  float* maps = scratch + taps_floats(a.window.rows * a.window.cols, T);
+  if (a.source == Source::picked) {
+    float* to[vectors];
+    for (int v = 0; v < vectors; ++v) x[v] = to[v] = map_rows<V, N>(a, maps, v);
+    pick_maps<V, N, vectors>(a, group, a.chunks[0].begin, a.chunks[0].end, scratch, to);
+    return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
+  }
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
     for (int v = 0; v < vectors; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V, N>(a, maps, v);
     return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
   }
-  const Taps<V, vectors> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
+  const Taps<V, vectors> taps(a.window, group * kLanes, scratch);
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, vectors>(a, a.chunks[k], taps, maps);
     for (int v = 0; v < vectors; ++v) x[v] = map_rows<V, N>(a, maps, v) - (int64_t)a.chunks[k].first_map * N::floats;

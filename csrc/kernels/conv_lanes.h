@@ -86,13 +86,19 @@ template <class V, class V8, class N, class L> void conv_lanes(const ConvArgs& a
           break;
       }
   };
-  float* maps = scratch + (int64_t)(a.window.rows * a.window.cols + 1) * kLanes;
+  float* maps = scratch + taps_floats(a.window.rows * a.window.cols, 1);
+  if (a.source == Source::picked) {
+    float* to[per];
+    for (int v = 0; v < per; ++v) to[v] = map_rows<V, N>(a, maps, v);
+    pick_maps<V, N, per>(a, group, a.chunks[0].begin, a.chunks[0].end, scratch, to);
+    return rows(0, maps);
+  }
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
     if (!in_place) copy_tiled<V, N, per>(a, group, maps);
     return rows(0, in_place ? a.x.at(0, group) : maps);
   }
-  const Taps<V, per> taps(a.window, group * kLanes, reinterpret_cast<typename V::Mask*>(scratch));
+  const Taps<V, per> taps(a.window, group * kLanes, scratch);
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, per>(a, a.chunks[k], taps, maps);
     rows(k, maps - (int64_t)a.chunks[k].first_map * N::floats);

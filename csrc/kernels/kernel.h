@@ -17,15 +17,17 @@ enum class Basis : int { taps, dct3, dct };  // xhat = the taps themselves; 3x3 
 
 enum class Act : int { none, relu, clip, leaky_relu, elu, sigmoid, silu, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, mish };
 
-// How flat output pixels find their taps. The source is stored as `phases` planes a channel, one for each residue of the stride that a tap
-// needs (stride 1: the activation itself), so that a tap is a constant offset within an output row, and a mask tells which lanes it hits.
+// How flat output pixels find their taps: tap (r, s) of output (oy, ox) is source (oy * stride_y + dy[r], ox * stride_x + dx[s]), 0 where
+// the source has no such place. The source is the activation, or copies of its phases where that pays (Geometry): then strides are 1, and
+// each tap looks into one of them.
 struct Window {
   int64_t images;
-  int ho, wo, hq, wq;     // output size; size of one source phase plane
-  int rows, cols;         // kernel R, S
-  const int* dy;          // [R] source row = output row + dy, in the phase plane
+  int ho, wo, hi, wi;  // output size; source size
+  int rows, cols;      // kernel R, S
+  int stride_y, stride_x;
+  const int* dy;          // [R]
   const int* dx;          // [S]
-  const int64_t* offset;  // [R*S] phase plane + dy*wq + dx, in floats from the channel's first plane
+  const int64_t* offset;  // [R*S] phase plane + dy*wi + dx, in floats from the channel's start
 };
 
 // What a convolution multiplies. Sums are float32 (int8: int32) in all of them, and values between layers are floats.
@@ -58,17 +60,18 @@ struct Chunk {
 };
 
 // Where a convolution's maps come from.
-//   planar  a basis step a tile, out of planes or phase planes
+//   planar  a basis step a tile, out of planes
 //   tiled   1x1 at stride 1: the source's own tiles, read in place (or copied, where the number stores maps in another form)
+//   picked  1x1 at other strides: pixels picked out of the source's tiles, a tile at a time
 //   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
-enum class Source : int { planar, tiled, maps };
+enum class Source : int { planar, tiled, picked, maps };
 
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
 struct ConvArgs {
   Window window;
   Source source;
-  Rows<const float> x;  // planar: or phase planes, with x.channel floats a channel
-  float* maps;          // where the basis step before the product writes: [groups][all maps][KernelRow::floats]
+  Rows<const float> x;
+  float* maps;  // where the basis step before the product writes: [groups][all maps][KernelRow::floats]
   Basis basis;
   const UsedChannel* used;
   const uint16_t* taps;
@@ -172,8 +175,18 @@ struct KernelRow {
 };
 constexpr int kLanePixels = 4;
 
-// Scratch floats of a conv tile: the masks of the taps, and the maps with a row to spare.
-inline int64_t conv_scratch(int maps, int taps, int t) { return (int64_t)(maps + 1 + taps + 1) * (t ? t : 1) * kLanes + 64; }
+// What finding the taps of t groups of pixels takes, in floats: masks, or ends of pieces, at most one for each lane (taps.h); of a 1x1
+// layer the pieces with their lanes (picks.h).
+constexpr int kPieceBytes = 16, kPickBytes = 128;
+constexpr int64_t taps_floats(int taps, int t) {
+  const int64_t pieces = taps == 1 ? kPickBytes : (int64_t)taps * kPieceBytes;
+  return t * ((taps + 1) * (int64_t)kLanes + pieces * kLanes / (int64_t)sizeof(float));
+}
+
+// Scratch floats of a conv tile: its taps, and the maps with a row to spare.
+constexpr int64_t conv_scratch(int maps, int taps, int t) {
+  return taps_floats(taps, t ? t : 1) + (int64_t)(maps + 1) * (t ? t : 1) * kLanes + 64;
+}
 
 constexpr int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 

@@ -28,6 +28,16 @@ template <class V> struct F32 {
   static typename V::Reg load_value(const Rows<const float>&, const float* from) { return V::load(from); }
   static void store_pixel(const Rows<float>&, float* row, int p, float y) { row[p] = y; }
   static float load_pixel(const Rows<const float>&, const float* row, int p) { return row[p]; }
+
+  // A vector of a tiled source as it lies there: lanes picked out of it, and stored as a map (picks.h).
+  using Packed = typename V::Reg;
+  using Index = typename V::Index;
+  static Packed nothing() { return V::zero(); }
+  static Index index(const int32_t* lane) { return V::index(lane); }
+  static Packed pick(uint32_t lanes, Index index, const float* from, Packed other) {
+    return V::mask_pick(V::mask(lanes), index, V::load(from), other);
+  }
+  static void store_packed(const ConvArgs&, float* to, Packed x) { V::store(to, x); }
 };
 
 template <class V> struct RoundedF32 : F32<V> {
@@ -48,6 +58,7 @@ template <class V> struct StepsF32 : F32<V> {
     return V::min(V::set1(255.f), V::max(V::zero(), V::round(V::fma(x, V::set1(inverse), V::set1(zero)))));
   }
   static void store_map(const ConvArgs& a, float* to, typename V::Reg x, int tap) { V::store(to, steps(x, a.inverse[tap], a.zero[tap])); }
+  static void store_packed(const ConvArgs& a, float* to, typename V::Reg x) { store_map(a, to, x, 0); }
   // What its readers would make of it anyway, as a float.
   static void store_value(const Rows<float>& y, float* to, typename V::Reg x) {
     const float step = y.inverse > 0 ? 1 / y.inverse : 0.f;
@@ -71,4 +82,5 @@ template <class V> struct Observe : F32<V> {
     V::store(low, V::min(V::load(low), x)), V::store(high, V::max(V::load(high), x));
     V::store(to, x);
   }
+  static void store_packed(const ConvArgs& a, float* to, typename V::Reg x) { store_map(a, to, x, 0); }
 };

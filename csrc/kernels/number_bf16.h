@@ -30,6 +30,14 @@ template <class V> struct Bf16 : F32<V> {
     std::memcpy(reinterpret_cast<uint16_t*>(row) + p, words, 2);
   }
   static float load_pixel(const Rows<const float>&, const float* row, int p) { return pixel(row, p); }
+  using Packed = __m256i;
+  using Index = __m256i;
+  static Packed nothing() { return _mm256_setzero_si256(); }
+  static Index index(const int32_t* lane) { return _mm512_cvtepi32_epi16(_mm512_loadu_si512(lane)); }
+  static Packed pick(uint32_t lanes, Index index, const float* from, Packed other) {
+    return _mm256_mask_permutexvar_epi16(other, (__mmask16)lanes, index, _mm256_load_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static void store_packed(const ConvArgs&, float* to, Packed x) { _mm256_store_si256(reinterpret_cast<__m256i*>(to), x); }
   static float pixel(const float* row, int p) {
     uint16_t word;
     std::memcpy(&word, reinterpret_cast<const uint16_t*>(row) + p, 2);

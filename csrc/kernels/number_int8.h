@@ -45,6 +45,15 @@ template <class V> struct Int8 : F32<V> {
   static float load_pixel(const Rows<const float>& y, const float* row, int p) {
     return ((float)reinterpret_cast<const uint8_t*>(row)[p] - y.zero) * step_of(y.inverse);
   }
+
+  using Packed = __m128i;
+  using Index = __m128i;
+  static Packed nothing() { return _mm_setzero_si128(); }
+  static Index index(const int32_t* lane) { return _mm512_cvtepi32_epi8(_mm512_loadu_si512(lane)); }
+  static Packed pick(uint32_t lanes, Index index, const float* from, Packed other) {
+    return _mm_mask_shuffle_epi8(other, (__mmask16)lanes, _mm_load_si128(reinterpret_cast<const __m128i*>(from)), index);
+  }
+  static void store_packed(const ConvArgs&, float* to, Packed x) { _mm_store_si128(reinterpret_cast<__m128i*>(to), x); }
 };
 
 template <class V8> struct LanesInt8 {

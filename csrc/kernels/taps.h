@@ -1,26 +1,41 @@
 // Loading the taps of T vectors of flat output pixels: offsets and masks, found once for a tile and used for every channel.
 // Included inside a per-ISA namespace.
+//
+// At a horizontal stride of 1 a tap's lanes lie side by side in the source, row by row of the output, and are loaded under a mask. At
+// stride s lane l of such a run is element s*l, and each vector that holds some of them is loaded once: element s*l mod V::lanes of it
+// goes to lane l.
 
 template <class V, int T> class Taps {
  public:
-  // masks: room for T * R*S masks, aligned like V::Mask.
-  Taps(const Window& w, int64_t first, typename V::Mask* masks) : w_(w), count_(w.rows * w.cols), masks_(masks) {
+  // room: taps_floats(w, T vectors) floats, aligned like V::Mask.
+  Taps(const Window& w, int64_t first, float* room)
+      : w_(w),
+        count_(w.rows * w.cols),
+        masks_(reinterpret_cast<typename V::Mask*>(room)),
+        ends_(reinterpret_cast<uint32_t*>(room)),
+        pieces_(reinterpret_cast<Piece*>(room + (int64_t)T * (count_ + 1) * V::lanes)) {
     const int64_t total = w.images * w.ho * w.wo;
     for (int t = 0; t < T; ++t) locate(t, first + t * V::lanes, total);
+    if (w_.stride_x == 1) return;
+    int32_t element[V::lanes];
+    for (int l = 0; l < V::lanes; ++l) element[l] = w_.stride_x * l % V::lanes;
+    element_ = V::index(element);
+    cut_pieces();
   }
 
   // Whether every vector is one run in the source; then tap `tap` of vector t is a masked load from channel + start(t) + offset of the tap.
   bool plain() const {
     for (const Vector& v : vectors_)
       if (v.runs != 1) return false;
-    return true;
+    return w_.stride_x == 1;
   }
   int64_t start(int t) const { return vectors_[t].start[0]; }
   typename V::Mask mask(int t, int tap) const { return masks_[t * count_ + tap]; }
   int64_t offset(int tap) const { return w_.offset[tap]; }
 
-  // Tap number `tap` = r*cols + s of vector t; channel: the channel's first source plane. Lanes outside the image read `outside`.
+  // Tap number `tap` = r*cols + s of vector t; channel: the channel's source plane. Lanes outside the image read `outside`.
   typename V::Reg load(const float* channel, int t, int tap, typename V::Reg outside) const {
+    if (w_.stride_x != 1) return load_pieces(channel, t * count_ + tap, outside);
     const Vector& v = vectors_[t];
     const float* p = channel + w_.offset[tap];
     if (__builtin_expect(v.runs == 1, 1)) return V::mask_load(masks_[t * count_ + tap], p + v.start[0], outside);
@@ -34,16 +49,68 @@ template <class V, int T> class Taps {
 
  private:
   struct Vector {
-    int runs;                 // lanes of one run lie side by side in the source
+    int runs;                 // lanes of one run lie in one output row, or in rows that follow each other in the source
     int64_t start[V::lanes];  // source index of lane 0 of the run's lanes, before the tap's offset
     uint32_t lanes[V::lanes];
     uint32_t row_bits[kMaxTaps], col_bits[kMaxTaps];  // lanes whose source row (column) exists for kernel row r (column s)
   };
+  struct Piece {
+    int64_t offset;  // of the vector in the channel
+    uint32_t lanes;  // that it fills
+    uint32_t there;  // its elements that lie in the channel, where some do not; else 0
+  };
+  static_assert(sizeof(Piece) == kPieceBytes);
 
-  // Bits of the lanes l in [begin, end) for which 0 <= l + shift < size.
-  static uint32_t lanes_inside(int begin, int end, int shift, int size) {
-    const int low = begin > -shift ? begin : -shift, high = end < size - shift ? end : size - shift;
+  static int floor_div(int a, int b) { return a / b - (a % b < 0); }
+
+  // Bits of the lanes l in [begin, end) for which 0 <= (l + shift) * stride + d < size.
+  static uint32_t lanes_inside(int begin, int end, int shift, int stride, int d, int size) {
+    const int least = -floor_div(d, stride) - shift, beyond = floor_div(size - 1 - d, stride) + 1 - shift;
+    const int low = begin > least ? begin : least, high = end < beyond ? end : beyond;
     return low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0;
+  }
+
+  typename V::Reg load_pieces(const float* channel, int index, typename V::Reg outside) const {
+    typename V::Reg x = outside;
+    for (const Piece *p = pieces_ + ends_[index], *const end = pieces_ + ends_[index + 1]; p != end; ++p) {
+      const float* from = channel + p->offset;
+      const typename V::Reg all = __builtin_expect(p->there == 0, 1) ? V::loadu(from) : V::mask_load(V::mask(p->there), from, V::zero());
+      x = V::mask_pick(V::mask(p->lanes), element_, all, x);
+    }
+    return x;
+  }
+
+  void cut_pieces() {
+    const int64_t plane = w_.images * w_.hi * w_.wi;
+    struct {
+      uint32_t lanes;
+      int offset;
+    } vectors[V::lanes];  // of the source, that a run may touch: the lanes that it fills, and where it starts
+    int count = 0, *offset = nullptr;
+    for (int l = 0; l < V::lanes; ++l) {
+      const int at = w_.stride_x * l / V::lanes * V::lanes;
+      if (!offset || *offset != at) vectors[count] = {0, at}, offset = &vectors[count++].offset;
+      vectors[count - 1].lanes |= 1u << l;
+    }
+    uint32_t* end = ends_;
+    Piece* piece = pieces_;
+    *end = 0;
+    for (const Vector& v : vectors_)
+      for (int r = 0; r < w_.rows; ++r)
+        for (int s = 0; s < w_.cols; ++s) {
+          const int64_t tap = w_.offset[r * w_.cols + s];
+          for (int i = 0; i < v.runs; ++i) {
+            const uint32_t hit = v.row_bits[r] & v.col_bits[s] & v.lanes[i];
+            for (int k = 0; k < count; ++k)
+              if (const uint32_t lanes = hit & vectors[k].lanes) {
+                *piece = {v.start[i] + tap + vectors[k].offset, lanes, 0};
+                if (piece->offset < 0 || piece->offset + V::lanes > plane)
+                  for (int e = 0; e < V::lanes; ++e) piece->there |= (uint32_t)((uint64_t)(piece->offset + e) < (uint64_t)plane) << e;
+                ++piece;
+              }
+          }
+          *++end = (uint32_t)(piece - pieces_);
+        }
   }
 
   void locate(int t, int64_t first, int64_t total) {
@@ -58,27 +125,30 @@ template <class V, int T> class Taps {
     for (int l = 0, next; l < lanes; l = next) {  // one output row after the other
       next = l + w_.wo - ox < lanes ? l + w_.wo - ox : lanes;
       const uint32_t row = (uint32_t)((1ull << next) - (1ull << l));
-      const int64_t source = (image * w_.hq + oy) * w_.wq + ox;
+      const int64_t source = (image * w_.hi + (int64_t)oy * w_.stride_y) * w_.wi + (int64_t)ox * w_.stride_x;
       if (source != expected) {
-        v.start[v.runs] = source - l;
+        v.start[v.runs] = source - (int64_t)w_.stride_x * l;
         v.lanes[v.runs++] = 0;
       }
-      expected = source + next - l;
+      expected = source + (int64_t)w_.stride_x * (next - l);
       v.lanes[v.runs - 1] |= row;
       for (int r = 0; r < w_.rows; ++r)
-        if ((unsigned)(oy + w_.dy[r]) < (unsigned)w_.hq) v.row_bits[r] |= row;
-      for (int s = 0; s < w_.cols; ++s) v.col_bits[s] |= lanes_inside(l, next, ox - l + w_.dx[s], w_.wq);
+        if ((uint64_t)((int64_t)oy * w_.stride_y + w_.dy[r]) < (uint64_t)w_.hi) v.row_bits[r] |= row;
+      for (int s = 0; s < w_.cols; ++s) v.col_bits[s] |= lanes_inside(l, next, ox - l, w_.stride_x, w_.dx[s], w_.wi);
       ox = 0;
       if (++oy == w_.ho) oy = 0, ++image;
     }
     if (v.runs == 0) v.runs = 1, v.start[0] = 0, v.lanes[0] = 0;
-    if (v.runs > 1) return;
+    if (v.runs > 1 || w_.stride_x != 1) return;
     for (int r = 0; r < w_.rows; ++r)
       for (int s = 0; s < w_.cols; ++s) masks_[t * count_ + r * w_.cols + s] = V::mask(v.row_bits[r] & v.col_bits[s]);
   }
 
   const Window& w_;
   const int count_;
-  typename V::Mask* masks_;
+  typename V::Mask* const masks_;  // [T][count]; stride 1
+  uint32_t* const ends_;           // [T * count + 1], of the pieces of each tap; other strides
+  Piece* const pieces_;
+  typename V::Index element_;
   Vector vectors_[T];
 };

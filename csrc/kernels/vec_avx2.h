@@ -11,7 +11,8 @@ struct Vec8 {
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
   using Reg = __m256;
-  using Mask = __m256i;  // all ones in the lanes to touch
+  using Mask = __m256i;   // all ones in the lanes to touch
+  using Index = __m256i;  // a lane number for each lane
 
   static Mask mask(uint32_t bits) {
     const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -57,6 +58,11 @@ struct Vec8 {
   static Reg pick(Reg a, const int* lane, int first) {
     const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane));
     return _mm256_permutevar8x32_ps(a, _mm256_sub_epi32(lanes, _mm256_set1_epi32(first)));
+  }
+  static Index index(const int32_t* lane) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane)); }
+  // a[lane[l]] in the lanes of m, else other.
+  static Reg mask_pick(Mask m, Index lane, Reg a, Reg other) {
+    return _mm256_blendv_ps(other, _mm256_permutevar8x32_ps(a, lane), _mm256_castsi256_ps(m));
   }
   static float sum(Reg a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -13,6 +13,7 @@ struct Vec {
   static constexpr int registers = 32;
   using Reg = __m512;
   using Mask = __mmask16;
+  using Index = __m512i;  // a lane number for each lane
 
   static Mask mask(uint32_t bits) { return (__mmask16)bits; }
   static Reg zero() { return _mm512_setzero_ps(); }
@@ -53,6 +54,9 @@ struct Vec {
   static Reg pick(Reg a, const int* lane, int first) {
     return _mm512_permutexvar_ps(_mm512_sub_epi32(_mm512_loadu_si512(lane), _mm512_set1_epi32(first)), a);
   }
+  static Index index(const int32_t* lane) { return _mm512_loadu_si512(lane); }
+  // a[lane[l]] in the lanes of m, else other.
+  static Reg mask_pick(Mask m, Index lane, Reg a, Reg other) { return _mm512_mask_permutexvar_ps(other, m, lane, a); }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };
 

@@ -14,6 +14,9 @@ struct Vec {
     float v[8];
   };
   using Mask = uint32_t;  // bit l: lane l
+  struct Index {          // a lane number for each lane
+    int32_t lane[8];
+  };
 
   template <class F> static Reg map(F f) {
     Reg r;
@@ -96,6 +99,15 @@ struct Vec {
   // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
   static Reg pick(Reg a, const int* lane, int first) {
     return map([&](int l) { return a.v[(lane[l] - first) & 7]; });
+  }
+  static Index index(const int32_t* lane) {
+    Index i;
+    std::memcpy(i.lane, lane, sizeof i.lane);
+    return i;
+  }
+  // a[lane[l]] in the lanes of m, else other.
+  static Reg mask_pick(Mask m, Index i, Reg a, Reg other) {
+    return map([&](int l) { return m >> l & 1 ? a.v[i.lane[l] & 7] : other.v[l]; });
   }
   static float sum(Reg a) {
     float s = 0;

@@ -3,7 +3,7 @@
 
 template <class V> void window_tile(const WindowArgs& a, int64_t first, int begin, int end, float* scratch) {
   using Reg = typename V::Reg;
-  const Taps<V, 1> taps(a.window, first, reinterpret_cast<typename V::Mask*>(scratch));
+  const Taps<V, 1> taps(a.window, first, scratch);
   for (int c = begin; c < end; ++c) {
     const float* x = a.x + (c / a.multiplier) * a.x_channel;
     Reg y = V::set1(a.bias[c]);
