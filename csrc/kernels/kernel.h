@@ -175,7 +175,7 @@ struct KernelRow {
 };
 constexpr int kLanePixels = 4;
 
-// What finding the taps of t groups of pixels takes, in floats: masks, or ends of pieces, at most one for each lane (taps.h); of a 1x1
+// What finding the taps of t groups of pixels takes, in floats: masks, and pieces, at most one for each lane (taps.h); of a 1x1
 // layer the pieces with their lanes (picks.h).
 constexpr int kPieceBytes = 16, kPickBytes = 128;
 constexpr int64_t taps_floats(int taps, int t) {

@@ -12,7 +12,6 @@ template <class V, int T> class Taps {
       : w_(w),
         count_(w.rows * w.cols),
         masks_(reinterpret_cast<typename V::Mask*>(room)),
-        ends_(reinterpret_cast<uint32_t*>(room)),
         pieces_(reinterpret_cast<Piece*>(room + (int64_t)T * (count_ + 1) * V::lanes)) {
     const int64_t total = w.images * w.ho * w.wo;
     for (int t = 0; t < T; ++t) locate(t, first + t * V::lanes, total);
@@ -35,7 +34,7 @@ template <class V, int T> class Taps {
 
   // Tap number `tap` = r*cols + s of vector t; channel: the channel's source plane. Lanes outside the image read `outside`.
   typename V::Reg load(const float* channel, int t, int tap, typename V::Reg outside) const {
-    if (w_.stride_x != 1) return load_pieces(channel, t * count_ + tap, outside);
+    if (w_.stride_x != 1) return load_pieces(channel, vectors_[t], tap, outside);
     const Vector& v = vectors_[t];
     const float* p = channel + w_.offset[tap];
     if (__builtin_expect(v.runs == 1, 1)) return V::mask_load(masks_[t * count_ + tap], p + v.start[0], outside);
@@ -48,19 +47,20 @@ template <class V, int T> class Taps {
   int count() const { return count_; }
 
  private:
-  struct Vector {
-    int runs;                 // lanes of one run lie in one output row, or in rows that follow each other in the source
-    int64_t start[V::lanes];  // source index of lane 0 of the run's lanes, before the tap's offset
-    uint32_t lanes[V::lanes];
-    uint32_t row_bits[kMaxTaps], col_bits[kMaxTaps];  // lanes whose source row (column) exists for kernel row r (column s)
-  };
   struct Piece {
     int64_t offset;  // of the vector in the channel
     uint32_t lanes;  // that it fills
     uint32_t there;  // its elements that lie in the channel, where some do not; else 0
   };
   static_assert(sizeof(Piece) == kPieceBytes);
-
+  struct Vector {
+    const Piece* pieces;  // [R*S][count]: as many for each tap, some of them empty, so that the processor foresees the loop's end
+    int count;
+    int runs;                 // lanes of one run lie in one output row, or in rows that follow each other in the source
+    int64_t start[V::lanes];  // source index of lane 0 of the run's lanes, before the tap's offset
+    uint32_t lanes[V::lanes];
+    uint32_t row_bits[kMaxTaps], col_bits[kMaxTaps];  // lanes whose source row (column) exists for kernel row r (column s)
+  };
   static int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
   // Bits of the lanes l in [begin, end) for which 0 <= (l + shift) * stride + d < size.
@@ -70,9 +70,9 @@ template <class V, int T> class Taps {
     return low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0;
   }
 
-  typename V::Reg load_pieces(const float* channel, int index, typename V::Reg outside) const {
+  typename V::Reg load_pieces(const float* channel, const Vector& v, int tap, typename V::Reg outside) const {
     typename V::Reg x = outside;
-    for (const Piece *p = pieces_ + ends_[index], *const end = pieces_ + ends_[index + 1]; p != end; ++p) {
+    for (const Piece *p = v.pieces + tap * v.count, *const end = p + v.count; p != end; ++p) {
       const float* from = channel + p->offset;
       const typename V::Reg all = __builtin_expect(p->there == 0, 1) ? V::loadu(from) : V::mask_load(V::mask(p->there), from, V::zero());
       x = V::mask_pick(V::mask(p->lanes), element_, all, x);
@@ -92,25 +92,34 @@ template <class V, int T> class Taps {
       if (!offset || *offset != at) vectors[count] = {0, at}, offset = &vectors[count++].offset;
       vectors[count - 1].lanes |= 1u << l;
     }
-    uint32_t* end = ends_;
+    const auto piece_at = [&](int64_t at, uint32_t lanes) {
+      Piece piece{at, lanes, 0};
+      if (at < 0 || at + V::lanes > plane)
+        for (int e = 0; e < V::lanes; ++e) piece.there |= (uint32_t)((uint64_t)(at + e) < (uint64_t)plane) << e;
+      return piece;
+    };
     Piece* piece = pieces_;
-    *end = 0;
-    for (const Vector& v : vectors_)
+    for (Vector& v : vectors_) {
+      const auto each = [&](int r, int s, auto use) {
+        for (int i = 0; i < v.runs; ++i)
+          for (int k = 0; k < count; ++k)
+            if (const uint32_t lanes = v.row_bits[r] & v.col_bits[s] & v.lanes[i] & vectors[k].lanes)
+              use(v.start[i] + w_.offset[r * w_.cols + s] + vectors[k].offset, lanes);
+      };
+      v.pieces = piece, v.count = 0;
       for (int r = 0; r < w_.rows; ++r)
         for (int s = 0; s < w_.cols; ++s) {
-          const int64_t tap = w_.offset[r * w_.cols + s];
-          for (int i = 0; i < v.runs; ++i) {
-            const uint32_t hit = v.row_bits[r] & v.col_bits[s] & v.lanes[i];
-            for (int k = 0; k < count; ++k)
-              if (const uint32_t lanes = hit & vectors[k].lanes) {
-                *piece = {v.start[i] + tap + vectors[k].offset, lanes, 0};
-                if (piece->offset < 0 || piece->offset + V::lanes > plane)
-                  for (int e = 0; e < V::lanes; ++e) piece->there |= (uint32_t)((uint64_t)(piece->offset + e) < (uint64_t)plane) << e;
-                ++piece;
-              }
-          }
-          *++end = (uint32_t)(piece - pieces_);
+          int needed = 0;
+          each(r, s, [&](int64_t, uint32_t) { ++needed; });
+          if (needed > v.count) v.count = needed;
         }
+      for (int r = 0; r < w_.rows; ++r)
+        for (int s = 0; s < w_.cols; ++s) {
+          const Piece* const end = piece + v.count;
+          each(r, s, [&](int64_t at, uint32_t lanes) { *piece++ = piece_at(at, lanes); });
+          while (piece != end) *piece++ = piece_at(0, 0);
+        }
+    }
   }
 
   void locate(int t, int64_t first, int64_t total) {
@@ -147,8 +156,7 @@ template <class V, int T> class Taps {
   const Window& w_;
   const int count_;
   typename V::Mask* const masks_;  // [T][count]; stride 1
-  uint32_t* const ends_;           // [T * count + 1], of the pieces of each tap; other strides
-  Piece* const pieces_;
+  Piece* const pieces_;            // other strides
   typename V::Index element_;
   Vector vectors_[T];
 };
