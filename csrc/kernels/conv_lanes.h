@@ -28,6 +28,7 @@ template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a
   for (int k = 0; k < kChains; ++k)
     for (int p = 0; p < P; ++p) acc[k][p] = L::zero();
   const auto step = [&](uint32_t b, int k) {
+    __builtin_prefetch(static_cast<const float*>(a.values) + (int64_t)(b + kAheadOfLanes) * 8);
     for (int p = 0; p < P; ++p)
       acc[k][p] = L::madd(static_cast<const float*>(a.values) + (int64_t)b * 8, x, p, a.columns + (int64_t)b * L::columns, acc[k][p]);
   };
