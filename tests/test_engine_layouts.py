@@ -182,7 +182,48 @@ def blocks_in_a_row(limit: Limit) -> list[FakeNode]:
     ]
 
 
-CHAINS = [bottleneck, planar_residual, read_twice, outputs_on_the_way, grouped, joined_and_cut, classifier, blocks_in_a_row]
+def strided(limit: Limit) -> list[FakeNode]:
+    """A stage's first block: one tiled value, read with and without a stride, the small sizes down to one pixel."""
+    return [
+        layer("a0", "x", 24, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 9, 24, keep=0.3, seed=1),
+        limit("b", "b0"),
+        layer("c0", "b", 16, 9, 3, keep=0.1, seed=2, stride=(2, 2)),
+        layer("d0", "a", 16, 24, keep=0.2, seed=3, stride=(2, 2), block=8, density=0.6),
+        add("e0", "c0", "d0"),
+        limit("e", "e0"),
+        layer("f", "e", 8, 16, keep=0.3, seed=4),
+    ]
+
+
+def strides_that_differ(limit: Limit) -> list[FakeNode]:
+    """Two tiled values read with strides that differ from axis to axis, one of them larger than the row."""
+    return [
+        layer("a0", "x", 16, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 16, keep=0.2, seed=1, stride=(1, 3)),
+        limit("b", "b0"),
+        layer("c0", "b", 16, 16, keep=0.2, seed=2, stride=(2, 1)),
+        limit("c", "c0"),
+        layer("d0", "c", 8, 16, keep=0.2, seed=3, stride=(17, 19)),
+        limit("d", "d0"),
+        layer("e", "d", 8, 8, keep=0.3, seed=4),
+    ]
+
+
+CHAINS = [
+    bottleneck,
+    planar_residual,
+    read_twice,
+    outputs_on_the_way,
+    grouped,
+    joined_and_cut,
+    classifier,
+    blocks_in_a_row,
+    strided,
+    strides_that_differ,
+]
 
 
 OUTPUTS = {outputs_on_the_way: ("a", "c", "b")}
