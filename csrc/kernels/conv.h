@@ -86,7 +86,8 @@ inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int 
   const typename N::Value* value = static_cast<const typename N::Value*>(a.values) + (int64_t)begin * R + filter % R;
   const uint32_t *column = a.columns + (int64_t)begin * N::columns, *const stop = a.columns + (int64_t)end * N::columns;
   for (; column != stop; column += N::columns, value += R) {
-    __builtin_prefetch(value + kAhead * R), __builtin_prefetch(column + kAhead * N::columns);
+    if (R * sizeof(typename N::Value) >= 32)  // less than a line in two steps: the processor foresees that much
+      __builtin_prefetch(value + kAhead * R), __builtin_prefetch(column + kAhead * N::columns);
     typename V::Reg maps[Q];
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
