@@ -14,6 +14,7 @@
 #include "memory.h"
 #include "plan.h"
 #include "stored_weights.h"
+#include "tune.h"
 
 namespace cosparse {
 
@@ -28,6 +29,13 @@ struct Schedule {
     std::shared_ptr<const Plan> plan;
     int64_t times;
   };
+  // A count of one step (Step::flops and the like) over all parts.
+  double sum(size_t step, double Step::*count) const {
+    double all = 0;
+    for (const Part& part : parts) all += part.plan->steps[step].*count * (double)part.times;
+    return all;
+  }
+
   std::vector<Part> parts;     // all with the same steps
   std::vector<Shape> outputs;  // of the whole batch
 };
@@ -70,8 +78,11 @@ class Engine {
 
   Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps);
   std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const;
-  // The forms that layers run best in; sets prepared_.choices. measure.cpp
+  // measure.cpp. The forms that layers run best in, from the tuning cache or measured; sets prepared_.choices.
   std::map<int, Form> measure(const std::map<int, Quantization>& steps);
+  Found time_forms(const Kinds& kinds, const std::map<int, Quantization>& steps);
+  void time_form(Form form, const std::vector<int>& group, const Prepared& cheapest, const std::map<int, Quantization>& steps,
+                 const Kinds& kinds, Found& found);
   // Sets prepared_.weights and ranges. `stored`: gives up each layer's; nullptr: others may need them.
   void pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored);
   std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs) const;

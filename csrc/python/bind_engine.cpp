@@ -80,14 +80,10 @@ py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>
   py::list rows;
   for (size_t i = 0; i < schedule->parts[0].plan->steps.size(); ++i) {
     const Step& s = schedule->parts[0].plan->steps[i];
-    double flops = 0, basis_flops = 0, dense_flops = 0;
-    for (const Schedule::Part& part : schedule->parts) {
-      const Step& own = part.plan->steps[i];
-      flops += own.flops * part.times, basis_flops += own.basis_flops * part.times, dense_flops += own.dense_flops * part.times;
-    }
     rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density,
-                         py::arg("flops") = flops, py::arg("basis_flops") = basis_flops, py::arg("dense_flops") = dense_flops,
-                         py::arg("bytes") = s.bytes, py::arg("why") = s.why));
+                         py::arg("flops") = schedule->sum(i, &Step::flops), py::arg("basis_flops") = schedule->sum(i, &Step::basis_flops),
+                         py::arg("dense_flops") = schedule->sum(i, &Step::dense_flops), py::arg("bytes") = s.bytes,
+                         py::arg("why") = s.why));
   }
   return rows;
 }
