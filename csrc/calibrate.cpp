@@ -30,6 +30,12 @@ Quantization steps_for(const Ranges& ranges, int taps) {
 
 }  // namespace
 
+void require_numbers(const std::string& value, const float* x, int64_t count) {
+  if (std::any_of(x, x + count, [](float number) { return std::isnan(number); }))
+    throw Error(Fault::usage, "calibration", "samples that are numbers in every layer", "NaN in '" + value + "'",
+                "leave out what is no number in the samples, or find the layer that makes NaN of them in float32");
+}
+
 Ranges no_range(const Weights& w) {
   const int64_t floats = (int64_t)w.kernel[0] * w.kernel[1] * kLanes;
   Ranges ranges{allocate_floats(floats), allocate_floats(floats)};

@@ -80,19 +80,21 @@ std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& input
         return schedules_.front().second;
       }
   }
-  auto schedule = make_schedule(inputs);
+  const auto known = choices();
+  auto schedule = make_schedule(inputs, *known);
   std::lock_guard<std::mutex> guard(lock_);
+  if (choices_ != known) return schedule;  // for this call; the next one shall have what has been measured meanwhile
   schedules_.emplace_front(inputs, schedule);
   if (schedules_.size() > kPlans) schedules_.pop_back();
   return schedule;
 }
 
-std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& inputs) const {
+std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& inputs, const Choices& choices) const {
   const std::vector<Shape> shapes = infer_shapes(*graph_, inputs);  // refuses what the whole batch does not allow
   const auto plan_of = [&](int64_t images) {
     std::vector<Shape> part = inputs;
     for (Shape& s : part) s.n = images;
-    return make_plan(*graph_, options_, prepared_, part);
+    return make_plan(*graph_, options_, prepared_for(infer_shapes(*graph_, part), choices), part);
   };
   auto schedule = std::make_shared<Schedule>();
   for (int v : graph_->outputs) schedule->outputs.push_back(shapes[v]);

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bind_artifact.h"
+#include "calibrate.h"
 #include "engine.h"
 #include "error.h"
 
@@ -88,6 +89,12 @@ py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>
   return rows;
 }
 
+std::string tune(Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
+  const std::vector<Shape> shapes = shapes_of(engine, inputs);
+  py::gil_scoped_release release;
+  return engine.tune(shapes);
+}
+
 std::vector<std::pair<double, double>> profile(const Engine& engine, const std::vector<Array>& inputs, int repeat) {
   const auto schedule = find_schedule(engine, shapes_of(engine, array_sizes(inputs)));
   const auto from = pointers(inputs);
@@ -110,7 +117,12 @@ std::map<int, Quantization> calibrate(const Artifact& artifact, Options options,
                 "pass calibration=, some real inputs");
   options.threads = 1, options.number = Number::observe, options.tile = 0, options.tune = options.poison = false;
   const Engine twin(share(artifact), options);
-  for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
+  const Graph& graph = twin.graph();
+  for (const std::vector<Array>& sample : calibration) {
+    const std::vector<Array> outputs = run(twin, sample, std::nullopt);
+    for (size_t i = 0; i < sample.size(); ++i) require_numbers(graph.inputs[i].name, sample[i].data(), sample[i].size());
+    for (size_t i = 0; i < outputs.size(); ++i) require_numbers(graph.value_name(graph.outputs[i]), outputs[i].data(), outputs[i].size());
+  }
   return twin.calibrated();
 }
 
@@ -147,6 +159,7 @@ void bind_engine(py::module_& m) {
            py::arg("calibration") = py::list(), py::arg("take_over") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
+      .def("tune", &tune, py::arg("shapes"), "Measures the tiles for these shapes; a warning about the tuning cache, or nothing.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
       .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
       .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.options().number); })
