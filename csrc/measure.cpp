@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kMostSeconds = 4;        // then what has been measured decides
 constexpr int64_t kLeastGroup = 8 << 20;  // bytes
+constexpr double kClose = 1.25;           // times of two forms of which one timed round does not tell the faster
 
 std::vector<Shape> example_of(const Graph& graph) {
   std::vector<Shape> inputs;
@@ -58,10 +59,12 @@ void Engine::time_form(Form form, const std::vector<int>& group, const Prepared&
   for (const int n : group) other.weights[n] = prepare(n, form, steps, slab);
   const std::vector<Shape> inputs = example_of(*graph_);
   std::vector<Way> ways{{0, make_plan(*graph_, options_, cheapest, inputs)}, {0, make_plan(*graph_, options_, other, inputs)}};
-  time_ways(ways, pool_, kEachSeconds);
+  const auto ratio = [&](int n) { return time_of(ways[1], n) / time_of(ways[0], n); };
+  time_ways(ways, pool_, 0);
+  if (std::any_of(group.begin(), group.end(), [&](int n) { return ratio(n) < kClose; })) time_ways(ways, pool_, kEachSeconds);
   for (const int n : group) {
     std::vector<Timing>& list = found[kinds.at(n)];  // of the cheapest form, tile 0 first
-    note(list, {form, 0, list.front().us * time_of(ways[1], n) / time_of(ways[0], n)});
+    note(list, {form, 0, list.front().us * ratio(n)});
   }
 }
 
