@@ -1,6 +1,7 @@
-"""From a matplotlib figure to an SVG element that can stand in a page beside others and follows the page's colours.
+"""From a matplotlib figure to an SVG element that can stand in a page beside others and follows the page's colours, or to a file.
 
-Colours in figures are the tokens of INK; in the page they become CSS variables, so one picture serves light and dark.
+Colours in figures are the tokens of INK; in the page they become CSS variables, so one picture serves light and dark. A file brings the
+page's colours along, its own ground among them, since nobody knows what it will lie on.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -19,6 +21,7 @@ INK = {"ink": "#0a0b01", "muted": "#0a0b02", "grid": "#0a0b03"} | {f"s{i}": f"#0
 """CSS variable -> the colour that stands for it until the page is made; s0 is the engine, the others are peers."""
 
 STYLE: Any = {
+    "svg.hashsalt": "cosparse",  # the same picture is the same file
     "svg.fonttype": "none",  # text stays text: selectable, in the page's font
     "text.parse_math": False,  # a layer may be called $x$
     "font.size": 10,
@@ -40,6 +43,12 @@ STYLE: Any = {
     "legend.fontsize": 9,
     "lines.linewidth": 2,
 }
+
+
+COLOURS = Path(__file__).parent / "templates" / "report.css"
+FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
+TITLE, SCALE = 20, 2.0
+"""Of a file: height of its title in the picture's units, and pixels a unit."""
 
 
 @contextmanager
@@ -71,6 +80,25 @@ def element(made: Figure, name: str, label: str) -> str:
         root.attrib.pop(key, None)
     root.attrib |= {"role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def document(picture: str, title: str) -> str:
+    """An `element` as a file of its own under `title`: namespace, size, fonts, and the page's colours for light and dark."""
+    root = ElementTree.fromstring(picture)
+    left, top, width, height = map(float, root.attrib["viewBox"].split())
+    top, height = top - TITLE, height + TITLE
+    box = {"x": f"{left:g}", "y": f"{top:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"{left:g} {top:g} {width:g} {height:g}"}
+    root.attrib |= {"width": f"{SCALE * width:g}", "height": f"{SCALE * height:g}"}
+    light, dark = re.findall(r":root \{([^}]*)\}", COLOURS.read_text(encoding="utf-8"))
+    style = ElementTree.Element("style")
+    style.text = f"svg {{{light}}} @media (prefers-color-scheme: dark) {{ svg {{{dark}}} }} text {{ font-family: {FONTS}; }}"
+    ground = ElementTree.Element("rect", box | {"rx": "6", "style": "fill: var(--card)"})
+    heading = {"x": f"{left + 8:g}", "y": f"{top + 0.75 * TITLE:g}", "style": "fill: var(--ink); font-size: 11px; font-weight: 600"}
+    text = ElementTree.Element("text", heading)
+    text.text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in title)
+    root[:0] = [style, ground, text]
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def printable(text: str, limit: int = 30) -> str:

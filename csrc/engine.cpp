@@ -5,13 +5,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "calibrate.h"
 #include "error.h"
 
 namespace cosparse {
 
 namespace {
 
-constexpr float kLeastStep = 1e-30f;        // of int8: 1 / step must be finite, and below all is zero anyway
 constexpr int64_t kCachedFloats = 4 << 20;  // of activations that run together: a last-level cache holds them beside the weights
 
 Options checked(Options options) {
@@ -20,29 +20,6 @@ Options checked(Options options) {
   if (options.tile < 0)
     throw Error(Fault::usage, "tile", "the widest tile of conv kernels, 0 for the plan's choice", std::to_string(options.tile), "");
   return options;
-}
-
-Ranges no_range(const Weights& w) {
-  const int64_t floats = (int64_t)w.kernel[0] * w.kernel[1] * kLanes;
-  Ranges ranges{allocate_floats(floats), allocate_floats(floats)};
-  std::fill_n(ranges.low.get(), floats, INFINITY), std::fill_n(ranges.high.get(), floats, -INFINITY);
-  return ranges;
-}
-
-// Steps for maps that lie in low..high: all 256 numbers upwards of 0 where nothing is negative, else 128 on either side.
-Quantization steps_for(const Ranges& ranges, int taps) {
-  Quantization q;
-  for (int tap = 0; tap < taps; ++tap) {
-    const float low = *std::min_element(&ranges.low[tap * kLanes], &ranges.low[(tap + 1) * kLanes]),
-                high = *std::max_element(&ranges.high[tap * kLanes], &ranges.high[(tap + 1) * kLanes]);
-    const bool seen = low <= high, negative = seen && low < 0;
-    const float step = !seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255;
-    if (!std::isfinite(step))
-      throw Error(Fault::usage, "calibration", "samples whose values stay finite in every layer", "infinity", "look for it in the samples");
-    q.zero.push_back(negative ? 128.f : 0.f);
-    q.step.push_back(step < kLeastStep ? 0.f : step);
-  }
-  return q;
 }
 
 }  // namespace
@@ -103,19 +80,21 @@ std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& input
         return schedules_.front().second;
       }
   }
-  auto schedule = make_schedule(inputs);
+  const auto known = choices();
+  auto schedule = make_schedule(inputs, *known);
   std::lock_guard<std::mutex> guard(lock_);
+  if (choices_ != known) return schedule;  // for this call; the next one shall have what has been measured meanwhile
   schedules_.emplace_front(inputs, schedule);
   if (schedules_.size() > kPlans) schedules_.pop_back();
   return schedule;
 }
 
-std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& inputs) const {
+std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& inputs, const Choices& choices) const {
   const std::vector<Shape> shapes = infer_shapes(*graph_, inputs);  // refuses what the whole batch does not allow
   const auto plan_of = [&](int64_t images) {
     std::vector<Shape> part = inputs;
     for (Shape& s : part) s.n = images;
-    return make_plan(*graph_, options_, prepared_, part);
+    return make_plan(*graph_, options_, prepared_for(infer_shapes(*graph_, part), choices), part);
   };
   auto schedule = std::make_shared<Schedule>();
   for (int v : graph_->outputs) schedule->outputs.push_back(shapes[v]);
@@ -225,27 +204,6 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
     times.push_back({t[t.size() / 2], t.front()});
   }
   return times;
-}
-
-std::map<int, Quantization> Engine::calibrated() const {
-  std::map<int, Quantization> steps;
-  std::map<int, std::pair<float, float>>
-      seen;  // by value: all 1x1 readers of one value share its steps, whatever channels each of them uses
-  for (const auto& [node, ranges] : prepared_.ranges)
-    if (pixelwise(graph_->nodes[node]) && ranges.low) {
-      auto& [low, high] = seen.try_emplace(graph_->nodes[node].inputs[0], INFINITY, -INFINITY).first->second;
-      low = std::min(low, *std::min_element(&ranges.low[0], &ranges.low[kLanes]));
-      high = std::max(high, *std::max_element(&ranges.high[0], &ranges.high[kLanes]));
-    }
-  for (const auto& [node, ranges] : prepared_.ranges) {
-    const Weights& w = *prepared_.weights.at(node);
-    if (pixelwise(graph_->nodes[node])) {
-      const auto& [low, high] = seen.at(graph_->nodes[node].inputs[0]);
-      std::fill_n(ranges.low.get(), kLanes, low), std::fill_n(ranges.high.get(), kLanes, high);
-    }
-    steps[node] = steps_for(ranges, w.kernel[0] * w.kernel[1]);
-  }
-  return steps;
 }
 
 int64_t Engine::weight_bytes() const {

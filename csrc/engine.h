@@ -1,6 +1,6 @@
 // The engine: an artifact, ready to run on this machine's CPU.
 //
-// Thread contract: one Engine may be called from any number of threads at once. Weights and plans are shared and never change; every call
+// Thread contract: one Engine may be called from any number of threads at once. Weights and plans are shared and never change (tune() makes new plans); every call
 // works in a context of its own (taken from a pool that grows to the number of concurrent calls), so answers are bitwise the same whoever
 // calls beside.
 #pragma once
@@ -14,6 +14,7 @@
 #include "memory.h"
 #include "plan.h"
 #include "stored_weights.h"
+#include "tune.h"
 
 namespace cosparse {
 
@@ -28,6 +29,13 @@ struct Schedule {
     std::shared_ptr<const Plan> plan;
     int64_t times;
   };
+  // A count of one step (Step::flops and the like) over all parts.
+  double sum(size_t step, double Step::*count) const {
+    double all = 0;
+    for (const Part& part : parts) all += part.plan->steps[step].*count * (double)part.times;
+    return all;
+  }
+
   std::vector<Part> parts;     // all with the same steps
   std::vector<Shape> outputs;  // of the whole batch
 };
@@ -47,11 +55,15 @@ class Engine {
   std::shared_ptr<const Schedule> schedule(const std::vector<Shape>& inputs) const;
   // inputs[i], outputs[i]: dense row-major [N, C, H, W] (or [N, F]) floats.
   void run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
+  // Times the tiles of every layer at these input shapes, or takes them from the tuning cache; later schedules have them. Does nothing for an
+  // engine that was made without options.tune. Any thread, beside calls; some seconds at the most where one run does not take longer.
+  // Returns a warning about the cache, or nothing. tune_shapes.cpp
+  std::string tune(const std::vector<Shape>& inputs);
   // Times every step over `repeat` runs.
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
   // What the runs so far saw (Number::observe): the steps that int8 needs.
   std::map<int, Quantization> calibrated() const;
-  // The tuning cache's file (empty: none), and how many layers were measured rather than found in it.
+  // The tuning cache's file (empty: none), and how many kinds of layer were measured rather than found in it.
   const std::string& cache() const { return cache_; }
   int measured() const { return measured_; }
   // What went not quite as it should while loading, for a person to read.
@@ -70,11 +82,17 @@ class Engine {
 
   Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps);
   std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const;
-  // The forms that layers run best in; sets prepared_.choices. measure.cpp
+  // measure.cpp. The forms that layers run best in, from the tuning cache or measured; sets choices_.
   std::map<int, Form> measure(const std::map<int, Quantization>& steps);
+  Found time_forms(const Kinds& kinds, const std::map<int, Quantization>& steps);
+  void time_form(Form form, const std::vector<int>& group, const Prepared& cheapest, const std::map<int, Quantization>& steps,
+                 const Kinds& kinds, Found& found);
   // Sets prepared_.weights and ranges. `stored`: gives up each layer's; nullptr: others may need them.
   void pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored);
-  std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs) const;
+  std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs, const Choices& choices) const;
+  // What a plan for these shapes (of all values) is made of.
+  Prepared prepared_for(const std::vector<Shape>& shapes, const Choices& choices) const;
+  std::shared_ptr<const Choices> choices() const;
   std::unique_ptr<Context> take_context(const Schedule& schedule) const;
   void give_back(std::unique_ptr<Context> context) const;
   void read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const;
@@ -82,12 +100,14 @@ class Engine {
 
   std::shared_ptr<const Graph> graph_;
   Options options_;
-  Prepared prepared_;
+  Prepared prepared_;  // but for its choices, which depend on the shapes
   std::vector<std::string> warnings_;
   std::string cache_;
-  int measured_ = 0;
+  std::atomic<int> measured_{0};
   mutable Pool pool_;
-  mutable std::mutex lock_;  // guards schedules_ and contexts_
+  std::mutex tuning_;        // held by the one call of tune() that works
+  mutable std::mutex lock_;  // guards choices_ (what it points to never changes), schedules_ and contexts_
+  std::shared_ptr<const Choices> choices_ = std::make_shared<const Choices>();
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
   mutable std::vector<std::unique_ptr<Context>> contexts_;
   mutable std::atomic<int64_t> arena_bytes_{0};

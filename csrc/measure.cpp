@@ -1,124 +1,111 @@
-// Engine::measure: every conv and linear layer in each form it has and with each width of tile, timed inside the running network.
+// Engine::measure: every conv and linear layer in each form it has and with each width of tile, timed inside the running network. In memory
+// at the same time: the layers in their cheapest forms, and of one other form a group that takes no more than these.
 #include <algorithm>
-#include <chrono>
-#include <random>
 #include <set>
 
 #include "engine.h"
 #include "layer.h"
-#include "tune.h"
 #include "tune_cache.h"
+#include "ways.h"
 
 namespace cosparse {
 
 namespace {
 
-constexpr double kMostSeconds = 4;  // then what has been measured decides
-constexpr int kRounds = 4;          // the first one warms up
-constexpr int kTiles[] = {0, 1, 2, 3};
+constexpr double kMostSeconds = 4;        // then what has been measured decides
+constexpr int64_t kLeastGroup = 8 << 20;  // bytes
+constexpr double kClose = 1.25;           // times of two forms of which one timed round does not tell the faster
 
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+std::vector<Shape> example_of(const Graph& graph) {
+  std::vector<Shape> inputs;
+  for (const Input& input : graph.inputs) inputs.push_back(input.example);
+  return inputs;
+}
 
-// One way to run the whole network, and the least time of each of its steps so far.
-struct Way {
-  Form form;
-  int tile;
-  std::shared_ptr<const Plan> plan;
-  std::vector<double> us;
-};
+bool has_form(const Node& node, Form form) {
+  const std::vector<Form> has = forms_of(node);
+  return std::find(has.begin(), has.end(), form) != has.end();
+}
 
-void time_steps(Way& way, const Run& run, bool count) {
-  way.us.resize(way.plan->steps.size(), 1e30);
-  for (size_t s = 0; s < way.us.size(); ++s) {
-    const auto start = Clock::now();
-    way.plan->steps[s].run(run);
-    if (count) way.us[s] = std::min(way.us[s], since(start) * 1e6);
+// One layer of each signature that has this form besides its cheapest one, in groups whose weights take at most `bytes` (or are one layer).
+std::vector<std::vector<int>> groups_of(const Graph& graph, const Kinds& kinds, Form form, int64_t bytes) {
+  std::vector<std::vector<int>> groups;
+  std::set<std::string> seen;
+  int64_t used = 0;
+  for (const auto& [n, kind] : kinds) {
+    const Node& node = graph.nodes[n];
+    if (cheapest_form(node) == form || !has_form(node, form) || !seen.insert(kind).second) continue;
+    const int64_t own = describe(node).dense() * (int64_t)sizeof(float);
+    if (groups.empty() || used + own > bytes) groups.emplace_back(), used = 0;
+    groups.back().push_back(n), used += own;
   }
+  return groups;
+}
+
+double time_of(const Way& way, int node) {
+  for (size_t s = 0; s < way.us.size(); ++s)
+    if (way.plan->steps[s].node == node) return way.us[s];
+  return 1e30;
 }
 
 }  // namespace
 
+// `group` in another form and in the cheapest one, in turn. The machine may have been faster or slower when the tiles were timed, so what
+// counts is the ratio, times what the cheapest form took then.
+void Engine::time_form(Form form, const std::vector<int>& group, const Prepared& cheapest, const std::map<int, Quantization>& steps,
+                       const Kinds& kinds, Found& found) {
+  Slab slab(true);
+  Prepared other{cheapest.weights, {}, {}};
+  for (const int n : group) other.weights[n] = prepare(n, form, steps, slab);
+  const std::vector<Shape> inputs = example_of(*graph_);
+  std::vector<Way> ways{{0, make_plan(*graph_, options_, cheapest, inputs)}, {0, make_plan(*graph_, options_, other, inputs)}};
+  const auto ratio = [&](int n) { return time_of(ways[1], n) / time_of(ways[0], n); };
+  time_ways(ways, pool_, 0);
+  if (std::any_of(group.begin(), group.end(), [&](int n) { return ratio(n) < kClose; })) time_ways(ways, pool_, kEachSeconds);
+  for (const int n : group) {
+    std::vector<Timing>& list = found[kinds.at(n)];  // of the cheapest form, tile 0 first
+    note(list, {form, 0, list.front().us * ratio(n)});
+  }
+}
+
+Found Engine::time_forms(const Kinds& kinds, const std::map<int, Quantization>& steps) {
+  const auto start = Clock::now();
+  Slab slab(true);
+  Prepared cheapest;
+  int64_t bytes = 0;
+  for (const auto& [n, kind] : kinds) {
+    cheapest.weights[n] = prepare(n, cheapest_form(graph_->nodes[n]), steps, slab);
+    bytes += cheapest.weights[n]->bytes;
+  }
+  Found found;
+  time_tiles(*graph_, options_, cheapest, example_of(*graph_), kinds, pool_, found);
+  if (options_.number == Number::int8) return found;  // its steps were taken for one form
+  for (const Form form : {Form::cosparse, Form::spatial, Form::dense})
+    for (const std::vector<int>& group : groups_of(*graph_, kinds, form, std::max(bytes, kLeastGroup)))
+      if (since(start) < kMostSeconds) time_form(form, group, cheapest, steps, kinds, found);
+  return found;
+}
+
 std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   TuneCache cache(options_);
   cache_ = cache.path();
-  std::vector<Shape> inputs;
-  for (const Input& input : graph_->inputs) inputs.push_back(input.example);
-  const std::vector<Shape> shapes = infer_shapes(*graph_, inputs);
-  std::map<int, std::string> signatures;
-  for (int n = 0; n < (int)graph_->nodes.size(); ++n)
-    if (is_weighted(graph_->nodes[n])) signatures[n] = signature(graph_->nodes[n], shapes[graph_->nodes[n].inputs[0]]);
-
-  const bool known = std::all_of(signatures.begin(), signatures.end(), [&](const auto& s) { return cache.find(s.second); });
-  if (!known) {
-    const auto start = Clock::now();
-    std::map<Form, std::map<int, std::shared_ptr<const Weights>>> forms;
-    Slab slab(true);
-    std::map<int, std::shared_ptr<const Weights>> base;
-    for (const auto& [n, text] : signatures)
-      base[n] = forms[cheapest_form(graph_->nodes[n])][n] = prepare(n, cheapest_form(graph_->nodes[n]), steps, slab);
-    std::vector<Way> ways;
-    int64_t arena_floats = 0, scratch_floats = 0;
-    const auto add = [&](Form form, int tile, const Prepared& prepared) {
-      Options options = options_;
-      options.tile = tile;
-      ways.push_back({form, tile, make_plan(*graph_, options, prepared, inputs), {}});
-      arena_floats = std::max(arena_floats, ways.back().plan->arena_floats);
-      scratch_floats = std::max(scratch_floats, ways.back().plan->scratch_floats);
-    };
-    for (const int tile : kTiles) add(Form::cosparse, tile, {base, {}, {}});  // stands for each layer's cheapest form
-    for (const Form form : {Form::cosparse, Form::spatial, Form::dense}) {
-      if (options_.number == Number::int8 || since(start) > kMostSeconds / 2) break;  // int8's steps were taken for one form
-      Prepared prepared{base, {}, {}};
-      bool differs = false;
-      for (const auto& [n, text] : signatures) {
-        const std::vector<Form> has = forms_of(graph_->nodes[n]);
-        if (base[n]->form == form || std::find(has.begin(), has.end(), form) == has.end()) continue;
-        prepared.weights[n] = forms[form][n] = prepare(n, form, steps, slab), differs = true;
-      }
-      if (differs) add(form, 0, prepared);
-    }
-
-    Floats arena = allocate_floats(arena_floats), scratch = allocate_floats(scratch_floats * options_.threads);
-    std::minstd_rand random(1);
-    std::normal_distribution<float> normal;
-    std::generate_n(arena.get(), arena_floats, [&] { return normal(random); });  // whatever is read is an ordinary number
-    std::fill_n(scratch.get(), scratch_floats * options_.threads, 0.f);
-    for (int round = 0; round < kRounds && (round < 2 || since(start) < kMostSeconds); ++round)
-      for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool_}, round > 0);
-
-    std::map<std::string, std::vector<Timing>> found;  // layers of one signature together, each way's least time
-    for (size_t w = 0; w < ways.size(); ++w)
-      for (size_t s = 0; s < ways[w].us.size(); ++s) {
-        const int n = ways[w].plan->steps[s].node;
-        if (!signatures.count(n)) continue;
-        const bool cheapest = w < std::size(kTiles);
-        if (!cheapest && !forms[ways[w].form].count(n)) continue;
-        const Timing timing{cheapest ? base[n]->form : ways[w].form, ways[w].tile, ways[w].us[s]};
-        if (!cheapest && timing.form == base[n]->form) continue;
-        auto& list = found[signatures[n]];
-        const auto same =
-            std::find_if(list.begin(), list.end(), [&](const Timing& t) { return t.form == timing.form && t.tile == timing.tile; });
-        if (same == list.end())
-          list.push_back(timing);
-        else
-          same->us = std::min(same->us, timing.us);
-      }
-    for (auto& [text, timings] : found)
-      if (!cache.find(text)) cache.put(text, best_of(std::move(timings))), ++measured_;
-    cache.save();
-  }
+  const std::vector<Shape> shapes = infer_shapes(*graph_, example_of(*graph_));
+  const Kinds kinds = kinds_of(*graph_, shapes);
+  if (!std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) { return cache.find(kind.second); }))
+    measured_ = cache.keep(time_forms(kinds, steps));
   if (!cache.warning().empty()) warnings_.push_back(cache.warning());
 
   std::map<int, Form> best;
-  for (const auto& [n, text] : signatures) {
-    const Measured* m = cache.find(text);
-    const std::vector<Form> has = forms_of(graph_->nodes[n]);
-    const bool free = options_.number != Number::int8 && m && std::find(has.begin(), has.end(), m->form) != has.end();
-    best[n] = free ? m->form : cheapest_form(graph_->nodes[n]);  // int8's steps were taken for this one, whatever a file says
-    if (m && !describe(graph_->nodes[n]).depthwise())
-      prepared_.choices[n] = {m->tile, shapes[graph_->inputs.size() + n].pixels(), reason(*m)};
+  Choices choices;
+  for (const auto& [n, kind] : kinds) {
+    const Node& node = graph_->nodes[n];
+    const Measured* m = cache.find(kind);
+    const bool free = options_.number != Number::int8 && m && has_form(node, m->form);
+    best[n] = free ? m->form : cheapest_form(node);  // int8's steps were taken for this one, whatever a file says
+    const int64_t pixels = shapes[graph_->inputs.size() + n].pixels();
+    if (m && !describe(node).depthwise()) choices[{n, pixels}] = {m->tile, pixels, reason(*m)};
   }
+  choices_ = std::make_shared<const Choices>(std::move(choices));
   return best;
 }
 

@@ -68,7 +68,7 @@ struct Fused {
 
 // What calibration keeps of a conv or linear node: the least and the greatest of each tap's maps, lane by lane.
 struct Ranges {
-  Floats low, high;  // [taps][kLanes]
+  std::shared_ptr<float[]> low, high;  // [taps][kLanes]
 };
 
 // How one conv or linear node runs: the widest tile in groups for a plane of `pixels` (elsewhere, and where it is 0, the plan's rule), and why.
@@ -77,6 +77,9 @@ struct Choice {
   int64_t pixels = 0;
   std::string why;
 };
+
+// What is known of how nodes run, by node and pixels of its output.
+using Choices = std::map<std::pair<int, int64_t>, Choice>;
 
 // What a plan is made of besides the graph and the shapes; by node index.
 struct Prepared {

@@ -27,6 +27,22 @@ std::string signature(const Node& node, const Shape& in) {
   return text;
 }
 
+Kinds kinds_of(const Graph& graph, const std::vector<Shape>& shapes) {
+  Kinds kinds;
+  for (int n = 0; n < (int)graph.nodes.size(); ++n)
+    if (is_weighted(graph.nodes[n])) kinds[n] = signature(graph.nodes[n], shapes[graph.nodes[n].inputs[0]]);
+  return kinds;
+}
+
+void note(std::vector<Timing>& list, const Timing& timing) {
+  for (Timing& t : list)
+    if (t.form == timing.form && t.tile == timing.tile) {
+      t.us = std::min(t.us, timing.us);
+      return;
+    }
+  list.push_back(timing);
+}
+
 Measured best_of(std::vector<Timing> timings) {
   const Timing* best = &timings[0];
   for (const Timing& t : timings)

@@ -26,6 +26,14 @@ struct Measured {
 // Everything that a layer's times depend on besides the machine: op, sizes, geometry, input, batch, blocks kept.
 std::string signature(const Node& node, const Shape& in);
 
+// The signatures of conv and linear nodes, by node; `shapes` of all values.
+using Kinds = std::map<int, std::string>;
+Kinds kinds_of(const Graph& graph, const std::vector<Shape>& shapes);
+
+// What was timed, by signature. Layers of one signature count together: of each form and tile, the least time.
+using Found = std::map<std::string, std::vector<Timing>>;
+void note(std::vector<Timing>& list, const Timing& timing);
+
 // Picks from timings: the fastest, but the first unless another one beats it by more than chance does. `timings` is not empty.
 Measured best_of(std::vector<Timing> timings);
 

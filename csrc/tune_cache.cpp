@@ -156,6 +156,14 @@ std::string TuneCache::text() const {
   return out.str();
 }
 
+int TuneCache::keep(Found found) {
+  int kept = 0;
+  for (auto& [signature, timings] : found)
+    if (!find(signature)) put(signature, best_of(std::move(timings))), ++kept;
+  save();
+  return kept;
+}
+
 void TuneCache::save() {
   if (!changed_ || path_.empty()) return;
   const auto own = layers_;

@@ -17,6 +17,8 @@ class TuneCache {
   explicit TuneCache(const Options& options);
   const Measured* find(const std::string& signature) const;
   void put(const std::string& signature, Measured measured) { layers_[signature] = std::move(measured), changed_ = true; }
+  // Picks from what was found for signatures that are new, and saves; how many these were.
+  int keep(Found found);
   // Writes beside and renames, after taking over what other processes have added; failing to write is a warning, no error.
   void save();
   const std::string& path() const { return path_; }

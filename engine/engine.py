@@ -148,10 +148,23 @@ class Engine:
         ]
 
     def warmup(self, batches: Sequence[int] = (1,)) -> Engine:
-        """Plans and allocates for these batch sizes at the example's size; afterwards `ready` is true."""
+        """Measures, plans and allocates for these batch sizes at the example's size (`warmup_for`); afterwards `ready` is true."""
         for batch in batches:
-            arrays = [numpy.zeros(self._example_shape(i, batch), numpy.float32) for i in range(len(self.inputs))]
-            self._native.run(arrays)
+            self.warmup_for(*(self._example_shape(i, batch) for i in range(len(self.inputs))))
+        self.ready = True
+        return self
+
+    def warmup_for(self, *shapes: Sequence[int]) -> Engine:
+        """The same for one shape of each input.
+
+        Loading measures tiles at the example's size; elsewhere a rule chooses them until this has measured them too. What it finds is kept
+        in the tuning cache, and `plan_for` says so. An engine that was loaded with tune=False, a tile or dense=True keeps its rule. It may
+        be called beside other calls, which make its measurements worse. Raises ShapeError.
+        """
+        warning = self._native.tune([list(shape) for shape in shapes])
+        if warning:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        self._native.run([numpy.zeros(shape, numpy.float32) for shape in shapes])
         self.ready = True
         return self
 
@@ -183,7 +196,8 @@ def load(
     isa: "scalar", "avx2", "avx512", "avx512_vnni" or "avx512_bf16"; default COSPARSE_ISA, else the machine's best.
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
     tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size,
-        and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides.
+        and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides. `Engine.warmup` measures
+        the tiles for other batches.
     dense: run every layer on the dense kernel, stored zeros and all, untuned: what sparsity is measured against.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels

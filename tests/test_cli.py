@@ -129,6 +129,20 @@ def test_run_converts_other_numbers(path, tmp_path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), cosparse.load(path)(np.ascontiguousarray(x, np.float32)))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_run_and_eval_in_a_short_dtype(dtype, path, data, tmp_path, capsys) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 3, 8, 8), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    samples = x if dtype == "int8" else None
+    options = ["--dtype", dtype, "--threads", 1] + (["--calibration", tmp_path / "x.npy"] if dtype == "int8" else [])
+    answer(capsys, "run", path, "--input", tmp_path / "x.npy", "--output", tmp_path / "y", *options)
+    engine = cosparse.load(path, threads=1, dtype=dtype, calibration=samples)
+    np.testing.assert_array_equal(np.load(tmp_path / "y"), engine(x))
+    assert not np.array_equal(engine(x), cosparse.load(path, threads=1)(x))
+    result = answer(capsys, "eval", path, "--data", data, *options)
+    assert (result["dtype"], result["count"]) == (dtype, 40)
+
+
 def test_eval_counts_what_the_engine_says(path, data, capsys) -> None:
     result = answer(capsys, "eval", path, "--data", data, "--batch", 7)
     assert result["count"] == 40
@@ -223,6 +237,12 @@ BAD_INPUT = {
     "method": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--method", "x"], "--method: expected one of nncs, got 'x'"),
     "no budget": (["compress", "zoo:resnet20", "--data", ".", "--out", "m"], "Budget: expected flops, params or density, got none"),
     "epochs": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--epochs", "3"], "--epochs: expected 2 whole numbers"),
+    "int8 without calibration": (["eval", "{path}", "--data", ".", "--dtype", "int8"], r"--calibration: expected images .* got none; give"),
+    "calibration of float32": (
+        ["run", "{path}", "--input", "{array}", "--output", "y", "--calibration", "{array}"],
+        "--calibration: expected --dtype int8, got --dtype float32; leave it out",
+    ),
+    "bad dtype": (["eval", "{path}", "--data", ".", "--dtype", "int4"], "dtype: expected float32, bfloat16 or int8, got int4"),
     "no data": (["eval", "{path}", "--data", "{folder}/nowhere"], "nowhere"),
     "no split": (["eval", "{path}", "--data", "{folder}"], r"expected one \*_test\.parquet"),
 }

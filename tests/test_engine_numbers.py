@@ -175,6 +175,20 @@ def test_calibration_with_infinity_is_refused(value: float) -> None:
         engine_of(graph, dtype="int8", calibration=[x])
 
 
+def test_calibration_with_nan_is_refused() -> None:
+    """The least and the greatest of numbers pass NaN over: the steps would be those of the other samples."""
+    node = conv(RNG(30), 8, 3, (3, 3), block=8)
+    x = few_bits(RNG(29), 2, 3, 6, 6)
+    x[1, 1, 2, 3] = np.nan
+    with pytest.raises(cosparse.Error, match="calibration: expected samples that are numbers in every layer, got NaN in 'x'; leave out"):
+        engine_of(graph_of([node], {"x": (3, 6, 6)}), dtype="int8", calibration=[x])
+    quotient = FakeNode("quotient", "div", ("x", "x"))
+    made_inside = graph_of([quotient, FakeNode("c", "conv", ("quotient",), node.attrs, node.tensors)], {"x": (3, 6, 6)})
+    x[1, 1, 2, 3] = 0
+    with pytest.raises(cosparse.Error, match="got NaN in 'c'"):
+        engine_of(made_inside, dtype="int8", calibration=[x])
+
+
 def support(node: FakeNode, transformed: bool) -> np.ndarray:
     """[O, C, R, S]: whether tap (r, s) of channel c enters filter o, zeros inside a kept block included."""
     r = node.attrs["block"]

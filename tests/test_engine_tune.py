@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,88 @@ def test_other_shapes_take_the_rule(cache: Path, network: Path) -> None:
     path.write_text(json.dumps(stored), encoding="utf-8")
     engine = load(network)
     assert next(iter(engine.plan_for((1, 16, 12, 12)))).kernel != next(iter(engine.plan_for((1, 16, 40, 40)))).kernel
+
+
+def test_warmup_measures_the_tiles_of_its_batches(cache: Path, network: Path) -> None:
+    engine = load(network)
+    assert "at 144 pixels; tile by rule" in next(iter(engine.plan_for((4, 16, 12, 12)))).why
+    assert engine.warmup((1, 4))._native.measured == 2
+    (row,) = engine.plan_for((4, 16, 12, 12))
+    assert "measured: " in row.why
+    assert "by rule" not in row.why
+    assert "by rule" in next(iter(engine.plan_for((5, 16, 12, 12)))).why
+    again = load(network).warmup((1, 4))
+    assert again._native.measured == 0
+    assert "by rule" not in next(iter(again.plan_for((4, 16, 12, 12)))).why
+
+
+def test_the_tile_that_warmup_finds_is_the_tile_that_runs(cache: Path, network: Path) -> None:
+    """And every tile computes the same, to the last bit."""
+    x = np.random.default_rng(1).normal(size=(4, 16, 12, 12)).astype(np.float32)
+    want = load(network).warmup((4,))(x)
+    path, stored = content(cache)
+    (kind,) = (kind for kind in stored["layers"] if " as " in kind)
+    assert " n4 " in kind
+    kernels = set()
+    for tile in (1, 2, 3):
+        stored["layers"][kind]["tile"] = tile
+        path.write_text(json.dumps(stored), encoding="utf-8")
+        engine = load(network).warmup((4,))
+        kernels.add(next(iter(engine.plan_for((4, 16, 12, 12)))).kernel)
+        assert np.array_equal(engine(x), want)
+    assert len(kernels) == 3
+
+
+def test_warmup_measures_other_sizes(cache: Path, network: Path) -> None:
+    engine = load(network).warmup_for((2, 16, 9, 20))
+    assert engine.ready
+    assert "by rule" not in next(iter(engine.plan_for((2, 16, 9, 20)))).why
+    with pytest.raises(cosparse.ShapeError, match="channels"):
+        engine.warmup_for((2, 15, 9, 20))
+
+
+def test_what_warmup_kept_is_not_taken_for_a_measurement_of_all_forms(cache: Path, network: Path, tmp_path: Path) -> None:
+    """A network whose own size another one was warmed up at still has all its forms timed at load."""
+    load(network).warmup_for((1, 16, 10, 10))
+    graph = artifact.read(network)
+    artifact.write(tmp_path / "smaller.cosparse", graph_of(graph.nodes, {"x": (16, 10, 10)}))
+    assert load(tmp_path / "smaller.cosparse")._native.measured == 1
+
+
+@pytest.mark.parametrize("options", [{"tune": False}, {"tile": 2}, {"dense": True}, {"poison": True}], ids=str)
+def test_warmup_leaves_engines_alone_that_do_not_measure(cache: Path, network: Path, options: dict[str, Any]) -> None:
+    engine = load(network, **options).warmup((1, 4))
+    assert engine.ready
+    assert engine._native.measured == 0
+    assert "measured" not in next(iter(engine.plan_for((4, 16, 12, 12)))).why
+
+
+def test_warmup_beside_calls_and_other_warmups(cache: Path, network: Path) -> None:
+    """Answers stay what they were, and each batch is measured once."""
+    engine = load(network)
+    inputs = {n: np.random.default_rng(n).normal(size=(n, 16, 12, 12)).astype(np.float32) for n in (1, 2, 3)}
+    want = {n: engine(x) for n, x in inputs.items()}
+
+    def call(n: int) -> bool:
+        return all(np.array_equal(engine(inputs[n]), want[n]) for _ in range(100))
+
+    with ThreadPoolExecutor(8) as threads:
+        warm = [threads.submit(engine.warmup, (2, 3)) for _ in range(3)]
+        calls = [threads.submit(call, n) for n in (1, 2, 3)]
+        assert all(done.result() for done in calls)
+        assert all(done.result() is engine for done in warm)
+    assert engine._native.measured == 3
+    assert all("by rule" not in next(iter(engine.plan_for((n, 16, 12, 12)))).why for n in (1, 2, 3))
+
+
+def test_warmup_warns_of_a_cache_that_cannot_be_written(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSPARSE_CACHE", "")
+    engine = load(network)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.warns(RuntimeWarning, match="could not be written"):
+        engine.warmup((4,))
+    assert "by rule" not in next(iter(engine.plan_for((4, 16, 12, 12)))).why
 
 
 def test_dense_computes_stored_zeros_too(cache: Path, tmp_path: Path) -> None:

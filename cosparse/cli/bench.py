@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cosparse.cli import bench_outputs
-from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, DensityOption, ReportOption
+from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, DensityOption, ReportOption, RooflineOption
 from cosparse.cli.output import JsonOption, Phases, emit, progress
 from cosparse.cli.values import IsaOption, integers, read_array, words
 
@@ -33,6 +33,7 @@ def command(
     density: DensityOption = None,
     block: BlockOption = 8,
     report: ReportOption = None,
+    roofline: RooflineOption = None,
     csv: CsvOption = None,
     csv_layers: CsvLayersOption = None,
     json: JsonOption = None,
@@ -48,13 +49,14 @@ def command(
     peers = installed(dtype) if against is None else words(against)
     images = tuple(map(read_array, calibration)) if calibration else None
     sweep = list(product(thread_counts, integers("--batch", batch)))
+    bench_outputs.require_one_setting(roofline, len(sweep), layers, density)
     measure = bench_outputs.sweeper(network, density, block) if density else lambda settings, tell: bench(Path(network), settings, tell)
     results = []
     with progress() as bar:
         for thread_count, batch_size in sweep:
             settings = Settings(batch_size, thread_count, peers, isa, Effort(seconds), cold_start, layers, dtype=dtype, calibration=images)
             results.append(measure(settings, Phases(bar)))
-    bench_outputs.write(results, report, csv, csv_layers)
+    bench_outputs.write(results, report, csv, csv_layers, roofline)
     shown = [table for result in results for table in bench_outputs.tables(result)]
     emit(results[0] if len(sweep) == 1 else results, json, *shown)
     failures = [reason for reason in map(bench_outputs.failure, results) if reason]

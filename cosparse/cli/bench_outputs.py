@@ -25,6 +25,9 @@ def _in_a_folder(context: typer.Context, parameter: typer.CallbackParam, path: P
 
 
 ReportOption = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="Write one self-contained HTML page with plots.")]
+RooflineOption = Annotated[
+    Path | None, typer.Option(callback=_in_a_folder, help="Write the layers under the machine's limits as an SVG file; one setting only.")
+]
 CsvOption = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="Write a row for each candidate and setting.")]
 CsvLayersOption = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="Write a row for each layer and setting.")]
 DensityOption = Annotated[
@@ -34,9 +37,14 @@ DensityOption = Annotated[
 BlockOption = Annotated[int, typer.Option(help="With --density: filters that share each decision of a mask.")]
 
 
-def write(results: Sequence[dict[str, Any]], report: Path | None, csv: Path | None, csv_layers: Path | None) -> None:
+def write(
+    results: Sequence[dict[str, Any]], report: Path | None, csv: Path | None, csv_layers: Path | None, roofline: Path | None = None
+) -> None:
     """Writes the files that were asked for."""
     from cosparse.bench import csv_out
+
+    if roofline:
+        write_text(roofline, picture(results[0]))
 
     if report:
         from cosparse.bench.html import render
@@ -46,6 +54,24 @@ def write(results: Sequence[dict[str, Any]], report: Path | None, csv: Path | No
         write_text(csv, csv_out.candidates(results))
     if csv_layers:
         write_text(csv_layers, csv_out.layers(results))
+
+
+def require_one_setting(roofline: Path | None, settings: int, layers: bool, density: str | None) -> None:
+    """Raises Error where there would be no picture, or several."""
+    if roofline and (settings > 1 or not layers or density):
+        found = "--density" if density else "--no-layers" if not layers else f"{settings} of them"
+        raise Error("--roofline", "one batch size and one thread count, with layers", found, "--report draws all settings in one page")
+
+
+def picture(result: dict[str, Any]) -> str:
+    """The roofline of a bench result as an SVG file; Error where the limits of the machine were not measured."""
+    from cosparse.bench import plots, svg
+
+    made = plots.roofline(result, "roofline")
+    if made is None:
+        raise Error("--roofline", "layers and limits of the machine", "none measured", "install torch, which measures the limits")
+    threads = f"{result['threads']} thread{'s' * (result['threads'] != 1)}"
+    return svg.document(made, f"{result['model']}, batch {result['batch']}, {threads}, {result['dtype']}")
 
 
 def densities(text: str) -> list[float]:

@@ -9,7 +9,7 @@ import typer
 
 from cosparse.cli.output import JsonOption, emit, progress, table
 from cosparse.cli.source import WeightsOption
-from cosparse.cli.values import IsaOption, ThreadsOption
+from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_calibration
 
 
 def command(
@@ -21,6 +21,8 @@ def command(
     min_top1: Annotated[float | None, typer.Option(help="Exit with status 1 if top-1 is below this, in per cent.")] = None,
     model: Annotated[str | None, typer.Option(help="Also a torch network on the same images: zoo:NAME or path/file.py:factory.")] = None,
     weights: WeightsOption = None,
+    dtype: DtypeOption = "float32",
+    calibration: CalibrationOption = None,
     threads: ThreadsOption = None,
     isa: IsaOption = None,
     json: JsonOption = None,
@@ -30,7 +32,7 @@ def command(
     from cosparse.bench.evaluate import accuracy, agreement, evenly, predict, torch_runner
     from cosparse.compress.data import read_parquet
 
-    engine = cosparse.load(artifact, threads=threads, isa=isa)
+    engine = cosparse.load(artifact, threads=threads, dtype=dtype, isa=isa, calibration=read_calibration(dtype, calibration))
     preprocessing = engine.metadata["preprocessing"]
     rows: dict[str, dict[str, Any]] = {}
     with progress(counted=True) as bar:
@@ -51,8 +53,8 @@ def command(
             rows["torch"] |= agreement(ours, theirs)
     shown = [(name, *(f"{row[key]:.2f} %" for key in ("top1", "top5")), row["count"], _same(row)) for name, row in rows.items()]
     columns = ("runtime", "top-1", "top-5", "images", "same top-1 as engine")
-    result = {"model": artifact.name, "split": split, **rows["engine"], "torch": rows.get("torch")}
-    emit(result, json, table(f"{artifact.name} on {data.name} ({split})", columns, shown, left=("runtime",)))
+    result = {"model": artifact.name, "dtype": engine.dtype, "split": split, **rows["engine"], "torch": rows.get("torch")}
+    emit(result, json, table(f"{artifact.name} on {data.name} ({split}), {engine.dtype}", columns, shown, left=("runtime",)))
     if min_top1 is not None and rows["engine"]["top1"] < min_top1:
         typer.echo(f"cosparse: top-1 {rows['engine']['top1']:.2f} % is below --min-top1 {min_top1:g}", err=True)
         raise typer.Exit(1)

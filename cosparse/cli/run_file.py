@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cosparse.cli.output import JsonOption, emit, table
-from cosparse.cli.values import IsaOption, ThreadsOption, read_array
+from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_array, read_calibration
 from cosparse.errors import Error
 
 
@@ -17,6 +17,8 @@ def command(
     artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
     input: Annotated[list[Path], typer.Option(help="Input array, .npy, float32 [N, C, H, W]; once for each input of the network.")],
     output: Annotated[list[Path], typer.Option(help="Where the output goes, .npy; once for each output of the network.")],
+    dtype: DtypeOption = "float32",
+    calibration: CalibrationOption = None,
     threads: ThreadsOption = None,
     isa: IsaOption = None,
     json: JsonOption = None,
@@ -26,10 +28,10 @@ def command(
 
     import cosparse
 
-    engine = cosparse.load(artifact, threads=threads, isa=isa)
-    for option, files, values in (("--input", input, engine.inputs), ("--output", output, engine.outputs)):
-        if len(files) != len(values):
-            raise Error(option, f"{len(values)} files ({', '.join(value.name for value in values)})", str(len(files)))
+    engine = cosparse.load(artifact, threads=threads, dtype=dtype, isa=isa, calibration=read_calibration(dtype, calibration))
+    for option, files, wanted in (("--input", input, engine.inputs), ("--output", output, engine.outputs)):
+        if len(files) != len(wanted):
+            raise Error(option, f"{len(wanted)} files ({', '.join(value.name for value in wanted)})", str(len(files)))
     arrays = [read_array(path) for path in input]
     start = time.perf_counter()
     results = engine(*arrays)

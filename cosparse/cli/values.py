@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     import numpy
 
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
-IsaOption = Annotated[str | None, typer.Option(help="Instruction set: scalar, avx2, avx512. Default: COSPARSE_ISA, else the best.")]
+DtypeOption = Annotated[str, typer.Option(help="What convolutions multiply: float32, bfloat16, int8.")]
+CalibrationOption = Annotated[
+    list[Path] | None, typer.Option(help="With int8: images to calibrate on, .npy [M, C, H, W]; once for each input.")
+]
+IsaOption = Annotated[
+    str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, avx512_vnni, avx512_bf16. Default: COSPARSE_ISA, else the best.")
+]
 
 
 def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:
@@ -38,6 +44,15 @@ def share(option: str, value: float | None) -> float | None:
     if value is not None and not 0 <= value < 1:
         raise Error(option, "a share in [0, 1)", str(value), "0.6 removes 60 %")
     return value
+
+
+def read_calibration(dtype: str, files: list[Path] | None) -> tuple[numpy.ndarray, ...] | None:
+    """The arrays in the files of --calibration; None where none are given, which int8 does not allow."""
+    if dtype == "int8" and not files:
+        raise Error("--calibration", "images to take int8's steps from, once for each input", "none", "give some real inputs as .npy")
+    if files and dtype != "int8":
+        raise Error("--calibration", "--dtype int8", f"--dtype {dtype}", "leave it out: only int8 is calibrated")
+    return tuple(map(read_array, files)) if files else None
 
 
 def read_array(path: Path) -> numpy.ndarray:

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bind_artifact.h"
+#include "calibrate.h"
 #include "engine.h"
 #include "error.h"
 
@@ -80,16 +81,18 @@ py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>
   py::list rows;
   for (size_t i = 0; i < schedule->parts[0].plan->steps.size(); ++i) {
     const Step& s = schedule->parts[0].plan->steps[i];
-    double flops = 0, basis_flops = 0, dense_flops = 0;
-    for (const Schedule::Part& part : schedule->parts) {
-      const Step& own = part.plan->steps[i];
-      flops += own.flops * part.times, basis_flops += own.basis_flops * part.times, dense_flops += own.dense_flops * part.times;
-    }
     rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density,
-                         py::arg("flops") = flops, py::arg("basis_flops") = basis_flops, py::arg("dense_flops") = dense_flops,
-                         py::arg("bytes") = s.bytes, py::arg("why") = s.why));
+                         py::arg("flops") = schedule->sum(i, &Step::flops), py::arg("basis_flops") = schedule->sum(i, &Step::basis_flops),
+                         py::arg("dense_flops") = schedule->sum(i, &Step::dense_flops), py::arg("bytes") = s.bytes,
+                         py::arg("why") = s.why));
   }
   return rows;
+}
+
+std::string tune(Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
+  const std::vector<Shape> shapes = shapes_of(engine, inputs);
+  py::gil_scoped_release release;
+  return engine.tune(shapes);
 }
 
 std::vector<std::pair<double, double>> profile(const Engine& engine, const std::vector<Array>& inputs, int repeat) {
@@ -114,7 +117,12 @@ std::map<int, Quantization> calibrate(const Artifact& artifact, Options options,
                 "pass calibration=, some real inputs");
   options.threads = 1, options.number = Number::observe, options.tile = 0, options.tune = options.poison = false;
   const Engine twin(share(artifact), options);
-  for (const std::vector<Array>& sample : calibration) run(twin, sample, std::nullopt);
+  const Graph& graph = twin.graph();
+  for (const std::vector<Array>& sample : calibration) {
+    const std::vector<Array> outputs = run(twin, sample, std::nullopt);
+    for (size_t i = 0; i < sample.size(); ++i) require_numbers(graph.inputs[i].name, sample[i].data(), sample[i].size());
+    for (size_t i = 0; i < outputs.size(); ++i) require_numbers(graph.value_name(graph.outputs[i]), outputs[i].data(), outputs[i].size());
+  }
   return twin.calibrated();
 }
 
@@ -151,6 +159,7 @@ void bind_engine(py::module_& m) {
            py::arg("calibration") = py::list(), py::arg("take_over") = false)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
+      .def("tune", &tune, py::arg("shapes"), "Measures the tiles for these shapes; a warning about the tuning cache, or nothing.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
       .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
       .def_property_readonly("dtype", [](const Engine& e) { return name_of(e.options().number); })

@@ -1,0 +1,67 @@
+#include "calibrate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine.h"
+#include "error.h"
+
+namespace cosparse {
+
+namespace {
+
+constexpr float kLeastStep = 1e-30f;  // 1 / step must be finite, and below all is zero anyway
+
+// Steps for maps that lie in low..high: all 256 numbers upwards of 0 where nothing is negative, else 128 on either side.
+Quantization steps_for(const Ranges& ranges, int taps) {
+  Quantization q;
+  for (int tap = 0; tap < taps; ++tap) {
+    const float low = *std::min_element(&ranges.low[tap * kLanes], &ranges.low[(tap + 1) * kLanes]),
+                high = *std::max_element(&ranges.high[tap * kLanes], &ranges.high[(tap + 1) * kLanes]);
+    const bool seen = low <= high, negative = seen && low < 0;
+    const float step = !seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255;
+    if (!std::isfinite(step))
+      throw Error(Fault::usage, "calibration", "samples whose values stay finite in every layer", "infinity", "look for it in the samples");
+    q.zero.push_back(negative ? 128.f : 0.f);
+    q.step.push_back(step < kLeastStep ? 0.f : step);
+  }
+  return q;
+}
+
+}  // namespace
+
+void require_numbers(const std::string& value, const float* x, int64_t count) {
+  if (std::any_of(x, x + count, [](float number) { return std::isnan(number); }))
+    throw Error(Fault::usage, "calibration", "samples that are numbers in every layer", "NaN in '" + value + "'",
+                "leave out what is no number in the samples, or find the layer that makes NaN of them in float32");
+}
+
+Ranges no_range(const Weights& w) {
+  const int64_t floats = (int64_t)w.kernel[0] * w.kernel[1] * kLanes;
+  Ranges ranges{allocate_floats(floats), allocate_floats(floats)};
+  std::fill_n(ranges.low.get(), floats, INFINITY), std::fill_n(ranges.high.get(), floats, -INFINITY);
+  return ranges;
+}
+
+std::map<int, Quantization> Engine::calibrated() const {
+  std::map<int, Quantization> steps;
+  std::map<int, std::pair<float, float>>
+      seen;  // by value: all 1x1 readers of one value share its steps, whatever channels each of them uses
+  for (const auto& [node, ranges] : prepared_.ranges)
+    if (pixelwise(graph_->nodes[node]) && ranges.low) {
+      auto& [low, high] = seen.try_emplace(graph_->nodes[node].inputs[0], INFINITY, -INFINITY).first->second;
+      low = std::min(low, *std::min_element(&ranges.low[0], &ranges.low[kLanes]));
+      high = std::max(high, *std::max_element(&ranges.high[0], &ranges.high[kLanes]));
+    }
+  for (const auto& [node, ranges] : prepared_.ranges) {
+    const Weights& w = *prepared_.weights.at(node);
+    if (pixelwise(graph_->nodes[node])) {
+      const auto& [low, high] = seen.at(graph_->nodes[node].inputs[0]);
+      std::fill_n(ranges.low.get(), kLanes, low), std::fill_n(ranges.high.get(), kLanes, high);
+    }
+    steps[node] = steps_for(ranges, w.kernel[0] * w.kernel[1]);
+  }
+  return steps;
+}
+
+}  // namespace cosparse

@@ -1,0 +1,55 @@
+#include "ways.h"
+
+#include <algorithm>
+#include <random>
+
+namespace cosparse {
+
+namespace {
+
+constexpr int kTiles[] = {0, 1, 2, 3};
+constexpr int64_t kPattern = 4096;  // floats that are drawn; what lies behind repeats them
+
+void time_steps(Way& way, const Run& run, bool count) {
+  way.us.resize(way.plan->steps.size(), 1e30);
+  for (size_t s = 0; s < way.us.size(); ++s) {
+    const auto start = Clock::now();
+    way.plan->steps[s].run(run);
+    if (count) way.us[s] = std::min(way.us[s], since(start) * 1e6);
+  }
+}
+
+}  // namespace
+
+void time_ways(std::vector<Way>& ways, Pool& pool, double seconds) {
+  const auto start = Clock::now();
+  int64_t arena_floats = 0, scratch_floats = 0;
+  for (const Way& way : ways) {
+    arena_floats = std::max(arena_floats, way.plan->arena_floats);
+    scratch_floats = std::max(scratch_floats, way.plan->scratch_floats * pool.threads());
+  }
+  Floats arena = allocate_floats(arena_floats), scratch = allocate_floats(scratch_floats);
+  std::minstd_rand random(1);
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < arena_floats; ++i) arena[i] = i < kPattern ? normal(random) : arena[i - kPattern];
+  std::fill_n(scratch.get(), scratch_floats, 0.f);
+  for (int round = 0; round < kRounds && (round < 2 || since(start) < seconds); ++round)
+    for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool}, round > 0);
+}
+
+void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
+                Pool& pool, Found& found) {
+  std::vector<Way> ways;
+  for (const int tile : kTiles) {
+    Options with = options;
+    with.tile = tile;
+    ways.push_back({tile, make_plan(graph, with, prepared, inputs)});
+  }
+  time_ways(ways, pool, kEachSeconds);
+  for (const Way& way : ways)
+    for (size_t s = 0; s < way.us.size(); ++s)
+      if (const auto kind = kinds.find(way.plan->steps[s].node); kind != kinds.end())
+        note(found[kind->second], {prepared.weights.at(kind->first)->form, way.tile, way.us[s]});
+}
+
+}  // namespace cosparse

@@ -1,0 +1,30 @@
+// Ways to run one network, timed step by step while the network runs: each layer finds the caches as its neighbours leave them.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "tune.h"
+
+namespace cosparse {
+
+using Clock = std::chrono::steady_clock;
+inline double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct Way {
+  int tile;
+  std::shared_ptr<const Plan> plan;
+  std::vector<double> us = {};  // [plan->steps], microseconds: the least time so far
+};
+
+// Runs the ways in turn, so that what slows the machine down slows all of them: once to warm up and once timed in any case, up to kRounds
+// times as long as `seconds` have not passed. In memory of its own, of ordinary numbers.
+void time_ways(std::vector<Way>& ways, Pool& pool, double seconds);
+constexpr int kRounds = 4;
+
+// Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first.
+void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
+                Pool& pool, Found& found);
+constexpr double kEachSeconds = 2;  // for the ways of one call, where two rounds do not take longer
+
+}  // namespace cosparse
