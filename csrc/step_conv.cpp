@@ -61,6 +61,7 @@ struct ConvStep {
     a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
     a.chunks = w.chunks.data(), a.chunk_count = (int)w.chunks.size(), a.most_maps = w.most_maps();
     a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.get();
+    a.same_columns = w.same_columns;
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
     a.low = low, a.high = high;
     a.filters = w.filters;
@@ -142,7 +143,8 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
                        : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(w.most_maps(), conv.geometry->taps(), most->t));
+  const int maps_at_once = conv.source == Source::maps ? w.maps() : w.most_maps();
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(maps_at_once, conv.geometry->taps(), most->t));
   step.run = std::move(conv);
 }
 
