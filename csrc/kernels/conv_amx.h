@@ -13,45 +13,44 @@ constexpr int kTileFloats = 256;  // 16 rows of 64 bytes
 
 template <class V> struct TileBf16 : Bf16<V> {
   static constexpr int columns = 32;
-  // One row of tile B for each of T groups: columns `at`, at + 1 of maps x.
-  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+  // A row of tile B: the columns from `at`.
+  static void join(const float* x, const uint32_t* at, float* to) {
     alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     uint64_t both;  // one load for two
     std::memcpy(&both, at, 8);
-    const uint64_t even = (uint32_t)both, odd = both >> 32;
-#pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) {
-      const __m512i first = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x[t] + even)));
-      const __m512i two = _mm512_inserti64x4(first, _mm256_load_si256(reinterpret_cast<const __m256i*>(x[t] + odd)), 1);
-      _mm512_store_si512(to + t * kTileFloats, _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), two));
-    }
+    const __m512i even = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x + (uint32_t)both)));
+    const __m512i two = _mm512_inserti64x4(even, _mm256_load_si256(reinterpret_cast<const __m256i*>(x + (both >> 32))), 1);
+    _mm512_store_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), two));
   }
-  static constexpr int step = 2;  // columns of a row of B
+  static constexpr int step = 2, together = 2;  // columns of a row of B; values that store_values takes
+  static void store_values(const Rows<float>&, float* to, typename V::Reg first, typename V::Reg second) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+  }
   static typename V::Reg add(typename V::Reg a, typename V::Reg b) { return V::add(a, b); }
   template <int C, int A, int B> static void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
 
 template <class V> struct TileInt8 : Int8<V> {
   static constexpr int columns = 64;
-  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+  static void join(const float* x, const uint32_t* at, float* to) {
     alignas(64) static constexpr uint8_t kJoined[64] = {0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21,
                                                         37, 53, 6, 22, 38, 54, 7, 23, 39, 55, 8,  24, 40, 56, 9,  25, 41, 57, 10, 26, 42, 58,
                                                         11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
     uint64_t both[2];
     std::memcpy(both, at, 16);
-    const uint64_t column[4] = {(uint32_t)both[0], both[0] >> 32, (uint32_t)both[1], both[1] >> 32};
-#pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) {
-      const auto row = [&](int i) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x[t] + column[i])); };
-      __m512i four = _mm512_castsi128_si512(row(0));
-      four = _mm512_mask_broadcast_i32x4(four, 0x00f0, row(1));
-      four = _mm512_mask_broadcast_i32x4(four, 0x0f00, row(2));
-      four = _mm512_mask_broadcast_i32x4(four, 0xf000, row(3));
-      _mm512_store_si512(to + t * kTileFloats, _mm512_permutexvar_epi8(_mm512_load_si512(kJoined), four));
-    }
+    const auto row = [&](uint64_t column) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x + column)); };
+    __m512i four = _mm512_castsi128_si512(row((uint32_t)both[0]));
+    four = _mm512_mask_broadcast_i32x4(four, 0x00f0, row(both[0] >> 32));
+    four = _mm512_mask_broadcast_i32x4(four, 0x0f00, row((uint32_t)both[1]));
+    four = _mm512_mask_broadcast_i32x4(four, 0xf000, row(both[1] >> 32));
+    _mm512_store_si512(to, _mm512_permutexvar_epi8(_mm512_load_si512(kJoined), four));
   }
-  static constexpr int step = 4;
+  static constexpr int step = 4, together = 4;
+  static void store_values(const Rows<float>& y, float* to, typename V::Reg a, typename V::Reg b, typename V::Reg c, typename V::Reg d) {
+    const auto steps = [&](typename V::Reg x) { return Int8<V>::whole_steps(x, y.inverse, y.zero); };
+    _mm512_storeu_si512(to, Int8<V>::four_rows(steps(a), steps(b), steps(c), steps(d)));
+  }
   static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
   template <int C, int A, int B> static void multiply() { asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
@@ -94,10 +93,36 @@ class TileUse {
   };
 };
 
-// The tiles B of one step for T groups.
-template <class N, int T> inline __attribute__((always_inline)) void join_columns(const float* const* x, const uint32_t* column, float* to) {
+// Tile B of one step.
+template <class N> inline __attribute__((always_inline)) void join_columns(const float* x, const uint32_t* column, float* to) {
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) N::template join<T>(x, column + i * N::step, to + i * kLanes);
+  for (int i = 0; i < 16; ++i) N::join(x, column + i * N::step, to + i * kLanes);
+}
+
+// A whole block row whose sums are complete, to tiles or planes; what is stored of neighbouring filters is stored together.
+template <class V, class N, bool kResidual>
+void finish_whole(const ConvArgs& a, int filter, const float* sums, float* y, const float* residual) {
+  constexpr int kTogether = N::together;
+  const Rows<float> to = a.y;
+  const Rows<const float> from = a.residual;
+  const typename V::Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);
+  const auto value = [&](int r) {
+    typename V::Reg sum = N::result(a, filter + r, N::load_sum(sums + r * kLanes));
+    if (kResidual) sum = V::add(sum, from.tiled ? N::load_value(from, residual + r * from.channel) : V::load(residual + r * from.channel));
+    return V::max(floor, sum);  // this order keeps NaN
+  };
+  if (!to.tiled) {
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) V::store(y + r * to.channel, value(r));
+    return;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; r += kTogether) {
+    if constexpr (kTogether == 4)
+      N::store_values(to, y + r * N::floats, value(r), value(r + 1), value(r + 2), value(r + 3));
+    else
+      N::store_values(to, y + r * N::floats, value(r), value(r + 1));
+  }
 }
 
 // The sums of block row `row` for one group, [8][kLanes] floats, become values.
@@ -107,6 +132,9 @@ void finish_sums(const ConvArgs& a, bool first, bool last, int row, int64_t grou
   float* const y[1] = {a.y.at(row * 8, group)};
   const float* const residual[1] = {a.residual.base ? a.residual.at(row * 8, group) : nullptr};
   const int filters = a.filters - row * 8;
+  if (first && last && filters >= 8 && a.act <= Act::relu)
+    return a.residual.base ? finish_whole<V, N, true>(a, row * 8, sums, y[0], residual[0])
+                           : finish_whole<V, N, false>(a, row * 8, sums, y[0], residual[0]);
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r) acc[r][0] = N::load_sum(sums + r * kLanes);
   if (!first)
@@ -141,7 +169,7 @@ void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, 
   };
   int row = begin;
   while (row < end && from[row] == to[row]) ++row;
-  if (row < end) join_columns<N, T>(maps, columns(from[row]), joined[0]);
+  for (int t = 0; t < T && row < end; ++t) join_columns<N>(maps[t], columns(from[row]), joined[0] + t * kTileFloats);
   int waits = -1;  // a row whose sums are in the scratch
   for (int row = begin; row < end; ++row) {
     each_tile<T>([](auto t) { zero_tile<t>(); });
@@ -152,9 +180,9 @@ void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, 
         while (next < end && from[next] == to[next]) ++next;
         ahead = next < end ? from[next] : step;  // the last one of all is joined once more, for nobody
       }
-      join_columns<N, T>(maps, columns(ahead), joined[1]);
       load_tile<kWeights>(static_cast<const char*>(a.values) + step * kStep);
-      each_tile<T>([&](auto t) {
+      each_tile<T>([&](auto t) {  // loads, products and the joining of the next step side by side
+        join_columns<N>(maps[t], columns(ahead), joined[1] + t * kTileFloats);
         load_tile<kMaps + t>(joined[0] + t * kTileFloats);
         N::template multiply<t, kWeights, kMaps + t>();
       });
@@ -179,7 +207,8 @@ void tile_pairs(const ConvArgs& a, int chunk, int64_t group, int begin, int end,
   float* const sums = scratch;                        // [P][T][16][kLanes]
   float* const joined = scratch + kSums * kTileFloats;  // [steps][T]
   for (int step = 0; step < steps; ++step)
-    join_columns<N, T>(x, a.columns + (int64_t)(from[0] + step) * N::columns, joined + (int64_t)step * T * kTileFloats);
+    for (int t = 0; t < T; ++t)
+      join_columns<N>(x[t], a.columns + (int64_t)(from[0] + step) * N::columns, joined + ((int64_t)step * T + t) * kTileFloats);
   const TileUse use(16, kSums, kWeights);
   for (int pair = begin / 2; pair < pairs; pair += P) {
     const char* weights[P];
