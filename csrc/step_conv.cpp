@@ -14,6 +14,7 @@ constexpr int64_t kWeightsInCache = 512 * 1024, kSourceInCache = 512 * 1024;  //
 constexpr int64_t kFewGroups = 8, kMapsInCache = 2 * 1024 * 1024;
 constexpr int kMapShares = 4;                   // of the channels, for each group
 constexpr int64_t kRowsAtOnce = 64 * 1024;      // bytes of weights that a unit reads
+constexpr int64_t kRowsAlike = 16;              // at least so many share the columns that they have in common
 constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
 
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
@@ -139,7 +140,8 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
     if (row->t > 0) widths.push_back(row->t);
   }
   const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
-  conv.units = by_rows ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
+  const int at_once = (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);
+  conv.units = by_rows ? share_rows(groups, rows, b.options.threads, widths, few, at_once)
                        : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
