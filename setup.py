@@ -35,6 +35,7 @@ ISA_FLAGS = {
     "avx512": AVX512,
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
+    "amx": [*AVX512, "-mavx512vnni", "-mavx512bf16", "-mavx512vbmi", "-mamx-tile", "-mamx-bf16", "-mamx-int8"],
 }
 if sanitize := os.environ.get("COSPARSE_SANITIZE"):
     COMMON += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g", "-fno-sanitize-recover=undefined"]

@@ -4,7 +4,7 @@
 
 namespace cosparse {
 
-enum class Isa { scalar, avx2, avx512, avx512_vnni, avx512_bf16 };  // ascending: a machine that has one has those before it
+enum class Isa { scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx };  // ascending: a machine that has one has those before it
 
 const char* name_of(Isa);
 // The best set of this machine that this build holds kernels for.

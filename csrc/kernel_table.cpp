@@ -11,6 +11,7 @@ const std::vector<KernelRow>& kernel_table() {
     std::vector<KernelRow> rows;
     const auto append = [&](std::vector<KernelRow> more) { rows.insert(rows.end(), more.begin(), more.end()); };
 #if defined(__x86_64__)
+    append(amx::kernels());
     append(avx512_bf16::kernels());
     append(avx512_vnni::kernels());
     append(avx512::kernels());

@@ -14,6 +14,7 @@ constexpr int64_t kWeightsInCache = 512 * 1024, kSourceInCache = 512 * 1024;  //
 constexpr int64_t kFewGroups = 8, kMapsInCache = 2 * 1024 * 1024;
 constexpr int kMapShares = 4;                   // of the channels, for each group
 constexpr int64_t kRowsAtOnce = 64 * 1024;      // bytes of weights that a unit reads
+constexpr int64_t kRowsAlike = 16;              // at least so many share the columns that they have in common
 constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
 
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
@@ -61,6 +62,7 @@ struct ConvStep {
     a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
     a.chunks = w.chunks.data(), a.chunk_count = (int)w.chunks.size(), a.most_maps = w.most_maps();
     a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.get();
+    a.same_columns = w.same_columns;
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
     a.low = low, a.high = high;
     a.filters = w.filters;
@@ -140,11 +142,13 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
     if (row->t > 0) widths.push_back(row->t);
   }
   const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
-  conv.units = by_rows ? share_rows(groups, rows, b.options.threads, widths, few, (int)std::max<int64_t>(1, kRowsAtOnce * rows / w.bytes))
+  const int at_once = (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);
+  conv.units = by_rows ? share_rows(groups, rows, b.options.threads, widths, few, at_once)
                        : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(w.most_maps(), conv.geometry->taps(), most->t));
+  const int maps_at_once = conv.source == Source::maps ? w.maps() : w.most_maps();
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(maps_at_once, conv.geometry->taps(), most->t));
   step.run = std::move(conv);
 }
 

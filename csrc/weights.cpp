@@ -116,32 +116,56 @@ void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& ou
     }
 }
 
-// One step of `columns` columns, 32 bits a filter, the first column in the lowest ones; blocks b..end-1, at most `columns` of them.
-// A bfloat16 that is alone is two halves of itself: zero times infinity would be no number.
-void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, float* to) {
-  const bool alone = columns == 2 && b + 1 == end;
-  for (int f = 0; f < blocks.r; ++f) {
-    uint32_t word = 0;
-    for (uint32_t i = 0; b + i < end; ++i) {
-      const float v = blocks.values[(size_t)(b + i) * blocks.r + f];
-      if (alone)
-        word = to_bf16(v / 2) * 0x10001u;
-      else
-        word |= columns == 2 ? (uint32_t)to_bf16(v) << 16 * i : (uint32_t)(uint8_t)(int8_t)v << 8 * i;
-    }
-    std::memcpy(to + f, &word, 4);
-  }
+// What slot i of n takes of a column that fills all of them: equal shares of the even and the odd slots, which are summed apart, in each
+// 1/2^k, 1/2^k, .., 1/4, 1/2 in turn. So each is a bfloat16 again and every sum on the way exact.
+float share_of(int i, int n) {
+  if (n == 1) return 1;
+  const int chain = (n - i % 2 + 1) / 2;
+  return std::ldexp(1.f, -1 - std::min(chain - i / 2, chain - 1));
 }
 
-// Groups the columns of each row and chunk into steps; a step that is not full repeats its last column (join_step).
-void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, int columns, Slab& slab, Weights& out) {
-  const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r;
+// One step of `columns` columns a filter; blocks b..end-1, at most `columns` of them. What is left over the first one fills: in bfloat16
+// by shares, as zero times infinity would be no number.
+void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, bool bytes, void* to) {
+  const int shares = columns - (int)(end - b) + 1;
+  for (int f = 0; f < blocks.r; ++f)
+    for (int i = 0; i < columns; ++i) {
+      const float v = blocks.values[(size_t)(b + std::max(0, i - shares + 1)) * blocks.r + f];
+      if (bytes)
+        static_cast<int8_t*>(to)[f * columns + i] = i + 1 < shares ? 0 : (int8_t)v;
+      else
+        static_cast<uint16_t*>(to)[f * columns + i] = to_bf16(i < shares ? v * share_of(i, shares) : v);
+    }
+}
+
+// Whether every block row has the columns of the first.
+bool repeats(const Blocks& blocks) {
+  const uint32_t count = blocks.rows[1];
+  for (size_t row = 0; row + 1 < blocks.rows.size(); ++row)
+    if (blocks.rows[row + 1] - blocks.rows[row] != count ||
+        !std::equal(&blocks.columns[0], &blocks.columns[0] + count, &blocks.columns[0] + blocks.rows[row]))
+      return false;
+  return true;
+}
+
+// Groups the columns of each row and chunk into steps; a step that is not full repeats its first column (join_step).
+void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const KernelRow& kernel, Slab& slab, Weights& out) {
+  const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r, columns = kernel.columns;
+  const bool bytes = out.number == Number::int8;
   out.bounds.assign((size_t)(chunks + 1) * rows, 0);
+  out.same_columns = reads_tiles(kernel) && rows > 1 && !blocks.columns.empty() && repeats(blocks);
   const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
-  out.values = columns > 1 ? slab.take<float>(most * r) : blocks.values;
+  const int64_t words = columns == 1 ? r : (int64_t)r * columns / (bytes ? 4 : 2);  // of a step
+  const int64_t spare = out.same_columns ? most / rows + 1 : 0;                        // of an odd block row
+  out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
   out.columns = slab.take<uint32_t>(most * columns);
   uint32_t count = 0;
   int64_t at = 0;
+  const auto place = [&](int row, int64_t step) {  // where the values of a step lie, in steps
+    if (!out.same_columns) return step;
+    const int64_t each = row ? out.bounds[(size_t)chunks * rows] : 0;
+    return row / 2 * 2 * each + (step - row * each) * 2 + row % 2;
+  };
   for (int row = 0; row < rows; ++row) {
     uint32_t b = blocks.rows[row];
     for (int k = 0; k < chunks; ++k) {
@@ -150,15 +174,20 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, int c
       while (b < blocks.rows[row + 1] && number[blocks.columns[b]] < beyond) {
         uint32_t end = b + 1;
         while (end < blocks.rows[row + 1] && end - b < (uint32_t)columns && number[blocks.columns[end]] < beyond) ++end;
-        for (int i = 0; i < columns; ++i) out.columns[at++] = number[blocks.columns[std::min(b + i, end - 1)]] * out.floats;
-        if (columns > 1) join_step(blocks, b, end, columns, out.values.get() + (int64_t)count * r);
+        const int spare = columns - (int)(end - b);
+        for (int i = 0; i < columns && !(out.same_columns && row); ++i)
+          out.columns[at++] = number[blocks.columns[b + std::max(0, i - spare)]] * out.floats;
+        if (columns > 1) join_step(blocks, b, end, columns, bytes, out.values.get() + place(row, count) * words);
         ++count, b = end;
       }
     }
     out.bounds[(size_t)chunks * rows + row] = count;
   }
+  if (out.same_columns && rows % 2)
+    for (int64_t step = 0, each = count / rows; step < each; ++step)
+      std::fill_n(out.values.get() + (place(rows - 1, count - each + step) + 1) * words, words, 0.f);
   slab.keep<uint32_t>(at);
-  out.bytes = ((int64_t)count * r + at + (int64_t)out.bounds.size()) * 4;
+  out.bytes = ((int64_t)count * words + at + (int64_t)out.bounds.size()) * 4;
 }
 
 void depthwise_values(const Layer& l, Slab& slab, Weights& out) {
@@ -249,7 +278,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     number_maps(l, blocks, *out, number);
     cut_chunks(l, *out);
     out->floats = kernel.floats;
-    pack_steps(blocks, number, kernel.columns, slab, *out);
+    pack_steps(blocks, number, kernel, slab, *out);
   }
   out->density = l.dense() ? (double)out->kept / l.dense() : 0;
   out->bytes += padded * 4 * (out->scale ? 2 : 1);

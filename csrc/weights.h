@@ -36,6 +36,7 @@ struct Weights {
   std::vector<uint16_t> taps;    // map numbers, channel after channel (UsedChannel)
   std::vector<uint32_t> bounds;  // as ConvArgs; bounds_step = block rows
   std::shared_ptr<uint32_t[]> columns;
+  bool same_columns = false;
   std::shared_ptr<float[]> values;
   std::vector<float> basis_rows, basis_cols;
   std::vector<float> inverse, zero;  // int8, as ConvArgs

@@ -191,9 +191,9 @@ def load(
 
     threads: how many, the caller included; default COSPARSE_THREADS, else one for each core that this process may use.
     dtype: what convolutions multiply. "float32" (default); "bfloat16": weights and activations rounded to it, sums in float32; "int8":
-        rounded to 8 bits, needs `calibration`. Without the instructions (avx512_bf16, avx512_vnni) both are emulated, which is slower.
+        rounded to 8 bits, needs `calibration`. Without the instructions (amx, avx512_bf16, avx512_vnni) both are emulated, which is slower.
     calibration: sample input for int8, an array as the engine is called with, or a tuple of them where it has several inputs.
-    isa: "scalar", "avx2", "avx512", "avx512_vnni" or "avx512_bf16"; default COSPARSE_ISA, else the machine's best.
+    isa: "scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16" or "amx"; default COSPARSE_ISA, else the machine's best.
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
     tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size,
         and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides. `Engine.warmup` measures

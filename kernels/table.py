@@ -15,7 +15,7 @@ class KernelRow:
 
     name: str
     op: str
-    target: str  # scalar, avx2, avx512, avx512_vnni, avx512_bf16, reference
+    target: str  # scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx, reference
     dtype: str  # what it multiplies: float32, bfloat16, int8; float64 the references
     tile: str  # filters x pixels computed at once; empty where the kernel has no tile
     available: bool

@@ -288,7 +288,7 @@ def widest(graph: Graph, isa: str, dtype: str = "float32", step: int = -1) -> in
     return int(engine_of(graph, isa=isa, dtype=dtype, threads=1).plan.rows[step].kernel.split("__")[0][-1])
 
 
-HAS_WIDE = {("float32", "avx512"), ("bfloat16", "avx512_bf16")}
+HAS_WIDE = {("float32", "avx512"), ("bfloat16", "avx512_bf16"), ("bfloat16", "amx")}
 
 
 @pytest.mark.parametrize(("dtype", "isa"), EXACT)

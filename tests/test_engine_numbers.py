@@ -76,25 +76,47 @@ def test_any_number_of_columns_fills_its_last_step(block: int, dtype: str, isa: 
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
+@pytest.mark.parametrize("columns", [1, 31, 32, 33, 63, 64, 65])
+def test_columns_around_a_tile(columns: int, dtype: str, isa: str) -> None:
+    """AMX takes 32 (bfloat16) or 64 (int8) at a step. Blocks: an empty row, a whole one, a partial one; dense: three rows alike."""
+    for block, filters in ((8, 19), (0, 19), (0, 8), (0, 33)):
+        node = conv(RNG(columns), filters, columns, (1, 1), block=block, density=1.0)
+        for batch, size in ((1, (1, 1)), (2, (1, 8)), (1, (1, 17)), (2, (3, 11)), (1, (5, 13))):
+            compare(node, few_bits(RNG(4), batch, columns, *size), dtype, isa)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
+@pytest.mark.parametrize("tile", [1, 2, 3])
+def test_rows_alike_by_every_tile(tile: int, dtype: str, isa: str) -> None:
+    """Dense layers, whose block rows have the same columns: one to eleven of them, 5 groups of pixels, by one thread and by three."""
+    for filters in (8, 16, 24, 40, 83):
+        node = conv(RNG(filters), filters, 5, (3, 3), pad=(1, 1, 1, 1), block=0)
+        for threads in (1, 3):
+            compare(node, few_bits(RNG(4), 1, 5, 6, 13), dtype, isa, tile=tile, threads=threads)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
 def test_sums_wait_between_chunks_of_channels(dtype: str, isa: str) -> None:
     """300 channels read are more than the 2304 maps of a chunk; 9 x 15 pixels more than the groups whose maps are made before."""
-    for transform, size in (("identity", (9, 15)), ("dct", (9, 15)), ("identity", (1, 3))):
-        compare(conv(RNG(5), 16, 300, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=8), few_bits(RNG(6), 1, 300, *size), dtype, isa)
+    for transform, block, size in (("identity", 8, (9, 15)), ("dct", 8, (9, 15)), ("identity", 8, (1, 3)), ("identity", 0, (9, 15))):
+        node = conv(RNG(5), 20, 300, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=block)
+        compare(node, few_bits(RNG(6), 1, 300, *size), dtype, isa)
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
 def test_maps_before_the_product(dtype: str, isa: str) -> None:
     """Few pixels and more than 512 KiB of weights: int8 has 12 bytes for eight weights."""
-    for transform, stride in (("dct", (1, 1)), ("identity", (2, 2))):
-        node = conv(RNG(7), 208, 256, (3, 3), pad=(1, 1, 1, 1), stride=stride, transform=transform, block=8, density=0.8)
+    for transform, block, stride in (("dct", 8, (1, 1)), ("identity", 8, (2, 2)), ("identity", 0, (1, 1))):
+        node = conv(RNG(7), 208, 256, (3, 3), pad=(1, 1, 1, 1), stride=stride, transform=transform, block=block, density=0.8)
         compare(node, few_bits(RNG(8), 1, 256, 5 * stride[0], 7 * stride[1], low=-32, high=32), dtype, isa)
 
 
 @pytest.mark.parametrize("transform", ["identity", "dct"])
 @pytest.mark.parametrize("size", [(1, 3), (6, 7), (16, 16)])
-def test_int8_is_the_same_with_and_without_its_instructions(size: tuple[int, int], transform: str) -> None:
+@pytest.mark.parametrize("block", [0, 4, 8])
+def test_int8_is_the_same_with_and_without_its_instructions(block: int, size: tuple[int, int], transform: str) -> None:
     """Whole numbers either way, and one multiplication and addition behind them."""
-    node = conv(RNG(9), 20, 12, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=4)
+    node = conv(RNG(9), 20, 12, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=block)
     x = few_bits(RNG(10), 2, 12, *size)
     isas = [isa for isa in isas_of("int8") if isa != "scalar"]  # which has no such instruction
     answers = [engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])(x) for isa in isas]
@@ -231,9 +253,9 @@ def test_what_is_no_number_in_int8_stays_with_its_readers(isa: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "isa"), [case for case in ALL if case[0] != "int8"])
 def test_infinity_stays_where_it_is_multiplied(dtype: str, isa: str) -> None:
-    """One infinite pixel: infinite in the filters that keep it, finite in those of the empty block row; 1 to 5 columns, so that what fills
-    a step shows."""
-    for columns in range(1, 6):
+    """One infinite pixel: infinite in the filters that keep it, finite in those of the empty block row; columns that leave a step of any
+    kind to be filled, so that what fills it shows."""
+    for columns in (1, 2, 3, 4, 5, 31, 32, 33, 65):
         node = conv(RNG(23), 16, columns, (1, 1), block=8, density=1.0)
         x = few_bits(RNG(24), 1, columns, 3, 6)
         x[0, -1, 1, 2] = np.inf
@@ -291,6 +313,6 @@ def test_short_numbers_take_fewer_bytes_where_the_machine_multiplies_them() -> N
     x = few_bits(RNG(26), 1, 64, 4, 4)
     size = {(d, isa): packed_bytes(engine_of(graph, isa=isa, dtype=d, calibration=[x] if d == "int8" else [])) for d, isa in ALL}
     for (dtype, isa), bytes_ in size.items():
-        native = {"avx512_bf16": 20, "avx512_vnni": 12}.get(isa, 36)
+        native = {"bfloat16": 20, "int8": 12}[dtype] if isa in ("amx", "avx512_bf16", "avx512_vnni") else 36
         rest = (2 * 8 + 64 * (2 if dtype == "int8" else 1)) * 4  # where rows begin; bias, scale
         assert bytes_ == 7 * 64 * native + rest, (dtype, isa)

@@ -50,13 +50,8 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
       const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
           bend(top.bend, middle.bend, bottom.bend);
-      float* out = to[t] + (int64_t)u.begin * N::floats;
-      const auto put = [&](int map, Reg value) {  // no branch: what nobody wants is overwritten by the next
-        N::store_map(a, out, value, map), out += (u.wanted >> map & 1) * N::floats;
-      };
-      put(0, even.even), put(1, odd.even), put(2, bend.even);
-      put(3, even.odd), put(4, odd.odd), put(5, bend.odd);
-      put(6, even.bend), put(7, odd.bend), put(8, bend.bend);
+      const Reg nine[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
+      N::store_nine(a, to[t] + (int64_t)u.begin * N::floats, u.wanted, nine);
     }
   }
 }

@@ -80,8 +80,10 @@ struct ConvArgs {
   int chunk_count, most_maps;  // most_maps: of a chunk, the scratch's rows
   const uint32_t* bounds;      // [chunk_count + 1][bounds_step]: blocks of row i in chunk k are bounds[k][i] .. bounds[k + 1][i]
   int bounds_step;
-  const uint32_t* columns;  // [B] (bf16: [B][2], int8: [B][4]) map number * KernelRow::floats
-  const void* values;       // [B][r] float; bf16: [B][r][2]; int8: [B][r][4]
+  // B steps of KernelRow::columns columns; f32: of one.
+  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats
+  const void* values;       // [B][r][columns] float, bfloat16 or int8
+  bool same_columns;        // tiles only: all block rows have the columns of the first; values [row pairs][steps][2][r][columns]
   const float* bias;        // [block rows * r]
   const float* scale;       // int8: [block rows * r], of the sums
   const float* inverse;     // int8: [taps], 1 / step of the quantized maps
@@ -174,6 +176,8 @@ struct KernelRow {
   MapsKernel maps = nullptr;
 };
 constexpr int kLanePixels = 4;
+// Whether a step is a tile of matrix registers, r rows of 64 bytes.
+inline bool reads_tiles(const KernelRow& row) { return row.columns >= 32; }
 
 // What finding the taps of t groups of pixels takes, in floats: masks, and pieces, at most one for each lane (taps.h); of a 1x1
 // layer the pieces with their lanes (picks.h).
@@ -183,9 +187,11 @@ constexpr int64_t taps_floats(int taps, int t) {
   return t * ((taps + 1) * (int64_t)kLanes + pieces * kLanes / (int64_t)sizeof(float));
 }
 
-// Scratch floats of a conv tile: its taps, and the maps with a row to spare.
+// Scratch floats of a conv tile: its taps, and the maps with a row to spare. Kernels that read tiles (conv_amx.h) keep half as much for the
+// maps, and the joined columns and sums of a group in kJoined floats and the other half.
+constexpr int kJoined = 1536;
 constexpr int64_t conv_scratch(int maps, int taps, int t) {
-  return taps_floats(taps, t ? t : 1) + (int64_t)(maps + 1) * (t ? t : 1) * kLanes + 64;
+  return taps_floats(taps, t ? t : 1) + ((int64_t)(maps + 1) * kLanes + kJoined) * (t ? t : 1) + 64;
 }
 
 constexpr int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }

@@ -7,6 +7,15 @@
 //   Observe    F32 that keeps the ranges of the maps
 // Instructions of their own: number_bf16.h, number_int8.h.
 
+constexpr uint32_t kAllNine = 0x1ff;
+
+// The maps of a channel that some filter wants, one behind the other. No branch: what nobody wants is overwritten by the next.
+template <class N, class V>
+inline __attribute__((always_inline)) void put_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
+#pragma GCC unroll 9
+  for (int map = 0; map < 9; ++map) N::store_map(a, to, x[map], map), to += (wanted >> map & 1) * N::floats;
+}
+
 template <class V> struct F32 {
   static constexpr Number number = Number::f32;
   static constexpr int columns = 1;       // of a step
@@ -16,6 +25,7 @@ template <class V> struct F32 {
   using Value = float;  // of one filter and step
 
   static void store_map(const ConvArgs&, float* to, typename V::Reg x, int) { V::store(to, x); }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Sum (&x)[9]) { put_nine<F32, V>(a, to, wanted, x); }
   static Sum zero() { return V::zero(); }
   static Sum load_sum(const float* p) { return V::load(p); }
   static void store_sum(float* p, Sum s) { V::store(p, s); }
@@ -43,6 +53,9 @@ template <class V> struct F32 {
 template <class V> struct RoundedF32 : F32<V> {
   static constexpr Number number = Number::bf16;
   static void store_map(const ConvArgs&, float* to, typename V::Reg x, int) { V::store(to, V::round_bf16(x)); }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
+    put_nine<RoundedF32, V>(a, to, wanted, x);
+  }
   static void store_value(const Rows<float>&, float* to, typename V::Reg y) { V::store(to, V::round_bf16(y)); }
   static void store_pixel(const Rows<float>&, float* row, int p, float y) {
     alignas(64) float all[V::lanes];
@@ -59,6 +72,9 @@ template <class V> struct StepsF32 : F32<V> {
   }
   static void store_map(const ConvArgs& a, float* to, typename V::Reg x, int tap) { V::store(to, steps(x, a.inverse[tap], a.zero[tap])); }
   static void store_packed(const ConvArgs& a, float* to, typename V::Reg x) { store_map(a, to, x, 0); }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
+    put_nine<StepsF32, V>(a, to, wanted, x);
+  }
   // What its readers would make of it anyway, as a float.
   static void store_value(const Rows<float>& y, float* to, typename V::Reg x) {
     const float step = y.inverse > 0 ? 1 / y.inverse : 0.f;
@@ -83,4 +99,7 @@ template <class V> struct Observe : F32<V> {
     V::store(to, x);
   }
   static void store_packed(const ConvArgs& a, float* to, typename V::Reg x) { store_map(a, to, x, 0); }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
+    put_nine<Observe, V>(a, to, wanted, x);
+  }
 };

@@ -8,6 +8,12 @@ template <class V> struct Bf16 : F32<V> {
   using Reg = typename V::Reg;
 
   static void store_map(const ConvArgs&, float* to, Reg x, int) { store_row(to, x); }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) {
+    if (wanted != kAllNine) return put_nine<Bf16, V>(a, to, wanted, x);
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) _mm512_storeu_si512(to + i * floats, (__m512i)_mm512_cvtne2ps_pbh(x[i + 1], x[i]));
+    store_row(to + 8 * floats, x[8]);
+  }
   static void store_row(float* to, Reg x) { _mm256_store_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x)); }
   static Reg gather(const float* x, const uint32_t* column) {
     alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,

@@ -12,6 +12,31 @@ template <class V> struct Int8 : F32<V> {
     const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(inverse), _mm512_set1_ps(zero));
     return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(_mm512_setzero_ps(), steps))));
   }
+  // The same for four rows at once, up to 255; below 0 and no number: 0, by the saturation of four_rows().
+  static __m512i whole_steps(Reg x, float inverse, float zero) {
+    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_fmadd_ps(x, _mm512_set1_ps(inverse), _mm512_set1_ps(zero))));
+  }
+  static __m512i four_rows(__m512i a, __m512i b, __m512i c, __m512i d) {
+    const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+  }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) {
+    const auto row = [&](int tap) { return whole_steps(x[tap], a.inverse[tap], a.zero[tap]); };
+    const __m512i low = four_rows(row(0), row(1), row(2), row(3)), high = four_rows(row(4), row(5), row(6), row(7));
+    if (wanted == kAllNine) {
+      _mm512_storeu_si512(to, low);
+      _mm512_storeu_si512(to + 4 * floats, high);
+      return store_map(a, to + 8 * floats, x[8], 8);
+    }
+    const auto put = [&](__m128i bytes, int tap) {
+      _mm_store_si128(reinterpret_cast<__m128i*>(to), bytes), to += (wanted >> tap & 1) * floats;
+    };
+    put(_mm512_castsi512_si128(low), 0), put(_mm512_extracti32x4_epi32(low, 1), 1);
+    put(_mm512_extracti32x4_epi32(low, 2), 2), put(_mm512_extracti32x4_epi32(low, 3), 3);
+    put(_mm512_castsi512_si128(high), 4), put(_mm512_extracti32x4_epi32(high, 1), 5);
+    put(_mm512_extracti32x4_epi32(high, 2), 6), put(_mm512_extracti32x4_epi32(high, 3), 7);
+    store_map(a, to, x[8], 8);
+  }
   static void store_map(const ConvArgs& a, float* to, Reg x, int tap) {
     _mm_store_si128(reinterpret_cast<__m128i*>(to), steps(x, a.inverse[tap], a.zero[tap]));
   }

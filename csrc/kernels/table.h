@@ -7,6 +7,7 @@
 
 // X(number, r, t): conv, r filters x t groups of kLanes pixels; t = 0: r filters side by side (few pixels). bf16 and int8 without
 // instructions of their own are f32 kernels of rounded numbers.
+#define COSPARSE_CONV_amx(X) X(TileBf16, 8, 3) X(TileBf16, 8, 2) X(TileBf16, 8, 1) X(TileInt8, 8, 3) X(TileInt8, 8, 2) X(TileInt8, 8, 1)
 #define COSPARSE_CONV_avx512_bf16(X) \
   X(Bf16, 8, 3) X(Bf16, 8, 2) X(Bf16, 8, 1) X(Bf16, 8, 0) X(Bf16, 4, 2) X(Bf16, 4, 1) X(Bf16, 2, 1) X(Bf16, 1, 1)
 #define COSPARSE_CONV_avx512_vnni(X) \
@@ -19,6 +20,7 @@
   X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
 // X(number): the basis step before the product
+#define COSPARSE_MAPS_amx(X)  // those of the sets below
 #define COSPARSE_MAPS_avx512_bf16(X) X(Bf16)
 #define COSPARSE_MAPS_avx512_vnni(X) X(Int8)
 #define COSPARSE_MAPS_avx512(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
@@ -45,6 +47,9 @@ namespace avx512_vnni {
 std::vector<KernelRow> kernels();
 }
 namespace avx512_bf16 {
+std::vector<KernelRow> kernels();
+}
+namespace amx {
 std::vector<KernelRow> kernels();
 }
 #endif

@@ -1,0 +1,258 @@
+// conv by matrix registers (AMX): C [8 filters][16 pixels] += A [8][64 bytes of columns] * B [16 rows of joined columns][16 pixels].
+//
+// A step is a tile of weights, as it was packed. Its columns, any of the maps, are joined in pairs (bfloat16) or quads (int8) to a tile B
+// in the scratch, one step ahead of the product that reads it: what has just been stored cannot be forwarded to a tile. The sums of a
+// block row go to the scratch and become values while the next one's products run. Where all block rows have the same columns, the tiles B
+// of all steps are made once, and two block rows are multiplied at a time.
+// Kernels configure the tiles when they begin and release them before they return, so that no thread keeps any state.
+// Included inside a per-ISA namespace.
+#include "number_bf16.h"
+#include "number_int8.h"
+
+constexpr int kTileFloats = 256;  // 16 rows of 64 bytes
+
+template <class V> struct TileBf16 : Bf16<V> {
+  static constexpr int columns = 32;
+  // A row of tile B: the columns from `at`.
+  static void join(const float* x, const uint32_t* at, float* to) {
+    alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    uint64_t both;  // one load for two
+    std::memcpy(&both, at, 8);
+    const __m512i even = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x + (uint32_t)both)));
+    const __m512i two = _mm512_inserti64x4(even, _mm256_load_si256(reinterpret_cast<const __m256i*>(x + (both >> 32))), 1);
+    _mm512_store_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), two));
+  }
+  static constexpr int step = 2, together = 2;  // columns of a row of B; values that store_values takes
+  static void store_values(const Rows<float>&, float* to, typename V::Reg first, typename V::Reg second) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+  }
+  static typename V::Reg add(typename V::Reg a, typename V::Reg b) { return V::add(a, b); }
+  template <int C, int A, int B> static void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+};
+
+template <class V> struct TileInt8 : Int8<V> {
+  static constexpr int columns = 64;
+  static void join(const float* x, const uint32_t* at, float* to) {
+    alignas(64) static constexpr uint8_t kJoined[64] = {
+        0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
+        8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
+    uint64_t both[2];
+    std::memcpy(both, at, 16);
+    const auto row = [&](uint64_t column) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x + column)); };
+    __m512i four = _mm512_castsi128_si512(row((uint32_t)both[0]));
+    four = _mm512_mask_broadcast_i32x4(four, 0x00f0, row(both[0] >> 32));
+    four = _mm512_mask_broadcast_i32x4(four, 0x0f00, row((uint32_t)both[1]));
+    four = _mm512_mask_broadcast_i32x4(four, 0xf000, row(both[1] >> 32));
+    _mm512_store_si512(to, _mm512_permutexvar_epi8(_mm512_load_si512(kJoined), four));
+  }
+  static constexpr int step = 4, together = 4;
+  static void store_values(const Rows<float>& y, float* to, typename V::Reg a, typename V::Reg b, typename V::Reg c, typename V::Reg d) {
+    const auto steps = [&](typename V::Reg x) { return Int8<V>::whole_steps(x, y.inverse, y.zero); };
+    _mm512_storeu_si512(to, Int8<V>::four_rows(steps(a), steps(b), steps(c), steps(d)));
+  }
+  static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+  template <int C, int A, int B> static void multiply() { asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+};
+
+// Tiles by number; rows of 64 bytes, one after the other.
+template <int tile> void load_tile(const void* from) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(64l), "i"(tile) : "memory");
+}
+template <int tile> void store_tile(void* to) { asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(64l), "i"(tile) : "memory"); }
+template <int tile> void zero_tile() { asm volatile("tilezero %%tmm%c0" ::"i"(tile)); }
+
+// f(0), f(1), .. with constants.
+template <int n, class F> inline __attribute__((always_inline)) void each_tile(const F& f) {
+  if constexpr (n > 0) {
+    each_tile<n - 1>(f);
+    f(std::integral_constant<int, n - 1>());
+  }
+}
+
+// While one is alive, tiles 0..sums-1 and `weights` have `rows` rows, the others 16.
+class TileUse {
+ public:
+  TileUse(int rows, int sums, int weights) {
+    Config config{};
+    config.palette = 1;
+    for (int i = 0; i < 8; ++i) config.bytes[i] = 64, config.rows[i] = i < sums || i == weights ? (uint8_t)rows : 16;
+    asm volatile("ldtilecfg %0" ::"m"(config));
+  }
+  ~TileUse() { asm volatile("tilerelease" ::: "memory"); }
+  TileUse(const TileUse&) = delete;
+  TileUse& operator=(const TileUse&) = delete;
+
+ private:
+  struct alignas(64) Config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  };
+};
+
+// Tile B of one step.
+template <class N> inline __attribute__((always_inline)) void join_columns(const float* x, const uint32_t* column, float* to) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) N::join(x, column + i * N::step, to + i * kLanes);
+}
+
+// A whole block row whose sums are complete, to tiles or planes; what is stored of neighbouring filters is stored together.
+template <class V, class N, bool kResidual>
+void finish_whole(const ConvArgs& a, int filter, const float* sums, float* y, const float* residual) {
+  constexpr int kTogether = N::together;
+  const Rows<float> to = a.y;
+  const Rows<const float> from = a.residual;
+  const typename V::Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);
+  const auto value = [&](int r) {
+    typename V::Reg sum = N::result(a, filter + r, N::load_sum(sums + r * kLanes));
+    if (kResidual) sum = V::add(sum, from.tiled ? N::load_value(from, residual + r * from.channel) : V::load(residual + r * from.channel));
+    return V::max(floor, sum);  // this order keeps NaN
+  };
+  if (!to.tiled) {
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) V::store(y + r * to.channel, value(r));
+    return;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; r += kTogether) {
+    if constexpr (kTogether == 4)
+      N::store_values(to, y + r * N::floats, value(r), value(r + 1), value(r + 2), value(r + 3));
+    else
+      N::store_values(to, y + r * N::floats, value(r), value(r + 1));
+  }
+}
+
+// The sums of block row `row` for one group, [8][kLanes] floats, become values.
+template <class V, class N> void finish_sums(const ConvArgs& a, bool first, bool last, int row, int64_t group, const float* sums) {
+  typename N::Sum acc[8][1];
+  float* const y[1] = {a.y.at(row * 8, group)};
+  const float* const residual[1] = {a.residual.base ? a.residual.at(row * 8, group) : nullptr};
+  const int filters = a.filters - row * 8;
+  if (first && last && filters >= 8 && a.act <= Act::relu)
+    return a.residual.base ? finish_whole<V, N, true>(a, row * 8, sums, y[0], residual[0])
+                           : finish_whole<V, N, false>(a, row * 8, sums, y[0], residual[0]);
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r) acc[r][0] = N::load_sum(sums + r * kLanes);
+  if (!first)
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) acc[r][0] = N::add(acc[r][0], N::load_sum(y[0] + (r < filters ? r : 0) * a.y.channel));
+  if (!last) {
+    for (int r = 0; r < 8 && r < filters; ++r) N::store_sum(y[0] + r * a.y.channel, acc[r][0]);
+  } else if (a.act > Act::relu) {
+    finish_rows_activated<V, N, 8, 1>(a, row * 8, acc, y, residual);
+  } else if (a.residual.base) {
+    finish_rows<V, N, 8, 1, true>(a, row * 8, acc, y, residual);
+  } else {
+    finish_rows<V, N, 8, 1, false>(a, row * 8, acc, y, residual);
+  }
+}
+
+// Block rows begin..end-1 of one chunk for T groups; x[t]: the maps of group t; scratch: 6 T half tiles.
+template <class V, class N, int T>
+void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x, float* scratch) {
+  constexpr int kWeights = 7, kMaps = T;
+  constexpr int64_t kStep = 512;  // bytes of weights
+  const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
+  const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
+  float* joined[2] = {scratch, scratch + T * kTileFloats};
+  float* const sums = scratch + 2 * T * kTileFloats;  // [T][8][kLanes]
+  const float* maps[T];
+  for (int t = 0; t < T; ++t) maps[t] = x[t];
+  const TileUse use(8, T, kWeights);
+  const auto columns = [&](uint32_t step) { return a.columns + (int64_t)step * N::columns; };
+  const auto finish = [&](int row) {
+    for (int t = 0; t < T; ++t) finish_sums<V, N>(a, first, last, row, group + t, sums + t * 8 * kLanes);
+  };
+  int row = begin;
+  while (row < end && from[row] == to[row]) ++row;
+  for (int t = 0; t < T && row < end; ++t) join_columns<N>(maps[t], columns(from[row]), joined[0] + t * kTileFloats);
+  int waits = -1;  // a row whose sums are in the scratch
+  for (int row = begin; row < end; ++row) {
+    each_tile<T>([](auto t) { zero_tile<t>(); });
+    for (uint32_t step = from[row]; step < to[row]; ++step) {
+      uint32_t ahead = step + 1;
+      if (ahead == to[row]) {
+        int next = row + 1;
+        while (next < end && from[next] == to[next]) ++next;
+        ahead = next < end ? from[next] : step;  // the last one of all is joined once more, for nobody
+      }
+      load_tile<kWeights>(static_cast<const char*>(a.values) + step * kStep);
+      each_tile<T>([&](auto t) {  // loads, products and the joining of the next step side by side
+        join_columns<N>(maps[t], columns(ahead), joined[1] + t * kTileFloats);
+        load_tile<kMaps + t>(joined[0] + t * kTileFloats);
+        N::template multiply<t, kWeights, kMaps + t>();
+      });
+      std::swap(joined[0], joined[1]);
+    }
+    if (waits >= 0) finish(waits);
+    each_tile<T>([&](auto t) { store_tile<t>(sums + t * 8 * kLanes); });
+    waits = row;
+  }
+  if (waits >= 0) finish(waits);
+}
+
+// The same where all block rows have the same columns, P pairs of rows at a time.
+template <class V, class N, int T, int P>
+void tile_pairs(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x, float* scratch) {
+  constexpr int kSums = P * T, kWeights = 7, kMaps = kSums;
+  static_assert(kMaps + T <= kWeights);
+  constexpr int64_t kStep = 1024;  // bytes of weights of a pair
+  const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
+  const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
+  const int steps = (int)(to[0] - from[0]), all = (int)(from[1] - from[0]), pairs = (end + 1) / 2;
+  float* const sums = scratch;                          // [P][T][16][kLanes]
+  float* const joined = scratch + kSums * kTileFloats;  // [steps][T]
+  for (int step = 0; step < steps; ++step)
+    for (int t = 0; t < T; ++t)
+      join_columns<N>(x[t], a.columns + (int64_t)(from[0] + step) * N::columns, joined + ((int64_t)step * T + t) * kTileFloats);
+  const TileUse use(16, kSums, kWeights);
+  for (int pair = begin / 2; pair < pairs; pair += P) {
+    const char* weights[P];
+    for (int p = 0; p < P; ++p)
+      weights[p] = static_cast<const char*>(a.values) + ((int64_t)(pair + p < pairs ? pair + p : pair) * all + from[0]) * kStep;
+    each_tile<kSums>([](auto i) { zero_tile<i>(); });
+    const float* maps = joined;
+    for (int64_t step = 0; step < steps; ++step, maps += T * kTileFloats) {
+      each_tile<T>([&](auto t) { load_tile<kMaps + t>(maps + t * kTileFloats); });
+      each_tile<P>([&](auto p) {
+        load_tile<kWeights>(weights[p] + step * kStep);
+        each_tile<T>([&](auto t) { N::template multiply<p * T + t, kWeights, kMaps + t>(); });
+      });
+    }
+    each_tile<kSums>([&](auto i) { store_tile<i>(sums + i * kTileFloats); });
+    for (int row = pair * 2; row < pair * 2 + 2 * P && row < end; ++row)
+      for (int t = 0; t < T && row >= begin; ++t)
+        finish_sums<V, N>(a, first, last, row, group + t, sums + ((row / 2 - pair) * T + t) * kTileFloats + row % 2 * 8 * kLanes);
+  }
+}
+
+template <class V, class N, int R, int T> void conv_amx(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+  static_assert(R == 8 && V::lanes == kLanes && T <= 3);
+  constexpr int P = T == 1 ? 4 : T == 2 ? 2 : 1;
+  const float* x[T];
+  float* maps = scratch + taps_floats(a.window.rows * a.window.cols, T);
+  const bool in_place = a.source == Source::tiled || a.source == Source::maps;
+  const int64_t maps_end = !in_place ? (int64_t)T * (a.most_maps + 1) * N::floats : 0;
+  float* tiles = maps + whole_vectors(maps_end);
+  const auto rows = [&](int chunk) {
+    a.same_columns ? tile_pairs<V, N, T, P>(a, chunk, group, begin, end, x, tiles)
+                   : tile_rows<V, N, T>(a, chunk, group, begin, end, x, tiles);
+  };
+  if (in_place) {
+    for (int t = 0; t < T; ++t) x[t] = a.x.at(0, group + t);
+    return rows(0);
+  }
+  if (a.source == Source::picked) {
+    float* to[T];
+    for (int t = 0; t < T; ++t) x[t] = to[t] = map_rows<V, N>(a, maps, t);
+    pick_maps<V, N, T>(a, group, a.chunks[0].begin, a.chunks[0].end, scratch, to);
+    return rows(0);
+  }
+  const Taps<V, T> taps(a.window, group * kLanes, scratch);
+  for (int k = 0; k < a.chunk_count; ++k) {
+    basis_step<V, N, T>(a, a.chunks[k], taps, maps);
+    for (int t = 0; t < T; ++t) x[t] = map_rows<V, N>(a, maps, t) - (int64_t)a.chunks[k].first_map * N::floats;
+    rows(k);
+  }
+}
