@@ -8,7 +8,9 @@ namespace cosparse {
 namespace {
 
 constexpr int kTiles[] = {0, 1, 2, 3};
-constexpr int64_t kPattern = 4096;  // floats that are drawn; what lies behind repeats them
+constexpr int kRounds = 4, kMostRounds = 64;
+constexpr double kCheapSeconds = 0.02;  // short steps are disturbed the most, and cost little to run again
+constexpr int64_t kPattern = 4096;      // floats that are drawn; what lies behind repeats them
 
 void time_steps(Way& way, const Run& run, bool count) {
   way.us.resize(way.plan->steps.size(), 1e30);
@@ -33,7 +35,11 @@ void time_ways(std::vector<Way>& ways, Pool& pool, double seconds) {
   std::normal_distribution<float> normal;
   for (int64_t i = 0; i < arena_floats; ++i) arena[i] = i < kPattern ? normal(random) : arena[i - kPattern];
   std::fill_n(scratch.get(), scratch_floats, 0.f);
-  for (int round = 0; round < kRounds && (round < 2 || since(start) < seconds); ++round)
+  const auto more = [&](int round) {
+    const double spent = since(start);
+    return round < 2 || (round < kRounds && spent < seconds) || (round < kMostRounds && spent < kCheapSeconds);
+  };
+  for (int round = 0; more(round); ++round)
     for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool}, round > 0);
 }
 

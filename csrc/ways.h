@@ -17,10 +17,9 @@ struct Way {
   std::vector<double> us = {};  // [plan->steps], microseconds: the least time so far
 };
 
-// Runs the ways in turn, so that what slows the machine down slows all of them: once to warm up and once timed in any case, up to kRounds
-// times as long as `seconds` have not passed. In memory of its own, of ordinary numbers.
+// Runs the ways in turn, so that what slows the machine down slows all of them: once to warm up and once timed in any case, some times more
+// as long as `seconds` have not passed, and many times where that is cheap. In memory of its own, of ordinary numbers.
 void time_ways(std::vector<Way>& ways, Pool& pool, double seconds);
-constexpr int kRounds = 4;
 
 // Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first.
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
