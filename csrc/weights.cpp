@@ -156,7 +156,7 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
   out.same_columns = reads_tiles(kernel) && rows > 1 && !blocks.columns.empty() && repeats(blocks);
   const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
   const int64_t words = columns == 1 ? r : (int64_t)r * columns / (bytes ? 4 : 2);  // of a step
-  const int64_t spare = out.same_columns ? most / rows + 1 : 0;                        // of an odd block row
+  const int64_t spare = out.same_columns ? most / rows + 1 : 0;                     // of an odd block row
   out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
   out.columns = slab.take<uint32_t>(most * columns);
   uint32_t count = 0;
@@ -188,6 +188,14 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
       std::fill_n(out.values.get() + (place(rows - 1, count - each + step) + 1) * words, words, 0.f);
   slab.keep<uint32_t>(at);
   out.bytes = ((int64_t)count * words + at + (int64_t)out.bounds.size()) * 4;
+}
+
+// A kernel of the best set that the layer's block rows are long enough for.
+const KernelRow& kernel_for(const Layer& l, const Recipe& recipe, int r) {
+  const double columns = l.K() * (recipe.form == Form::dense ? 1 : l.density());
+  const KernelRow* kernel = conv_kernels(recipe.isa, recipe.number, r)[0];
+  while (columns < kernel->least) kernel = conv_kernels(Isa((int)kernel->isa - 1), recipe.number, r)[0];
+  return *kernel;
 }
 
 void depthwise_values(const Layer& l, Slab& slab, Weights& out) {
@@ -266,7 +274,8 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
       const auto rows = dct_matrix(l.R), cols = dct_matrix(l.S);
       out->basis_rows.assign(rows.begin(), rows.end()), out->basis_cols.assign(cols.begin(), cols.end());
     }
-    const KernelRow& kernel = *conv_kernels(recipe.isa, recipe.number, out->r)[0];
+    const KernelRow& kernel = kernel_for(l, recipe, out->r);
+    out->isa = kernel.isa;
     Slab passing(false);
     Slab& values = kernel.columns > 1 ? passing : slab;
     Blocks blocks = recipe.form == Form::cosparse ? stored_blocks(l, out->r, factor, values)

@@ -28,8 +28,9 @@ struct Weights {
 
   Form form = Form::dense;
   Number number = Number::f32;
-  int r = 8;            // filters a block row
-  int floats = kLanes;  // of memory in a row of maps (KernelRow)
+  int r = 8;              // filters a block row
+  Isa isa = Isa::scalar;  // whose kernels read these weights
+  int floats = kLanes;    // of memory in a row of maps (KernelRow)
   Basis basis = Basis::taps;
   std::vector<UsedChannel> used;
   std::vector<Chunk> chunks;

@@ -34,12 +34,17 @@ def run(node: FakeNode, channels: int, size: tuple[int, int], batch: int, **opti
     check(graph_of([node], {"x": (channels, *size)}), [x], terms=terms, gain=float(products) + 4, **options)
 
 
+def channels_for(row: dict[str, Any]) -> int:
+    """Enough of them for the kernel to be chosen at the density of walks(); 5 where it takes any number of columns."""
+    return 5 + row["least_columns"]
+
+
 def walks(row: dict[str, Any], transform: str) -> Iterator[tuple[FakeNode, int]]:
     """Pixel counts around the tile's width: 1, width - 1, width, width + 1, a prime, several tiles; filters that fill the last block
     row and do not."""
-    width = GROUP * row["t"] or FEW
+    width, channels = GROUP * row["t"] or FEW, channels_for(row)
     for filters in (row["r"], 2 * row["r"] + 1, 3):
-        node = conv(np.random.default_rng(filters), filters, 5, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=row["r"], density=0.4)
+        node = conv(np.random.default_rng(filters), filters, channels, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=row["r"], density=0.4)
         for pixels in {1, 2, width - 1, width, width + 1, 37, 3 * width + 5}:
             yield node, pixels
 
@@ -49,8 +54,8 @@ def walks(row: dict[str, Any], transform: str) -> Iterator[tuple[FakeNode, int]]
 def test_every_tile_walks_every_width(row: dict[str, Any], transform: str) -> None:
     kernels = set()
     for node, pixels in walks(row, transform):
-        run(node, 5, (1, pixels), 1, isa=row["isa"], tile=row["t"], threads=1)
-        engine = engine_of(graph_of([node], {"x": (5, 1, pixels)}), isa=row["isa"], tile=row["t"], threads=1)
+        run(node, channels_for(row), (1, pixels), 1, isa=row["isa"], tile=row["t"], threads=1)
+        engine = engine_of(graph_of([node], {"x": (channels_for(row), 1, pixels)}), isa=row["isa"], tile=row["t"], threads=1)
         kernels.add(engine.plan.rows[0].kernel)
     assert row["name"] in kernels
 
@@ -61,8 +66,8 @@ def test_every_bfloat16_tile_walks_every_width(row: dict[str, Any], transform: s
     """Inputs of few bits, so that the reference has the kernels' maps exactly and every rounding is accounted for."""
     kernels = set()
     for node, pixels in walks(row, transform):
-        x = few_bits(np.random.default_rng(1), 1, 5, 1, pixels)
-        graph = graph_of([node], {"x": (5, 1, pixels)})
+        x = few_bits(np.random.default_rng(1), 1, channels_for(row), 1, pixels)
+        graph = graph_of([node], {"x": (channels_for(row), 1, pixels)})
         engine = engine_of(graph, isa=row["isa"], tile=row["t"], threads=1, dtype="bfloat16")
         want, bound = in_bf16(product_of(node, x, transformed=in_transform(engine)))
         assert_within(engine(x), want, bound)
@@ -76,8 +81,8 @@ def test_every_int8_tile_walks_every_width(row: dict[str, Any], transform: str) 
     """The reference has the same whole numbers, so only the last multiplication and addition may round."""
     kernels = set()
     for node, pixels in walks(row, transform):
-        x = few_bits(np.random.default_rng(1), 1, 5, 1, pixels)
-        graph = graph_of([node], {"x": (5, 1, pixels)})
+        x = few_bits(np.random.default_rng(1), 1, channels_for(row), 1, pixels)
+        graph = graph_of([node], {"x": (channels_for(row), 1, pixels)})
         engine = engine_of(graph, isa=row["isa"], tile=row["t"], threads=1, dtype="int8", calibration=[x])
         product = product_of(node, x, transformed=in_transform(engine))
         q = in_int8(product, steps_for(product), fused=row["isa"] != "scalar")

@@ -32,7 +32,7 @@ template <class V> struct TileBf16 : Bf16<V> {
 };
 
 template <class V> struct TileInt8 : Int8<V> {
-  static constexpr int columns = 64;
+  static constexpr int columns = 64, least = 40;
   static void join(const float* x, const uint32_t* at, float* to) {
     alignas(64) static constexpr uint8_t kJoined[64] = {
         0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,

@@ -167,6 +167,7 @@ struct KernelRow {
   Isa isa;
   Number number;
   int r, t, lanes, columns, floats;  // columns: of a step of the product; floats: of memory in a row of kLanes maps
+  int least;                         // columns of a block row, on average, below which the set before this one has the faster kernel
   bool in_place;                     // a tiled source is read as it is
   ConvKernel conv;
   WindowKernel window;

@@ -19,6 +19,7 @@ inline __attribute__((always_inline)) void put_nine(const ConvArgs& a, float* to
 template <class V> struct F32 {
   static constexpr Number number = Number::f32;
   static constexpr int columns = 1;       // of a step
+  static constexpr int least = 0;         // columns of a block row (KernelRow)
   static constexpr int floats = kLanes;   // of memory in a row of kLanes maps
   static constexpr bool in_place = true;  // a tiled source is a row of maps
   using Sum = typename V::Reg;

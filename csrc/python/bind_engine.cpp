@@ -145,7 +145,7 @@ py::list kernels() {
   py::list rows;
   for (const KernelRow& k : kernel_table())
     rows.append(py::dict(py::arg("name") = k.name, py::arg("op") = k.op, py::arg("isa") = name_of(k.isa),
-                         py::arg("dtype") = name_of(k.number), py::arg("r") = k.r, py::arg("t") = k.t,
+                         py::arg("dtype") = name_of(k.number), py::arg("r") = k.r, py::arg("t") = k.t, py::arg("least_columns") = k.least,
                          py::arg("available") = k.isa <= best_isa()));
   return rows;
 }
