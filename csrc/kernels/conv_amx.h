@@ -10,18 +10,23 @@
 #include "number_int8.h"
 
 constexpr int kTileFloats = 256;  // 16 rows of 64 bytes
+constexpr int kStepsAhead = 6;    // whose weights are asked for: they come from a last-level cache or from memory
 
 template <class V> struct TileBf16 : Bf16<V> {
   static constexpr int columns = 32;
-  // A row of tile B: the columns from `at`.
-  static void join(const float* x, const uint32_t* at, float* to) {
+  // A row of tile B for each of T groups: the columns from `at`.
+  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
     alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     uint64_t both;  // one load for two
     std::memcpy(&both, at, 8);
-    const __m512i even = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x + (uint32_t)both)));
-    const __m512i two = _mm512_inserti64x4(even, _mm256_load_si256(reinterpret_cast<const __m256i*>(x + (both >> 32))), 1);
-    _mm512_store_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), two));
+    const uint64_t even = (uint32_t)both, odd = both >> 32;
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) {
+      const __m512i one = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x[t] + even)));
+      const __m512i two = _mm512_inserti64x4(one, _mm256_load_si256(reinterpret_cast<const __m256i*>(x[t] + odd)), 1);
+      _mm512_store_si512(to + t * kTileFloats, _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), two));
+    }
   }
   static constexpr int step = 2, together = 2;  // columns of a row of B; values that store_values takes
   static void store_values(const Rows<float>&, float* to, typename V::Reg first, typename V::Reg second) {
@@ -31,20 +36,54 @@ template <class V> struct TileBf16 : Bf16<V> {
   template <int C, int A, int B> static void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
 
+// Two groups beside each other in the scratch: a cache line holds what both have of a map, and one load fetches it. Joined, the pixels of the
+// two are mixed, four by four, until apart() takes the sums of a row to their groups.
+template <class V> struct BesideBf16 : TileBf16<V> {
+  static constexpr int floats = kLanes;
+  static constexpr bool beside = true;
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
+    if (wanted != kAllNine) return put_nine<BesideBf16, V>(a, to, wanted, x);
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) Bf16<V>::store_row(to + i * floats, x[i]);
+  }
+  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+    static_assert(T == 2);
+    uint64_t both;
+    std::memcpy(&both, at, 8);
+    const __m512i even = _mm512_load_si512(x[0] + 2 * (uint64_t)(uint32_t)both), odd = _mm512_load_si512(x[0] + 2 * (both >> 32));
+    _mm512_store_si512(to, _mm512_unpacklo_epi16(even, odd));
+    _mm512_store_si512(to + kTileFloats, _mm512_unpackhi_epi16(even, odd));
+  }
+  static void apart(float* sums) {
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) {
+      const __m512 low = _mm512_load_ps(sums + r * kLanes), high = _mm512_load_ps(sums + (8 + r) * kLanes);
+      _mm512_store_ps(sums + r * kLanes, _mm512_permutex2var_ps(low, first, high));
+      _mm512_store_ps(sums + (8 + r) * kLanes, _mm512_permutex2var_ps(low, second, high));
+    }
+  }
+};
+
 template <class V> struct TileInt8 : Int8<V> {
   static constexpr int columns = 64, least = 40;
-  static void join(const float* x, const uint32_t* at, float* to) {
+  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
     alignas(64) static constexpr uint8_t kJoined[64] = {
         0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
         8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
     uint64_t both[2];
     std::memcpy(both, at, 16);
-    const auto row = [&](uint64_t column) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x + column)); };
-    __m512i four = _mm512_castsi128_si512(row((uint32_t)both[0]));
-    four = _mm512_mask_broadcast_i32x4(four, 0x00f0, row(both[0] >> 32));
-    four = _mm512_mask_broadcast_i32x4(four, 0x0f00, row((uint32_t)both[1]));
-    four = _mm512_mask_broadcast_i32x4(four, 0xf000, row(both[1] >> 32));
-    _mm512_store_si512(to, _mm512_permutexvar_epi8(_mm512_load_si512(kJoined), four));
+    const uint64_t column[4] = {(uint32_t)both[0], both[0] >> 32, (uint32_t)both[1], both[1] >> 32};
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) {
+      const auto row = [&](int i) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x[t] + column[i])); };
+      __m512i four = _mm512_castsi128_si512(row(0));
+      four = _mm512_mask_broadcast_i32x4(four, 0x00f0, row(1));
+      four = _mm512_mask_broadcast_i32x4(four, 0x0f00, row(2));
+      four = _mm512_mask_broadcast_i32x4(four, 0xf000, row(3));
+      _mm512_store_si512(to + t * kTileFloats, _mm512_permutexvar_epi8(_mm512_load_si512(kJoined), four));
+    }
   }
   static constexpr int step = 4, together = 4;
   static void store_values(const Rows<float>& y, float* to, typename V::Reg a, typename V::Reg b, typename V::Reg c, typename V::Reg d) {
@@ -91,10 +130,11 @@ class TileUse {
   };
 };
 
-// Tile B of one step.
-template <class N> inline __attribute__((always_inline)) void join_columns(const float* x, const uint32_t* column, float* to) {
+// The tiles B of one step for T groups.
+template <class N, int T>
+inline __attribute__((always_inline)) void join_columns(const float* const* x, const uint32_t* column, float* to) {
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) N::join(x, column + i * N::step, to + i * kLanes);
+  for (int i = 0; i < 16; ++i) N::template join<T>(x, column + i * N::step, to + i * kLanes);
 }
 
 // A whole block row whose sums are complete, to tiles or planes; what is stored of neighbouring filters is stored together.
@@ -162,11 +202,12 @@ void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, 
   const TileUse use(8, T, kWeights);
   const auto columns = [&](uint32_t step) { return a.columns + (int64_t)step * N::columns; };
   const auto finish = [&](int row) {
+    if constexpr (N::beside) N::apart(sums);
     for (int t = 0; t < T; ++t) finish_sums<V, N>(a, first, last, row, group + t, sums + t * 8 * kLanes);
   };
   int row = begin;
   while (row < end && from[row] == to[row]) ++row;
-  for (int t = 0; t < T && row < end; ++t) join_columns<N>(maps[t], columns(from[row]), joined[0] + t * kTileFloats);
+  if (row < end) join_columns<N, T>(maps, columns(from[row]), joined[0]);
   int waits = -1;  // a row whose sums are in the scratch
   for (int row = begin; row < end; ++row) {
     each_tile<T>([](auto t) { zero_tile<t>(); });
@@ -177,9 +218,13 @@ void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, 
         while (next < end && from[next] == to[next]) ++next;
         ahead = next < end ? from[next] : step;  // the last one of all is joined once more, for nobody
       }
+      const char* const soon = static_cast<const char*>(a.values) + (step + kStepsAhead) * kStep;
+#pragma GCC unroll 8
+      for (int line = 0; line < kStep / 64; ++line) __builtin_prefetch(soon + line * 64);
+      __builtin_prefetch(columns(step + kStepsAhead)), __builtin_prefetch(columns(step + kStepsAhead) + kLanes);
+      join_columns<N, T>(maps, columns(ahead), joined[1]);
       load_tile<kWeights>(static_cast<const char*>(a.values) + step * kStep);
-      each_tile<T>([&](auto t) {  // loads, products and the joining of the next step side by side
-        join_columns<N>(maps[t], columns(ahead), joined[1] + t * kTileFloats);
+      each_tile<T>([&](auto t) {
         load_tile<kMaps + t>(joined[0] + t * kTileFloats);
         N::template multiply<t, kWeights, kMaps + t>();
       });
@@ -204,8 +249,7 @@ void tile_pairs(const ConvArgs& a, int chunk, int64_t group, int begin, int end,
   float* const sums = scratch;                          // [P][T][16][kLanes]
   float* const joined = scratch + kSums * kTileFloats;  // [steps][T]
   for (int step = 0; step < steps; ++step)
-    for (int t = 0; t < T; ++t)
-      join_columns<N>(x[t], a.columns + (int64_t)(from[0] + step) * N::columns, joined + ((int64_t)step * T + t) * kTileFloats);
+    join_columns<N, T>(x, a.columns + (int64_t)(from[0] + step) * N::columns, joined + (int64_t)step * T * kTileFloats);
   const TileUse use(16, kSums, kWeights);
   for (int pair = begin / 2; pair < pairs; pair += P) {
     const char* weights[P];
@@ -227,32 +271,40 @@ void tile_pairs(const ConvArgs& a, int chunk, int64_t group, int begin, int end,
   }
 }
 
-template <class V, class N, int R, int T> void conv_amx(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
-  static_assert(R == 8 && V::lanes == kLanes && T <= 3);
-  constexpr int P = T == 1 ? 4 : T == 2 ? 2 : 1;
+// Sources that are not their own maps: these are made, then multiplied, chunk by chunk.
+template <class V, class N, int T, int P> void tile_chunks(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+  float* const maps = scratch + taps_floats(a.window.rows * a.window.cols, T);
+  float* const tiles = maps + whole_vectors((int64_t)(N::beside ? 1 : T) * (a.most_maps + 1) * N::floats);
   const float* x[T];
-  float* maps = scratch + taps_floats(a.window.rows * a.window.cols, T);
-  const bool in_place = a.source == Source::tiled || a.source == Source::maps;
-  const int64_t maps_end = !in_place ? (int64_t)T * (a.most_maps + 1) * N::floats : 0;
-  float* tiles = maps + whole_vectors(maps_end);
-  const auto rows = [&](int chunk) {
-    a.same_columns ? tile_pairs<V, N, T, P>(a, chunk, group, begin, end, x, tiles)
-                   : tile_rows<V, N, T>(a, chunk, group, begin, end, x, tiles);
+  const auto multiply = [&](int chunk) {
+    for (int t = 0; t < T; ++t) x[t] = map_rows<V, N>(a, maps, t) - (int64_t)a.chunks[chunk].first_map * N::floats;
+    if constexpr (!N::beside)
+      if (a.same_columns) return tile_pairs<V, N, T, P>(a, chunk, group, begin, end, x, tiles);
+    tile_rows<V, N, T>(a, chunk, group, begin, end, x, tiles);
   };
-  if (in_place) {
-    for (int t = 0; t < T; ++t) x[t] = a.x.at(0, group + t);
-    return rows(0);
-  }
   if (a.source == Source::picked) {
     float* to[T];
-    for (int t = 0; t < T; ++t) x[t] = to[t] = map_rows<V, N>(a, maps, t);
+    for (int t = 0; t < T; ++t) to[t] = map_rows<V, N>(a, maps, t);
     pick_maps<V, N, T>(a, group, a.chunks[0].begin, a.chunks[0].end, scratch, to);
-    return rows(0);
+    return multiply(0);
   }
   const Taps<V, T> taps(a.window, group * kLanes, scratch);
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, T>(a, a.chunks[k], taps, maps);
-    for (int t = 0; t < T; ++t) x[t] = map_rows<V, N>(a, maps, t) - (int64_t)a.chunks[k].first_map * N::floats;
-    rows(k);
+    multiply(k);
   }
+}
+
+template <class V, class N, int R, int T> void conv_amx(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+  static_assert(R == 8 && V::lanes == kLanes && T <= 3);
+  constexpr int P = T == 1 ? 4 : T == 2 ? 2 : 1;
+  if (a.source == Source::planar || a.source == Source::picked) {
+    if constexpr (T == 2 && N::number == Number::bf16)
+      if (!a.same_columns) return tile_chunks<V, BesideBf16<V>, T, P>(a, group, begin, end, scratch);
+    return tile_chunks<V, N, T, P>(a, group, begin, end, scratch);
+  }
+  const float* x[T];
+  for (int t = 0; t < T; ++t) x[t] = a.x.at(0, group + t);
+  float* const tiles = scratch + taps_floats(a.window.rows * a.window.cols, T);
+  a.same_columns ? tile_pairs<V, N, T, P>(a, 0, group, begin, end, x, tiles) : tile_rows<V, N, T>(a, 0, group, begin, end, x, tiles);
 }

@@ -9,6 +9,7 @@ constexpr int kAhead = 64, kAheadOfLanes = 256;
 template <class V, class N> float* map_rows(const ConvArgs& a, float* maps, int v) {
   constexpr int per = kLanes / V::lanes;
   static_assert(per == 1 || N::floats == kLanes);
+  if constexpr (N::beside) return maps + v * (N::floats / 2);
   return maps + (int64_t)(v / per) * (a.most_maps + 1) * N::floats + v % per * V::lanes;
 }
 

@@ -22,6 +22,7 @@ template <class V> struct F32 {
   static constexpr int least = 0;         // columns of a block row (KernelRow)
   static constexpr int floats = kLanes;   // of memory in a row of kLanes maps
   static constexpr bool in_place = true;  // a tiled source is a row of maps
+  static constexpr bool beside = false;   // a row of maps in the scratch holds two groups of pixels, one beside the other
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
 
