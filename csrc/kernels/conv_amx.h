@@ -68,10 +68,10 @@ template <class V> struct BesideBf16 : TileBf16<V> {
 
 template <class V> struct TileInt8 : Int8<V> {
   static constexpr int columns = 64, least = 40;
+  alignas(64) static constexpr uint8_t kJoined[64] = {
+      0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
+      8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
   template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
-    alignas(64) static constexpr uint8_t kJoined[64] = {
-        0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
-        8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
     uint64_t both[2];
     std::memcpy(both, at, 16);
     const uint64_t column[4] = {(uint32_t)both[0], both[0] >> 32, (uint32_t)both[1], both[1] >> 32};
@@ -92,6 +92,28 @@ template <class V> struct TileInt8 : Int8<V> {
   }
   static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
   template <int C, int A, int B> static void multiply() { asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+};
+
+// As BesideBf16; joined by whole rows, so that nothing is mixed.
+template <class V> struct BesideInt8 : TileInt8<V> {
+  static constexpr int floats = kLanes / 2;
+  static constexpr bool beside = true;
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
+    Int8<V>::template put_rows<floats>(a, to, wanted, x);
+  }
+  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+    static_assert(T == 2);
+    uint64_t both[2];
+    std::memcpy(both, at, 16);
+    const auto row = [&](uint64_t column) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(x[0] + 2 * column)); };
+    const auto two = [&](uint64_t columns) {
+      return _mm512_inserti64x4(_mm512_castsi256_si512(row((uint32_t)columns)), row(columns >> 32), 1);
+    };
+    const __m512i low = two(both[0]), high = two(both[1]), order = _mm512_load_si512(TileInt8<V>::kJoined);
+    _mm512_store_si512(to, _mm512_permutexvar_epi8(order, _mm512_shuffle_i32x4(low, high, 0x88)));
+    _mm512_store_si512(to + kTileFloats, _mm512_permutexvar_epi8(order, _mm512_shuffle_i32x4(low, high, 0xdd)));
+  }
+  static void apart(float*) {}
 };
 
 // Tiles by number; rows of 64 bytes, one after the other.
@@ -222,9 +244,10 @@ void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, 
 #pragma GCC unroll 8
       for (int line = 0; line < kStep / 64; ++line) __builtin_prefetch(soon + line * 64);
       __builtin_prefetch(columns(step + kStepsAhead)), __builtin_prefetch(columns(step + kStepsAhead) + kLanes);
-      join_columns<N, T>(maps, columns(ahead), joined[1]);
+      if constexpr (N::beside) join_columns<N, T>(maps, columns(ahead), joined[1]);
       load_tile<kWeights>(static_cast<const char*>(a.values) + step * kStep);
-      each_tile<T>([&](auto t) {
+      each_tile<T>([&](auto t) {  // loads, products and the joining of the next step side by side
+        if constexpr (!N::beside) join_columns<N, 1>(maps + t, columns(ahead), joined[1] + t * kTileFloats);
         load_tile<kMaps + t>(joined[0] + t * kTileFloats);
         N::template multiply<t, kWeights, kMaps + t>();
       });
@@ -299,8 +322,9 @@ template <class V, class N, int R, int T> void conv_amx(const ConvArgs& a, int64
   static_assert(R == 8 && V::lanes == kLanes && T <= 3);
   constexpr int P = T == 1 ? 4 : T == 2 ? 2 : 1;
   if (a.source == Source::planar || a.source == Source::picked) {
-    if constexpr (T == 2 && N::number == Number::bf16)
-      if (!a.same_columns) return tile_chunks<V, BesideBf16<V>, T, P>(a, group, begin, end, scratch);
+    using Beside = std::conditional_t<N::number == Number::bf16, BesideBf16<V>, BesideInt8<V>>;
+    if constexpr (T == 2)
+      if (!a.same_columns) return tile_chunks<V, Beside, T, P>(a, group, begin, end, scratch);
     return tile_chunks<V, N, T, P>(a, group, begin, end, scratch);
   }
   const float* x[T];

@@ -20,16 +20,17 @@ template <class V> struct Int8 : F32<V> {
     const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
   }
-  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) {
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) { put_rows<floats>(a, to, wanted, x); }
+  template <int pitch> static inline void put_rows(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) {
     const auto row = [&](int tap) { return whole_steps(x[tap], a.inverse[tap], a.zero[tap]); };
     const __m512i low = four_rows(row(0), row(1), row(2), row(3)), high = four_rows(row(4), row(5), row(6), row(7));
-    if (wanted == kAllNine) {
+    if (pitch == floats && wanted == kAllNine) {
       _mm512_storeu_si512(to, low);
       _mm512_storeu_si512(to + 4 * floats, high);
       return store_map(a, to + 8 * floats, x[8], 8);
     }
     const auto put = [&](__m128i bytes, int tap) {
-      _mm_store_si128(reinterpret_cast<__m128i*>(to), bytes), to += (wanted >> tap & 1) * floats;
+      _mm_store_si128(reinterpret_cast<__m128i*>(to), bytes), to += (wanted >> tap & 1) * pitch;
     };
     put(_mm512_castsi512_si128(low), 0), put(_mm512_extracti32x4_epi32(low, 1), 1);
     put(_mm512_extracti32x4_epi32(low, 2), 2), put(_mm512_extracti32x4_epi32(low, 3), 3);
