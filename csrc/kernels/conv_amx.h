@@ -10,12 +10,12 @@
 #include "number_int8.h"
 
 constexpr int kTileFloats = 256;  // 16 rows of 64 bytes
-constexpr int kStepsAhead = 6;    // whose weights are asked for: they come from a last-level cache or from memory
+constexpr int kStepsAhead = 6;    // whose weights are asked for, as far as a second-level cache
 
 template <class V> struct TileBf16 : Bf16<V> {
   static constexpr int columns = 32;
   // A row of tile B for each of T groups: the columns from `at`.
-  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+  template <int T> static inline __attribute__((always_inline)) void join(const float* const* x, const uint32_t* at, float* to) {
     alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     uint64_t both;  // one load for two
@@ -46,7 +46,7 @@ template <class V> struct BesideBf16 : TileBf16<V> {
 #pragma GCC unroll 9
     for (int i = 0; i < 9; ++i) Bf16<V>::store_row(to + i * floats, x[i]);
   }
-  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+  template <int T> static inline __attribute__((always_inline)) void join(const float* const* x, const uint32_t* at, float* to) {
     static_assert(T == 2);
     uint64_t both;
     std::memcpy(&both, at, 8);
@@ -71,7 +71,7 @@ template <class V> struct TileInt8 : Int8<V> {
   alignas(64) static constexpr uint8_t kJoined[64] = {
       0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
       8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
-  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+  template <int T> static inline __attribute__((always_inline)) void join(const float* const* x, const uint32_t* at, float* to) {
     uint64_t both[2];
     std::memcpy(both, at, 16);
     const uint64_t column[4] = {(uint32_t)both[0], both[0] >> 32, (uint32_t)both[1], both[1] >> 32};
@@ -101,7 +101,7 @@ template <class V> struct BesideInt8 : TileInt8<V> {
   static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
     Int8<V>::template put_rows<floats>(a, to, wanted, x);
   }
-  template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
+  template <int T> static inline __attribute__((always_inline)) void join(const float* const* x, const uint32_t* at, float* to) {
     static_assert(T == 2);
     uint64_t both[2];
     std::memcpy(both, at, 16);
@@ -155,8 +155,10 @@ class TileUse {
 // The tiles B of one step for T groups.
 template <class N, int T>
 inline __attribute__((always_inline)) void join_columns(const float* const* x, const uint32_t* column, float* to) {
+  const float* own[T];  // a store may alias what x points to, which would be loaded anew each time
+  for (int t = 0; t < T; ++t) own[t] = x[t];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) N::template join<T>(x, column + i * N::step, to + i * kLanes);
+  for (int i = 0; i < 16; ++i) N::template join<T>(own, column + i * N::step, to + i * kLanes);
 }
 
 // A whole block row whose sums are complete, to tiles or planes; what is stored of neighbouring filters is stored together.
@@ -240,10 +242,12 @@ void tile_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, 
         while (next < end && from[next] == to[next]) ++next;
         ahead = next < end ? from[next] : step;  // the last one of all is joined once more, for nobody
       }
-      const char* const soon = static_cast<const char*>(a.values) + (step + kStepsAhead) * kStep;
+      if (N::beside) {
+        const char* const soon = static_cast<const char*>(a.values) + (step + kStepsAhead) * kStep;
 #pragma GCC unroll 8
-      for (int line = 0; line < kStep / 64; ++line) __builtin_prefetch(soon + line * 64);
-      __builtin_prefetch(columns(step + kStepsAhead)), __builtin_prefetch(columns(step + kStepsAhead) + kLanes);
+        for (int line = 0; line < kStep / 64; ++line) __builtin_prefetch(soon + line * 64, 0, 2);
+        __builtin_prefetch(columns(step + kStepsAhead), 0, 2), __builtin_prefetch(columns(step + kStepsAhead) + kLanes, 0, 2);
+      }
       if constexpr (N::beside) join_columns<N, T>(maps, columns(ahead), joined[1]);
       load_tile<kWeights>(static_cast<const char*>(a.values) + step * kStep);
       each_tile<T>([&](auto t) {  // loads, products and the joining of the next step side by side
