@@ -24,10 +24,10 @@ bool rows_first(const Weights& w, int64_t groups, bool made_before) {
 
 // The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
 // pixels.
-std::vector<const KernelRow*> choose_kernels(const Options& options, const Weights& w, int tile, bool rows_first) {
+std::vector<const KernelRow*> choose_kernels(const Weights& w, int tile, bool rows_first) {
   const int widest = tile ? tile : rows_first ? kWidestTile : kUsualTile;
   std::vector<const KernelRow*> chosen;
-  for (const KernelRow* row : conv_kernels(options.isa, w.number, w.r))
+  for (const KernelRow* row : conv_kernels(w.isa, w.number, w.r))
     if (row->t <= std::max(1, widest)) chosen.push_back(row);
   return chosen;
 }
@@ -128,21 +128,21 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool tiled = conv.x.tiled && !conv.geometry->copies;
   conv.source = tiled ? Source::tiled : maps_first(b.node(), w, pixels) ? Source::maps : Source::planar;
   conv.maps = maps_kernel(b.options.isa, w.number);
-  const bool in_place = conv.source == Source::maps || (tiled && conv_kernels(b.options.isa, w.number, w.r)[0]->in_place);
+  const bool in_place = conv.source == Source::maps || (tiled && conv_kernels(w.isa, w.number, w.r)[0]->in_place);
   const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
   const auto choice = b.prepared.choices.find(b.fused.node);
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
   if (choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
   std::vector<int> widths;
-  for (const KernelRow* row : choose_kernels(b.options, w, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
+  for (const KernelRow* row : choose_kernels(w, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t);
   }
   const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
   const int at_once = (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);
-  conv.units = by_rows ? share_rows(groups, rows, b.options.threads, widths, few, at_once)
-                       : share_out(groups, rows, b.options.threads, widths, few);
+  conv.units =
+      by_rows ? share_rows(groups, rows, b.options.threads, widths, few, at_once) : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
   const int maps_at_once = conv.source == Source::maps ? w.maps() : w.most_maps();

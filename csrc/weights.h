@@ -28,8 +28,9 @@ struct Weights {
 
   Form form = Form::dense;
   Number number = Number::f32;
-  int r = 8;            // filters a block row
-  int floats = kLanes;  // of memory in a row of maps (KernelRow)
+  Isa isa = Isa::scalar;  // whose kernels read this
+  int r = 8;              // filters a block row
+  int floats = kLanes;    // of memory in a row of maps (KernelRow)
   Basis basis = Basis::taps;
   std::vector<UsedChannel> used;
   std::vector<Chunk> chunks;
@@ -59,7 +60,7 @@ struct Weights {
 struct Recipe {
   Form form = Form::cosparse;
   Number number = Number::f32;
-  Isa isa = Isa::scalar;                       // whose kernels read the weights
+  Isa isa = Isa::scalar;                       // whose kernels may read the weights
   const Quantization* quantization = nullptr;  // int8
 };
 

@@ -67,9 +67,9 @@ template <class V> struct BesideBf16 : TileBf16<V> {
 
 template <class V> struct TileInt8 : Int8<V> {
   static constexpr int columns = 64;
-  alignas(64) static constexpr uint8_t kJoined[64] = {0,  16, 32, 48, 1,  17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21,
-                                                      37, 53, 6,  22, 38, 54, 7,  23, 39, 55, 8,  24, 40, 56, 9,  25, 41, 57, 10, 26, 42, 58,
-                                                      11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
+  alignas(64) static constexpr uint8_t kJoined[64] = {
+      0, 16, 32, 48, 1, 17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
+      8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
   template <int T> static void join(const float* const* x, const uint32_t* at, float* to) {
     uint64_t both[2];
     std::memcpy(both, at, 16);
@@ -119,9 +119,7 @@ template <class V> struct BesideInt8 : TileInt8<V> {
 template <int tile> void load_tile(const void* from) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(64l), "i"(tile) : "memory");
 }
-template <int tile> void store_tile(void* to) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(64l), "i"(tile) : "memory");
-}
+template <int tile> void store_tile(void* to) { asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(64l), "i"(tile) : "memory"); }
 template <int tile> void zero_tile() { asm volatile("tilezero %%tmm%c0" ::"i"(tile)); }
 
 // f(0), f(1), .. with constants.
@@ -154,7 +152,8 @@ class TileUse {
 };
 
 // The tiles B of one step for T groups.
-template <class N, int T> inline __attribute__((always_inline)) void join_columns(const float* const* x, const uint32_t* column, float* to) {
+template <class N, int T>
+inline __attribute__((always_inline)) void join_columns(const float* const* x, const uint32_t* column, float* to) {
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) N::template join<T>(x, column + i * N::step, to + i * kLanes);
 }
@@ -186,8 +185,7 @@ void finish_whole(const ConvArgs& a, int filter, const float* sums, float* y, co
 }
 
 // The sums of block row `row` for one group, [8][kLanes] floats, become values.
-template <class V, class N>
-void finish_sums(const ConvArgs& a, bool first, bool last, int row, int64_t group, const float* sums) {
+template <class V, class N> void finish_sums(const ConvArgs& a, bool first, bool last, int row, int64_t group, const float* sums) {
   typename N::Sum acc[8][1];
   float* const y[1] = {a.y.at(row * 8, group)};
   const float* const residual[1] = {a.residual.base ? a.residual.at(row * 8, group) : nullptr};
@@ -265,7 +263,7 @@ void tile_pairs(const ConvArgs& a, int chunk, int64_t group, int begin, int end,
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
   const int steps = (int)(to[0] - from[0]), all = (int)(from[1] - from[0]), pairs = (end + 1) / 2;
-  float* const sums = scratch;                        // [P][T][16][kLanes]
+  float* const sums = scratch;                          // [P][T][16][kLanes]
   float* const joined = scratch + kSums * kTileFloats;  // [steps][T]
   for (int step = 0; step < steps; ++step)
     join_columns<N, T>(x, a.columns + (int64_t)(from[0] + step) * N::columns, joined + (int64_t)step * T * kTileFloats);
