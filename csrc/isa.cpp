@@ -36,8 +36,8 @@ namespace {
 bool allows_tiles() {
 #if defined(__x86_64__) && defined(__linux__)
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kAll = kBf16 | kTile | kInt8;
-  constexpr unsigned kSaved = 3u << 17;                  // XCR0: tile configuration and data
-  constexpr int kRequest = 0x1023, kTileData = 18;       // ARCH_REQ_XCOMP_PERM
+  constexpr unsigned kSaved = 3u << 17;             // XCR0: tile configuration and data
+  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
   unsigned a, b, c, d, low, high;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kAll) != kAll) return false;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));

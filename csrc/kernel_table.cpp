@@ -54,7 +54,7 @@ std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r) {
 namespace {
 
 // The row of `isa` that has the kernel `member`; every instruction set has one of each kind.
-template <class Kernel> const KernelRow& row_with(Kernel KernelRow::* member, Isa isa, const char* about) {
+template <class Kernel> const KernelRow& row_with(Kernel KernelRow::*member, Isa isa, const char* about) {
   for (const KernelRow& row : kernel_table())
     if (row.isa <= isa && row.*member) return row;
   throw Error(Fault::usage, about, "a row of the kernel table", name_of(isa), "");

@@ -88,7 +88,7 @@ template <class V8> struct LanesInt8 {
   static Sum zero() { return _mm256_setzero_si256(); }
   static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
     uint32_t quad = 0;
-    for (int i = 0; i < 4; ++i) quad |= (uint32_t)reinterpret_cast<const uint8_t*>(x + column[i])[p] << 8 * i;
+    for (int i = 0; i < 4; ++i) quad |= (uint32_t) reinterpret_cast<const uint8_t*>(x + column[i])[p] << 8 * i;
     return _mm256_dpbusd_epi32(s, _mm256_set1_epi32((int)quad), _mm256_castps_si256(_mm256_load_ps(w)));
   }
   static Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }
