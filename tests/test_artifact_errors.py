@@ -24,7 +24,7 @@ def documented():
 
 PATTERNS = documented()
 # Not of the bytes but of the file system, the memory, or the sizes at run time; other tests meet them.
-ELSEWHERE = ("readable file", "regular file", "64 GiB, got", "fits in memory", "bytes, got .*$", "^inputs: ")
+ELSEWHERE = ("readable file", "regular file", "64 GiB, got", "fits in memory", "bytes, got .*$", "^inputs: ", "^calibration: ")
 
 
 def refusal(case):

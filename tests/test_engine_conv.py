@@ -44,7 +44,8 @@ def walks(row: dict[str, Any], transform: str) -> Iterator[tuple[FakeNode, int]]
     row and do not."""
     width, channels = GROUP * row["t"] or FEW, channels_for(row)
     for filters in (row["r"], 2 * row["r"] + 1, 3):
-        node = conv(np.random.default_rng(filters), filters, channels, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=row["r"], density=0.4)
+        options = {"pad": (1, 1, 1, 1), "transform": transform, "block": row["r"], "density": 0.4}
+        node = conv(np.random.default_rng(filters), filters, channels, (3, 3), **options)
         for pixels in {1, 2, width - 1, width, width + 1, 37, 3 * width + 5}:
             yield node, pixels
 
