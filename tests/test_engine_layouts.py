@@ -212,7 +212,24 @@ def strides_that_differ(limit: Limit) -> list[FakeNode]:
     ]
 
 
+def sparse_between(limit: Limit) -> list[FakeNode]:
+    """A 3x3 of sparse blocks, each row with columns of its own, that writes tiles and whose residual lies in tiles."""
+    return [
+        layer("a0", "x", 16, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 24, 16, 3, keep=0.3, seed=1, block=8, density=0.5),
+        limit("b", "b0"),
+        layer("c0", "b", 24, 24, keep=0.3, seed=2, block=8, density=0.5),
+        add("c1", "c0", "b"),
+        limit("c", "c1"),
+        layer("d0", "c", 30, 24, 3, keep=0.3, seed=3, block=8, density=0.5, stride=(2, 2)),
+        limit("d", "d0"),
+        layer("e", "d", 8, 30, keep=0.3, seed=4),
+    ]
+
+
 CHAINS = [
+    sparse_between,
     bottleneck,
     planar_residual,
     read_twice,
@@ -258,6 +275,37 @@ def test_chains_of_int8_convolutions(chain: Callable[[Limit], list[FakeNode]], i
             x = np.abs(whole_numbers(batch, 3, *size, most=255))
             x[:, 0] = 255  # a channel that every first layer reads, so every tap of it has a step of 1
             assert_exact(graph, [x], "int8", isa)
+
+
+def sparse_to_tiles(relu: bool) -> Graph:
+    """1x1 -> sparse 3x3, with relu or nothing behind it -> 1x1: the 3x3 stores whole block rows to tiles."""
+    last = "b0"
+    nodes = [
+        layer("a0", "x", 16, 3, keep=0.5),
+        clip("a", "a0", -2, 2),
+        layer("b0", "a", 24, 16, 3, keep=0.3, seed=1, block=8, density=0.5),
+    ]
+    if relu:
+        nodes.append(FakeNode("b", "activation", ("b0",), {"kind": "relu"}))
+        last = "b"
+    return graph_of([*nodes, layer("c", last, 8, 24, keep=0.3, seed=4)], {"x": (3, 7, 7)})
+
+
+@pytest.mark.parametrize(("dtype", "isa"), EXACT)
+@pytest.mark.parametrize("relu", [False, True])
+def test_whole_block_rows_to_tiles(relu: bool, dtype: str, isa: str) -> None:
+    for size in SIZES:
+        assert_exact(sparse_to_tiles(relu), [whole_numbers(2, 3, *size)], dtype, isa)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_whole_block_rows_to_tiles_of_int8(relu: bool) -> None:
+    """Bit for bit the same by every set of instructions."""
+    for size in SIZES:
+        x = whole_numbers(2, 3, *size)
+        isas = [isa for isa in isas_of("int8") if isa != "scalar"]
+        answers = [engine_of(sparse_to_tiles(relu), isa=isa, dtype="int8", calibration=[x])(x) for isa in isas]
+        assert all(np.array_equal(answers[0], y) for y in answers)
 
 
 @pytest.mark.parametrize("isa", isas_of("bfloat16"))

@@ -181,9 +181,9 @@ void finish_whole(const ConvArgs& a, int filter, const float* sums, float* y, co
 #pragma GCC unroll 8
   for (int r = 0; r < 8; r += kTogether) {
     if constexpr (kTogether == 4)
-      N::store_values(to, y + r * N::floats, value(r), value(r + 1), value(r + 2), value(r + 3));
+      N::store_values(to, y + r * to.channel, value(r), value(r + 1), value(r + 2), value(r + 3));
     else
-      N::store_values(to, y + r * N::floats, value(r), value(r + 1));
+      N::store_values(to, y + r * to.channel, value(r), value(r + 1));
   }
 }
 
