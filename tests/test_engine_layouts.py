@@ -286,7 +286,7 @@ def sparse_to_tiles(relu: bool) -> Graph:
         layer("b0", "a", 24, 16, 3, keep=0.3, seed=1, block=8, density=0.5),
     ]
     if relu:
-        nodes.append(FakeNode("b", "activation", ("b0",), {"kind": "relu"}))
+        nodes.append(FakeNode("b", "activation", ("b0",), {"kind": "relu", "alpha": 0.0, "beta": 0.0}))
         last = "b"
     return graph_of([*nodes, layer("c", last, 8, 24, keep=0.3, seed=4)], {"x": (3, 7, 7)})
 
