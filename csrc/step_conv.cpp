@@ -11,6 +11,7 @@ namespace cosparse {
 namespace {
 
 constexpr int64_t kWeightsInCache = 512 * 1024, kSourceInCache = 512 * 1024;  // bytes
+constexpr int kFewThreads = 4, kOwnGroups = 4;
 constexpr int64_t kFewGroups = 8, kMapsInCache = 2 * 1024 * 1024;
 constexpr int kMapShares = 4;                   // of the channels, for each group
 constexpr int64_t kRowsAtOnce = 64 * 1024;      // bytes of weights that a unit reads
@@ -20,6 +21,12 @@ constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weig
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
 bool rows_first(const Weights& w, int64_t groups, bool made_before) {
   return made_before || (w.bytes > kWeightsInCache && groups * w.channels * w.floats * (int64_t)sizeof(float) <= kSourceInCache);
+}
+
+// Where a plane is a tile or two, few threads had better each make its maps for themselves, chunk by chunk, than fetch from another core's cache
+// what it has made of them. A short number's sums have no room between chunks.
+bool makes_own_maps(const Weights& w, int64_t groups, int threads) {
+  return groups <= kOwnGroups && threads <= kFewThreads && (w.floats == kLanes || w.chunks.size() == 1);
 }
 
 // The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
@@ -128,10 +135,12 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const int rows = w.block_rows();
   const bool tiled = conv.x.tiled && conv.geometry->unit_stride();
   conv.made_from = tiled ? Source::tiled : conv.x.tiled ? Source::picked : Source::planar;
-  conv.source = maps_first(b.node(), w, pixels) ? Source::maps : conv.made_from;
+  const bool few = conv_kernels(w.isa, w.number, w.r).back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
+  const bool first = maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
+  conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && conv_kernels(w.isa, w.number, w.r)[0]->in_place);
-  const bool by_rows = in_place && rows_first(w, groups, conv.source == Source::maps);
+  const bool by_rows = own || (in_place && rows_first(w, groups, conv.source == Source::maps));
   const auto choice = b.prepared.choices.find(b.fused.node);
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
   if (choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
@@ -141,8 +150,7 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t);
   }
-  const bool few = conv.kernels[0] && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
-  const int at_once = (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);
+  const int at_once = own ? rows : (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);
   conv.units =
       by_rows ? share_rows(groups, rows, b.options.threads, widths, few, at_once) : share_out(groups, rows, b.options.threads, widths, few);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });

@@ -12,7 +12,7 @@ namespace cosparse {
 
 namespace {
 
-// Maps that fit a second-level cache for two groups of pixels, weights beside them.
+// Maps of 16 floats that fit a second-level cache for two groups of pixels, weights beside them.
 constexpr int kChunkMaps = 2304;
 
 int block_of(const Layer& l) {  // filters a block row on this target
@@ -70,7 +70,8 @@ void number_maps(const Layer& l, const Blocks& blocks, Weights& out, std::vector
 
 // Cuts the used channels into chunks of about as many maps each; 1x1 layers, whose maps are copies or not even that, stay whole.
 void cut_chunks(const Layer& l, Weights& out) {
-  const int parts = l.taps() == 1 ? 1 : std::max(1, (out.maps() + kChunkMaps - 1) / kChunkMaps), count = (int)out.used.size();
+  const int most = kChunkMaps * kLanes / out.floats, count = (int)out.used.size();
+  const int parts = l.taps() == 1 ? 1 : std::max(1, (out.maps() + most - 1) / most);
   for (int part = 0, begin = 0; part < parts; ++part) {
     const int first = part ? out.chunks.back().first_map + out.chunks.back().maps : 0;
     const int64_t goal = (int64_t)out.maps() * (part + 1) / parts;
@@ -285,8 +286,8 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     if (recipe.number == Number::int8) quantize(l, *recipe.quantization, blocks, *out);
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
-    cut_chunks(l, *out);
     out->floats = kernel.floats;
+    cut_chunks(l, *out);
     pack_steps(blocks, number, kernel, slab, *out);
   }
   out->density = l.dense() ? (double)out->kept / l.dense() : 0;
