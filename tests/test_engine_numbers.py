@@ -97,10 +97,13 @@ def test_rows_alike_by_every_tile(tile: int, dtype: str, isa: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
 def test_sums_wait_between_chunks_of_channels(dtype: str, isa: str) -> None:
-    """300 channels read are more than the 2304 maps of a chunk; 9 x 15 pixels more than the groups whose maps are made before."""
+    """More maps than the 2304 of floats (two, four times as many shorter numbers) of a chunk; 9 x 15 pixels are more than the groups
+    whose maps are made before. Of many weights few are kept, so that sums stay small."""
+    channels = 300 if isa in ("scalar", "avx2", "avx512") else 600 if dtype == "bfloat16" else 1200
     for transform, block, size in (("identity", 8, (9, 15)), ("dct", 8, (9, 15)), ("identity", 8, (1, 3)), ("identity", 0, (9, 15))):
-        node = conv(RNG(5), 20, 300, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=block)
-        compare(node, few_bits(RNG(6), 1, 300, *size), dtype, isa)
+        node = conv(RNG(5), 20, channels, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=block)
+        node.tensors["values"][:] *= RNG(7).random(node.tensors["values"].shape) < 300 / channels
+        compare(node, few_bits(RNG(6), 1, channels, *size), dtype, isa)
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
