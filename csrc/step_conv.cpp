@@ -31,10 +31,10 @@ bool makes_own_maps(const Weights& w, int64_t groups, int threads) {
 
 // The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
 // pixels.
-std::vector<const KernelRow*> choose_kernels(const Weights& w, int tile, bool rows_first) {
+std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>& all, int tile, bool rows_first) {
   const int widest = tile ? tile : rows_first ? kWidestTile : kUsualTile;
   std::vector<const KernelRow*> chosen;
-  for (const KernelRow* row : conv_kernels(w.isa, w.number, w.r))
+  for (const KernelRow* row : all)
     if (row->t <= std::max(1, widest)) chosen.push_back(row);
   return chosen;
 }
@@ -133,19 +133,20 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
   const int rows = w.block_rows();
-  const bool tiled = conv.x.tiled && conv.geometry->unit_stride();
+  const std::vector<const KernelRow*> all = conv_kernels(w.isa, w.number, w.r);
+  const bool tiled = conv.x.tiled && reads_in_place(b.node());
   conv.made_from = tiled ? Source::tiled : conv.x.tiled ? Source::picked : Source::planar;
-  const bool few = conv_kernels(w.isa, w.number, w.r).back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
+  const bool few = all.back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
   const bool first = maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
   conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);
-  const bool in_place = conv.source == Source::maps || (tiled && conv_kernels(w.isa, w.number, w.r)[0]->in_place);
+  const bool in_place = conv.source == Source::maps || (tiled && all[0]->in_place);
   const bool by_rows = own || (in_place && rows_first(w, groups, conv.source == Source::maps));
   const auto choice = b.prepared.choices.find(b.fused.node);
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
   if (choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
   std::vector<int> widths;
-  for (const KernelRow* row : choose_kernels(w, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
+  for (const KernelRow* row : choose_kernels(all, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t);

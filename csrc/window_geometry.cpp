@@ -18,7 +18,7 @@ Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
-  copies = !unit_stride() && rows * cols > kFewTaps;
+  copies = (stride_[0] > 1 || stride_[1] > 1) && rows * cols > kFewTaps;
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
   window_ = {in.n,
              (int)out.h,

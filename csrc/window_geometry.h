@@ -19,7 +19,6 @@ struct Geometry {
   Geometry(const Node& node, const Shape& in, const Shape& out);
   Window window() const;
   int taps() const { return window_.rows * window_.cols; }
-  bool unit_stride() const { return stride_[0] == 1 && stride_[1] == 1; }
   int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
   int64_t temporary_floats(int64_t channels) const { return copies ? channels * plane * (int64_t)phases.size() : 0; }
   // Copies the source's phases to arena + to; places outside the source get 0.

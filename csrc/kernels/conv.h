@@ -4,6 +4,10 @@
 // accumulators in registers, one index load a block. Between chunks the sums wait in y. A tiled source is its own map: no basis step.
 // Included inside a per-ISA namespace, after conv_basis.h and act.h.
 
+// Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
+// the processor foresees by itself ends with each page.
+constexpr int kAhead = 64, kAheadOfLanes = 256;
+
 // The basis step alone (MapsKernel).
 template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes;

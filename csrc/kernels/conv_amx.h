@@ -16,17 +16,11 @@ template <class V> struct TileBf16 : Bf16<V> {
   static constexpr int columns = 32;
   // A row of tile B for each of T groups: the columns from `at`.
   template <int T> static inline __attribute__((always_inline)) void join(const float* const* x, const uint32_t* at, float* to) {
-    alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     uint64_t both;  // one load for two
     std::memcpy(&both, at, 8);
     const uint64_t even = (uint32_t)both, odd = both >> 32;
 #pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) {
-      const __m512i one = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x[t] + even)));
-      const __m512i two = _mm512_inserti64x4(one, _mm256_load_si256(reinterpret_cast<const __m256i*>(x[t] + odd)), 1);
-      _mm512_store_si512(to + t * kTileFloats, _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), two));
-    }
+    for (int t = 0; t < T; ++t) _mm512_store_si512(to + t * kTileFloats, Bf16<V>::pairs(x[t] + even, x[t] + odd));
   }
   static constexpr int step = 2, together = 2;  // columns of a row of B; values that store_values takes
   static void store_values(const Rows<float>&, float* to, typename V::Reg first, typename V::Reg second) {

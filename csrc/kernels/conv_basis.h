@@ -1,10 +1,6 @@
 // conv, first half: the basis step. The maps of a chunk of source channels go into the scratch, [groups][maps] rows, in the form that
 // the number's product reads. N: number.h. Included inside a per-ISA namespace, after taps.h and number.h.
 
-// Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
-// the processor foresees by itself ends with each page.
-constexpr int kAhead = 64, kAheadOfLanes = 256;
-
 // Where the maps of vector v (of V::lanes pixels) start in the scratch.
 template <class V, class N> float* map_rows(const ConvArgs& a, float* maps, int v) {
   constexpr int per = kLanes / V::lanes;

@@ -15,13 +15,15 @@ template <class V> struct Bf16 : F32<V> {
     store_row(to + 8 * floats, x[8]);
   }
   static void store_row(float* to, Reg x) { _mm256_store_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x)); }
-  static Reg gather(const float* x, const uint32_t* column) {
+  // Two rows as sixteen pairs.
+  static inline __attribute__((always_inline)) __m512i pairs(const float* even, const float* odd) {
     alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i even = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[0])));
-    const __m512i both = _mm512_inserti64x4(even, _mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[1])), 1);
-    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kJoined), both));
+    const __m512i low = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(even)));
+    const __m512i both = _mm512_inserti64x4(low, _mm256_load_si256(reinterpret_cast<const __m256i*>(odd)), 1);
+    return _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), both);
   }
+  static Reg gather(const float* x, const uint32_t* column) { return _mm512_castsi512_ps(pairs(x + column[0], x + column[1])); }
   static Reg madd(Value w, Reg x, Reg s) {
     return _mm512_dpbf16_ps(s, (__m512bh)_mm512_castps_si512(x), (__m512bh)_mm512_set1_epi32((int)w));
   }
