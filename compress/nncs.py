@@ -101,6 +101,12 @@ class NNCS:
                 raise Error(f"weight of {name}", f"masked-out coefficients below {RESIDUE:g} of the largest", f"{residue:.2g}")
         return count(self.model, self.example)
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the masks, as plain data: two runs of equal settings, data and recipe end alike."""
+        shares = {name: value for name in ("flops", "params", "density") if (value := getattr(self.budget, name)) is not None}
+        method = {"transform": self.transform, "block": self.block, "shrink": self.shrink, "refresh": self.refresh}
+        return {"budget": shares, **method, "nncs_seed": self.seed}
+
     def fit(self, train_loader: Iterable, val_loader: Iterable | None = None, epochs: tuple[int, int] = (1, 4), **options: Any) -> History:
         """The ready recipe: `epochs[0]` of step 1, the mask, `epochs[1]` of step 2. See `train.fit` for the options."""
         from cosparse.compress.train import fit

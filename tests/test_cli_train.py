@@ -97,17 +97,17 @@ def test_resume_ends_with_the_same_network(script, data, tmp_path, monkeypatch) 
     whole, parts = tmp_path / "whole.cosparse", tmp_path / "parts.cosparse"
     assert run(compress(script, data, whole, "--epochs", "1,2")) == 0
 
-    from cosparse.compress import train
+    from cosparse.compress.loop import Loop
 
-    save = train._Run.save
+    save = Loop.save
 
-    def save_then_stop(self: Any) -> None:
+    def save_then_stop(self: Loop) -> None:
         save(self)
         if self.epoch == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Run, "save", save_then_stop)
+        patch.setattr(Loop, "save", save_then_stop)
         assert run(compress(script, data, parts, "--epochs", "1,2")) == 130
     assert not parts.exists()
     assert run(compress(script, data, parts, "--epochs", "1,2", "--resume")) == 0

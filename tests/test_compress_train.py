@@ -11,7 +11,8 @@ from torch import nn
 
 from cosparse.compress import NNCS, Budget, checkpoint, masks
 from cosparse.compress.data import DIGITS, Batches, Images, digits
-from cosparse.compress.train import Progress, evaluate
+from cosparse.compress.loop import Progress
+from cosparse.compress.score import evaluate
 from cosparse.errors import Error
 from tests.compress_nets import Residual, seeded
 

@@ -1,0 +1,1 @@
+"""Training runs behind the documents' tables, one command each."""
