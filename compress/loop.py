@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from cosparse.compress import checkpoint
+from cosparse.compress import checkpoint, distributed
 from cosparse.compress.recipe import Recipe
 from cosparse.compress.score import IGNORED, evaluate, placed
 from cosparse.errors import Error
@@ -83,7 +83,8 @@ class Progress:
 class Loop:
     """The state of one run: `epochs[0]` epochs at the full learning rate, then `epochs[1]` under a cosine to 0.
 
-    `path` is rewritten after every epoch. The teacher of the distillation is `teacher`, or the model as it is given.
+    `path` is rewritten after every epoch. In a process group (torchrun) every rank runs the loop on its share of the data, which the
+    loader cuts; gradients are averaged, rank 0 writes, all read. The teacher of the distillation is `teacher`, or the model as it is given.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Loop:
         self.method, self.epochs, self.recipe, self.path, self.progress = method, epochs, recipe, path, progress
         self.loader, self.length = train_loader, _length(train_loader)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = distributed.parallel(self.model)
         self.teacher = (teacher or copy.deepcopy(self.model)).eval().requires_grad_(False) if recipe.distill else None
         self.optimizer = _optimizer(self.model, recipe)
         self.epoch = 0
@@ -121,16 +123,17 @@ class Loop:
 
     def _one_epoch(self, val_loader: Any) -> None:
         start, total, phase = time.perf_counter(), 0.0, self.method.phase(self.epoch)
-        torch.manual_seed(self.recipe.seed + self.epoch)
+        torch.manual_seed(self.recipe.seed + self.epoch + 1_000_003 * distributed.rank())
         if hasattr(self.loader, "set_epoch"):
             self.loader.set_epoch(self.epoch)
-        self.model.train()
+        self.forward.train()
         for step, (x, y) in enumerate(self.loader):
             total += (loss := self._step(step, phase, x, y))
             if self.progress:
                 accuracy = self.history[-1].get("accuracy") if self.history else None
                 self.progress(Progress(phase, self.epoch, sum(self.epochs), step + 1, self.length, loss, accuracy))
-        entry = {"epoch": self.epoch + 1, "phase": phase, "train_loss": total / self.length, "lr": self.optimizer.param_groups[0]["lr"]}
+        train_loss = distributed.mean(total / self.length, next(self.model.parameters()).device)
+        entry = {"epoch": self.epoch + 1, "phase": phase, "train_loss": train_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if val_loader is not None:
             score = evaluate(self.model, val_loader)
             entry |= {"accuracy": score.accuracy, "loss": score.loss}
@@ -167,7 +170,7 @@ class Loop:
     def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         low = self.recipe.precision != "float32"
         with torch.autocast(x.device.type, dtype=getattr(torch, self.recipe.precision), enabled=low):
-            logits = self.model(x)
+            logits = self.forward(x)
         logits = logits.float()
         loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing, ignore_index=IGNORED)
         if self.teacher is None:
@@ -191,7 +194,7 @@ class Loop:
 
     def save(self) -> None:
         """Writes the state after the last whole epoch, atomically; nothing where the run has no path."""
-        if self.path is None:
+        if self.path is None or distributed.rank():
             return
         names = {id(p): name for name, p in self.model.named_parameters()}
         state = {

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from cosparse.compress import masks, transforms
+from cosparse.compress import distributed, masks, transforms
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.impose import assign, thresholds
@@ -42,7 +42,8 @@ class NNCS:
 
     `shrink`: by how many e-foldings step 1 shrinks a block that is about to be dropped, over `ramp` steps; 0 leaves step 1 plain.
     `refresh`: steps between two looks at where the budget would cut. `layers` overrides single layers ("dense", "identity", "dct").
-    Raises Error at once where the budget cannot be met.
+    `model` may be wrapped in DistributedDataParallel: gradients that DDP has averaged keep weights and masks equal on all ranks, which
+    `mask` checks. Raises Error at once where the budget cannot be met.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class NNCS:
     ) -> None:
         if shrink < 0 or ramp < 1 or refresh < 1:
             raise Error("NNCS", "shrink >= 0, ramp >= 1, refresh >= 1", f"shrink {shrink}, ramp {ramp}, refresh {refresh}")
-        self.model, self.budget, self.example, self.transform, self.block, self.seed = model, budget, example, transform, block, seed
+        self.model = model = distributed.bare(model)
+        self.budget, self.example, self.transform, self.block, self.seed = budget, example, transform, block, seed
         self.shrink, self.ramp, self.refresh = shrink, ramp, refresh
         self.report = count(model, example)
         self.choices = choose(model, self.report, transform, block, layers)
@@ -69,11 +71,17 @@ class NNCS:
         self.masked = any(True for _ in masks.masked(model))
         self._cut = thresholds(self.choices, self.report, budget, seed)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """`optimizer.step()` with what the current phase adds: before `mask` the penalty's gradient, after it the projection."""
+    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+        """`optimizer.step()` with what the current phase adds: before `mask` the penalty's gradient, after it the projection.
+
+        With the `scaler` of a float16 loop given, the gradients are unscaled first and the step is the scaler's; `scaler.update()` stays
+        the caller's.
+        """
+        if scaler is not None:
+            scaler.unscale_(optimizer)
         if not self.masked:
             self._pull(optimizer)
-        optimizer.step()
+        optimizer.step() if scaler is None else scaler.step(optimizer)
         if self.masked:
             self._project(optimizer)
         self.steps += 1
@@ -86,6 +94,7 @@ class NNCS:
         if self.masked:
             raise Error("NNCS.mask", "one call", "masks that are there already")
         assign(self.choices, self.report, self.budget, self.seed)
+        distributed.require_equal("masks", {name: mask.keep for name, _, mask in masks.masked(self.model)})
         self.masked = True
         self._project(optimizer)
         return count(self.model, self.example)

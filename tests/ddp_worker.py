@@ -1,0 +1,100 @@
+"""One rank of a two-process run, started by torchrun from test_compress_distributed.py: trains, then writes what it ended with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cosparse.compress import NNCS, Budget, masks
+from cosparse.compress.data import DIGITS, Batches, digits
+from cosparse.compress.distributed import rank, ranks
+from cosparse.errors import Error
+
+EXAMPLE = torch.zeros(1, 1, 8, 8)
+BATCH = 64
+
+
+def network() -> nn.Module:
+    """No batch norm, so that two halves of a batch are the whole batch."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, stride=2, padding=1)]
+    return nn.Sequential(*body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+class Shares:
+    """This rank's part of every batch: equal parts, so that the mean of the ranks' gradients is the batch's."""
+
+    def __init__(self) -> None:
+        # 20 whole batches.
+        self.batches = [batch for batch in Batches(digits()[0], DIGITS, BATCH, shuffle=True) if len(batch[1]) == BATCH][:20]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self):
+        return ((x[rank() :: ranks()], y[rank() :: ranks()]) for x, y in self.batches)
+
+
+def own_loop(model: nn.Module, make_optimizer, unequal: bool = False) -> NNCS:
+    """Three added lines in a plain data-parallel loop."""
+    wrapped = DistributedDataParallel(model) if ranks() > 1 and not unequal else model
+    nncs = NNCS(wrapped, Budget(flops=0.5), EXAMPLE)
+    nncs.ramp = 20
+    optimizer = make_optimizer(model)
+    for epoch in range(2):
+        if epoch == 1:
+            nncs.mask(optimizer)
+        for x, y in Shares():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(wrapped(x), y).backward()
+            nncs.step(optimizer)
+    nncs.finish()
+    return nncs
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=3e-3)
+
+
+def trained(mode: str, folder: Path) -> NNCS:
+    if mode == "fit":
+        nncs = NNCS(network(), Budget(flops=0.5), EXAMPLE)
+        nncs.fit(Shares(), None, (1, 1), lr=0.05, warmup=5, save_to=folder / "run.safetensors")
+        return nncs
+    return own_loop(network(), {"sgd": sgd, "adamw": adamw}[mode])
+
+
+def facts(nncs: NNCS) -> dict[str, torch.Tensor]:
+    keep, _ = masks.to_tensors(nncs.model)
+    return {**nncs.model.state_dict(), **{f"mask of {name}": kept for name, kept in keep.items()}}
+
+
+def main() -> None:
+    mode, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    result: dict[str, object]
+    if mode == "unequal":
+        try:
+            own_loop(network(), sgd, unequal=True)
+            result = {"error": ""}
+        except Error as error:
+            result = {"error": str(error)}
+    else:
+        result = {name: value.double().flatten().tolist() for name, value in facts(trained(mode, folder)).items()}
+    (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(result))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
