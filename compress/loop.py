@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,9 @@ class Method(Protocol):
     def settings(self) -> dict[str, Any]:
         """What a resumed run must share with the first, as plain data."""
 
+    def figures(self) -> dict[str, Any]:
+        """What the method adds to an epoch's entry in the history."""
+
     def state(self) -> State: ...
 
     def restore(self, groups: Mapping[str, Mapping[str, torch.Tensor]], notes: Mapping[str, Any]) -> None: ...
@@ -58,6 +61,9 @@ class Plain:
         return 2
 
     def settings(self) -> dict[str, Any]:
+        return {}
+
+    def figures(self) -> dict[str, Any]:
         return {}
 
     def state(self) -> State:
@@ -80,6 +86,11 @@ class Progress:
     accuracy: float | None
 
 
+OnEpoch = Callable[[Sequence[Mapping[str, Any]]], None]
+"""Gets the history, one entry an epoch: once before the first step, which tells a resumed run from a new one, and after every epoch, when
+its checkpoint is written."""
+
+
 class Loop:
     """The state of one run: `epochs[0]` epochs at the full learning rate, then `epochs[1]` under a cosine to 0.
 
@@ -98,10 +109,12 @@ class Loop:
         teacher: nn.Module | None = None,
         path: Path | None = None,
         progress: Callable[[Progress], None] | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         if min(epochs) < 0 or sum(epochs) < 1:
             raise Error("epochs", "two counts, not both 0", repr(epochs))
         self.method, self.epochs, self.recipe, self.path, self.progress = method, epochs, recipe, path, progress
+        self.on_epoch = on_epoch if not distributed.rank() else None
         self.loader, self.length = train_loader, _length(train_loader)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.forward = distributed.parallel(self.model)
@@ -114,12 +127,18 @@ class Loop:
 
     def run(self, val_loader: Any = None) -> None:
         """Trains to the end; Error where the loss is no longer finite, and the last checkpoint stays."""
+        self._tell()
         while self.epoch < sum(self.epochs):
             self.method.begin(self.epoch, self.optimizer)
             self._one_epoch(val_loader)
             self.save()
+            self._tell()
         if self.mean:
             self.model.load_state_dict({**self.model.state_dict(), **self.mean})
+
+    def _tell(self) -> None:
+        if self.on_epoch:
+            self.on_epoch(tuple(self.history))
 
     def _one_epoch(self, val_loader: Any) -> None:
         start, total, phase = time.perf_counter(), 0.0, self.method.phase(self.epoch)
@@ -138,7 +157,7 @@ class Loop:
             score = evaluate(self.model, val_loader)
             entry |= {"accuracy": score.accuracy, "loss": score.loss}
         self.epoch += 1
-        self.history.append({**entry, "seconds": time.perf_counter() - start})
+        self.history.append({**entry, **self.method.figures(), "seconds": time.perf_counter() - start})
 
     def _step(self, step: int, phase: int, x: torch.Tensor, y: torch.Tensor) -> float:
         done = self.epoch * self.length + step

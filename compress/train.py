@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from cosparse.compress import masks
-from cosparse.compress.count import Report
-from cosparse.compress.loop import Loop, Plain, Progress, State
+from cosparse.compress.count import Report, count
+from cosparse.compress.loop import Loop, OnEpoch, Plain, Progress, State
 from cosparse.compress.nncs import NNCS
 from cosparse.compress.recipe import Recipe
 from cosparse.errors import Error
@@ -20,7 +20,7 @@ from cosparse.errors import Error
 
 @dataclass(frozen=True)
 class History:
-    """One entry an epoch (epoch, phase, train_loss, lr, accuracy, loss, seconds), the counts, and the recipe that led there."""
+    """One entry an epoch (epoch, phase, train_loss, lr, accuracy, loss, density, flops_share, seconds), the counts, the settings."""
 
     epochs: tuple[dict[str, Any], ...]
     report: Report
@@ -46,6 +46,15 @@ class _TwoSteps:
     def settings(self) -> dict[str, Any]:
         return self.nncs.settings()
 
+    def figures(self) -> dict[str, Any]:
+        """`density` of the masked layers, `flops_share` of the dense network's multiply-adds; both 1 while nothing is masked."""
+        if not self.nncs.masked:
+            return {"density": 1.0, "flops_share": 1.0}
+        layers = [mask for _, _, mask in masks.masked(self.nncs.model)]
+        kept, all_of_them = sum(mask.kept() for mask in layers), sum(mask.full.numel() for mask in layers)
+        flops_share = 1 - count(self.nncs.model, self.nncs.example).flops_reduction
+        return {"density": kept / all_of_them if all_of_them else 1.0, "flops_share": flops_share}
+
     def state(self) -> State:
         keep, layers = masks.to_tensors(self.nncs.model)
         return {"mask": keep}, {"steps": self.nncs.steps, "masked": self.nncs.masked, "layers": layers}
@@ -64,6 +73,7 @@ def fit(
     save_to: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     **options: Any,
 ) -> History:
     """Trains `nncs.model` in place: `epochs[0]` of step 1 at the full learning rate, the mask, `epochs[1]` of step 2 under a cosine to 0.
@@ -71,12 +81,14 @@ def fit(
     `train_loader` yields (x, labels) and has a length; where it has `set_epoch`, that is called first. The dense teacher is the model as
     it is given, so a resumed run starts from the same dense model. `save_to` is rewritten after every epoch; with `resume` the run
     continues from it and ends with the very weights of an uninterrupted run. `val_loader` only reports: nothing is selected on it.
+    `progress` hears of every step, `on_epoch` of every epoch (`loop.OnEpoch`; `log.EpochLog` is one).
     `options` are the fields of `Recipe`. Raises Error where the loss is no longer finite; the last checkpoint then stays.
     """
     if nncs.masked and epochs[0]:
         raise Error("epochs", "(0, n), as the model has its masks", repr(epochs))
     path = Path(save_to) if save_to is not None else None
-    loop = Loop(nncs.model, _TwoSteps(nncs, epochs[0]), epochs, Recipe(**options), train_loader, path=path, progress=progress)
+    method, recipe = _TwoSteps(nncs, epochs[0]), Recipe(**options)
+    loop = Loop(nncs.model, method, epochs, recipe, train_loader, path=path, progress=progress, on_epoch=on_epoch)
     nncs.ramp = max(1, epochs[0] * loop.length)
     if resume:
         loop.restore()
@@ -96,6 +108,7 @@ def train(
     save_to: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], ...]:
     """Trains all weights of `model` in place for `epochs` under a cosine to 0, and returns one entry an epoch; the rest is as in `fit`.
@@ -104,7 +117,7 @@ def train(
     """
     recipe = Recipe(**({"distill": 0.0} | options if teacher is None else options))
     path = Path(save_to) if save_to is not None else None
-    loop = Loop(model, Plain(), (0, epochs), recipe, train_loader, teacher=teacher, path=path, progress=progress)
+    loop = Loop(model, Plain(), (0, epochs), recipe, train_loader, teacher=teacher, path=path, progress=progress, on_epoch=on_epoch)
     if resume:
         loop.restore()
     loop.run(val_loader)

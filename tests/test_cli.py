@@ -244,7 +244,10 @@ BAD_INPUT = {
     ),
     "bad dtype": (["eval", "{path}", "--data", ".", "--dtype", "int4"], "dtype: expected float32, bfloat16 or int8, got int4"),
     "no data": (["eval", "{path}", "--data", "{folder}/nowhere"], "nowhere"),
-    "no split": (["eval", "{path}", "--data", "{folder}"], r"expected one \*_test\.parquet"),
+    "no split": (
+        ["eval", "{path}", "--data", "{folder}"],
+        r"one \*_test\.parquet .*, or val/CLASS/\*, got net\.py, wrong\.npy",
+    ),
 }
 
 

@@ -40,7 +40,7 @@ def dense(sets: tuple[Images, Images]) -> dict[str, torch.Tensor]:
 
 
 def training(sets: tuple[Images, Images]) -> Batches:
-    return Batches(sets[0], DIGITS, 64, shuffle=True, augment=True, flip=False, pad=1)
+    return Batches(sets[0], DIGITS, 64, shuffle=True, augment=True, flip=False, pad=1, seed=1)
 
 
 def validation(sets: tuple[Images, Images]) -> Batches:

@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 PACKAGES = ("cosparse", "engine", "kernels", "compress", "bench")
 LONGEST_FILE = 400
 IMPORTERS = ("importlib.import_module", "import_module", "__import__")
-EXTRAS = ("torch", "scipy", "onnxruntime", "onnx", "openvino", "nncf", "typer", "rich", "matplotlib", "pyarrow", "PIL", "sklearn")
+EXTRAS = ("torch", "scipy", "onnxruntime", "onnx", "openvino", "nncf", "typer", "rich", "matplotlib", "pyarrow", "PIL", "sklearn", "kornia")
 
 
 @dataclass(frozen=True)

@@ -3,45 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
-from cosparse.cli.output import JsonOption, emit, progress, table
+from cosparse.cli.compress_result import SCORES
+from cosparse.cli.output import JsonOption, emit, progress, stage, table
 from cosparse.cli.source import WeightsOption
+from cosparse.cli.training_options import DataOption, WorkersOption
 from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_calibration
+from cosparse.errors import Error
+
+if TYPE_CHECKING:
+    from cosparse.engine.engine import Engine
 
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
-    data: Annotated[Path, typer.Option(help="Folder with one *_SPLIT.parquet of encoded images (columns image, label), or the file.")],
+    data: DataOption,
     split: Annotated[str, typer.Option(help="Which part of the data.")] = "test",
     batch: Annotated[int, typer.Option(min=1, help="Images a run.")] = 32,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only so many images, spread evenly over the data.")] = None,
     min_top1: Annotated[float | None, typer.Option(help="Exit with status 1 if top-1 is below this, in per cent.")] = None,
+    min_miou: Annotated[float | None, typer.Option(help="Exit with status 1 if mIoU is below this, in per cent.")] = None,
     model: Annotated[str | None, typer.Option(help="Also a torch network on the same images: zoo:NAME or path/file.py:factory.")] = None,
     weights: WeightsOption = None,
     dtype: DtypeOption = "float32",
     calibration: CalibrationOption = None,
     threads: ThreadsOption = None,
     isa: IsaOption = None,
+    workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Measure top-1 and top-5 of a network on labelled images."""
+    """Measure a network on labelled images: top-1 and top-5, or mIoU where it gives a class for each pixel."""
     import cosparse
-    from cosparse.bench.evaluate import accuracy, agreement, evenly, predict, torch_runner
-    from cosparse.compress.data import read_parquet
+    from cosparse.bench.evaluate import accuracy, agreement, evenly, overlap, predict, torch_runner
+    from cosparse.compress.data import open_data
 
     engine = cosparse.load(artifact, threads=threads, dtype=dtype, isa=isa, calibration=read_calibration(dtype, calibration))
     preprocessing = engine.metadata["preprocessing"]
+    masks = gives_masks(engine)
+    if masks and min_top1 is not None:
+        raise Error("--min-top1", "a network that gives one class an image", "one that gives a class for each pixel", "use --min-miou")
+    if not masks and min_miou is not None:
+        raise Error("--min-miou", "a network that gives a class for each pixel", "one that gives one class an image", "use --min-top1")
     rows: dict[str, dict[str, Any]] = {}
     with progress(counted=True) as bar:
-        task = bar.add_task("reading images", total=None)
-        images = evenly(read_parquet(data, split), limit)
+        stage(bar, "reading images")
+        images = evenly(open_data(data, split, masks), limit)
 
         def measure(name: str, run: Any) -> Any:
-            bar.reset(task, description=name, total=len(images))
-            logits = predict(run, images, preprocessing, batch, lambda count: bar.advance(task, count))
+            task = stage(bar, name, len(images))
+            how = (run, images, preprocessing, batch, lambda count: bar.advance(task, count), workers)
+            if masks:
+                rows[name] = overlap(*how)
+                return None
+            logits = predict(*how)
             rows[name] = accuracy(logits, images.labels.numpy())
             return logits
 
@@ -50,14 +68,27 @@ def command(
             from cosparse.cli.source import load
 
             theirs = measure("torch", torch_runner(load(model, weights).model))
-            rows["torch"] |= agreement(ours, theirs)
-    shown = [(name, *(f"{row[key]:.2f} %" for key in ("top1", "top5")), row["count"], _same(row)) for name, row in rows.items()]
-    columns = ("runtime", "top-1", "top-5", "images", "same top-1 as engine")
+            if not masks:
+                rows["torch"] |= agreement(ours, theirs)
     result = {"model": artifact.name, "dtype": engine.dtype, "split": split, **rows["engine"], "torch": rows.get("torch")}
-    emit(result, json, table(f"{artifact.name} on {data.name} ({split}), {engine.dtype}", columns, shown, left=("runtime",)))
-    if min_top1 is not None and rows["engine"]["top1"] < min_top1:
-        typer.echo(f"cosparse: top-1 {rows['engine']['top1']:.2f} % is below --min-top1 {min_top1:g}", err=True)
-        raise typer.Exit(1)
+    emit(result, json, _table(f"{artifact.name} on {data.name} ({split}), {engine.dtype}", rows, masks))
+    for option, key, least in (("--min-top1", "top1", min_top1), ("--min-miou", "miou", min_miou)):
+        if least is not None and rows["engine"][key] < least:
+            typer.echo(f"cosparse: {SCORES[key]} {rows['engine'][key]:.2f} % is below {option} {least:g}", err=True)
+            raise typer.Exit(1)
+
+
+def gives_masks(engine: Engine) -> bool:
+    """Whether the network gives a class for each pixel, by the shape of its output."""
+    shape = engine.outputs[0].shape
+    return len(shape) == 4 and tuple(shape[2:]) != (1, 1)
+
+
+def _table(title: str, rows: dict[str, dict[str, Any]], masks: bool) -> RenderableType:
+    keys = {"miou": "mIoU", "pixel_accuracy": "pixels right"} if masks else {"top1": "top-1", "top5": "top-5"}
+    same = [] if masks else ["same top-1 as engine"]
+    cells = [(name, *(f"{row[key]:.2f} %" for key in keys), row["count"], *(_same(row) for _ in same)) for name, row in rows.items()]
+    return table(title, ("runtime", *keys.values(), "images", *same), cells, left=("runtime",))
 
 
 def _same(row: dict[str, Any]) -> str:

@@ -17,7 +17,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +44,7 @@ JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="-|FILE", callback=_folder_exists, help="Write the result as JSON: - is standard output, alone."),
 ]
+SPEED_PERIOD = 300.0  # seconds
 WIDTH = 140  # of tables that are not shown on a terminal
 
 
@@ -95,12 +105,24 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
 
 @contextmanager
 def progress(counted: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error; silent where that is no terminal."""
+    """A progress bar on standard error, with the time gone and the time left; silent where that is no terminal.
+
+    The time left is what remains at the mean rate of the last SPEED_PERIOD seconds: a phase whose steps take longer shows soon, and steps
+    that take seconds each still give a rate.
+    """
     count = [MofNCompleteColumn()] if counted else [TaskProgressColumn()]
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), *count, TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), *count, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("left"))
+    silent = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent, speed_estimate_period=SPEED_PERIOD) as bar:
         yield bar
+
+
+def stage(bar: Progress, description: str, total: float | None = None) -> TaskID:
+    """Replaces what the bar shows by a new piece of work, whose clock starts now."""
+    for task in bar.task_ids:
+        bar.remove_task(task)
+    return bar.add_task(description, total=total)
 
 
 class Phases:

@@ -46,7 +46,8 @@ def load(spec: str, weights: Path | None = None, size: str | None = None) -> Sou
         import torch
 
         example = torch.randn(1, *integers("--size", size, 3), generator=torch.Generator().manual_seed(0))
-        source = Source(source.name, source.model, example, source.preprocessing)
+        resized = source.preprocessing | {"size": list(example.shape[-2:])} if source.preprocessing else {}
+        source = Source(source.name, source.model, example, resized)
     if weights is not None:
         from cosparse.bench.zoo import load_weights
 

@@ -1,0 +1,82 @@
+"""Options of commands that train, by group: the recipe, and what a run leaves beside its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cosparse.errors import Error
+
+if TYPE_CHECKING:
+    from cosparse.compress.log import EpochLog
+    from cosparse.compress.recipe import Recipe
+
+DataOption = Annotated[
+    Path,
+    typer.Option(help="Images: *_train.parquet and *_test.parquet, train/CLASS/* and val/CLASS/*, or annotations/instances_*.json."),
+]
+WorkersOption = Annotated[int | None, typer.Option(min=0, help="Processes that decode image files. Default: one a processor.")]
+LrOption = Annotated[float | None, typer.Option(help="Learning rate. Default: the recipe's.")]
+OptimizerOption = Annotated[str | None, typer.Option(help="sgd, adamw. Default: sgd.")]
+WeightDecayOption = Annotated[float | None, typer.Option(help="Weight decay of weights of two or more dimensions.")]
+PrecisionOption = Annotated[str | None, typer.Option(help="What products are computed in: float32, bfloat16. Default: float32.")]
+EmaOption = Annotated[float | None, typer.Option(help="Decay of a running mean of the weights that replaces them in the end.")]
+DistillOption = Annotated[float | None, typer.Option(help="Share of the loss that compares with the dense network, 0 for none.")]
+LogOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the log. Default: beside the artifact.")]
+TensorboardOption = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard events beside the log.")]
+PicturesOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for pictures of the training and the masks, PNG.")]
+
+
+def recipe(seed: int, **settings: Any) -> Recipe:
+    """The recipe with the settings that are not None; Error where one is out of range, before any data are read."""
+    from cosparse.compress.recipe import Recipe
+
+    return Recipe(seed=seed, **{name: value for name, value in settings.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run that makes `out` puts what it keeps: checkpoint and log, and if wanted TensorBoard events and pictures."""
+
+    out: Path
+    log: Path | None = None
+    tensorboard: bool = False
+    pictures: Path | None = None
+
+    def require_folders(self) -> None:
+        """Asked before the training, not after it."""
+        if not self.out.parent.is_dir():
+            raise Error(str(self.out), f"an existing folder {self.out.parent}", "none", "make it first")
+        for option, folder in (("--log", self.log), ("--pictures", self.pictures)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise Error(f"{option} {folder}", "a folder, or nothing yet", "a file")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out.with_suffix(".training.safetensors")
+
+    @property
+    def table(self) -> Path:
+        return (self.log or self.out.parent) / f"{self.out.stem}.training.csv"
+
+    def epoch_log(self) -> EpochLog:
+        from cosparse.compress.log import EpochLog
+
+        return EpochLog(self.table, self.table.with_suffix(".tensorboard") if self.tensorboard else None)
+
+    def draw(self, model: Any, history: Sequence[dict[str, Any]], name: str) -> list[Path]:
+        """The pictures, where they are wanted."""
+        if self.pictures is None:
+            return []
+        from cosparse.compress.pictures import draw_all
+
+        return draw_all(self.pictures, model, history, name)
+
+    def notes(self, pictures: Sequence[Path]) -> str:
+        events = f", TensorBoard events: {self.table.with_suffix('.tensorboard')}" if self.tensorboard else ""
+        drawn = f", {len(pictures)} pictures: {self.pictures}" if pictures else ""
+        return f"Log: {self.table}{events}{drawn}"
