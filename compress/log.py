@@ -49,12 +49,13 @@ class EpochLog:
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text("".join(lines), encoding="utf-8")
-            os.replace(part, self.path)
+            try:
+                part.write_text("".join(lines), encoding="utf-8")
+                os.replace(part, self.path)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise Error(str(self.path), "a log that can be written", str(error.strerror)) from error
-        finally:
-            part.unlink(missing_ok=True)
         self.written, self._started = len(history), True
 
     def _append(self, line: str) -> None:

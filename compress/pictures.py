@@ -42,7 +42,7 @@ def draw_training(path: Path, history: Sequence[Mapping[str, Any]], name: str = 
     accuracies = [(entry["epoch"], 100 * entry["accuracy"]) for entry in history if entry.get("accuracy") is not None]
     losses = [(entry["epoch"], entry["loss"]) for entry in history if entry.get("loss") is not None]
     with figure(path, 5.2 if accuracies else 3.0) as made:
-        panels = made.subplots(2 if accuracies else 1, 1, sharex=True, squeeze=False)[:, 0]
+        panels: list[Axes] = list(made.subplots(2 if accuracies else 1, 1, sharex=True, squeeze=False)[:, 0])
         marker = "o" if len(epochs) <= 40 else ""
         panels[0].plot(epochs, [entry["train_loss"] for entry in history], color=FIRST, marker=marker, markersize=4, label="training")
         if losses:
@@ -50,10 +50,10 @@ def draw_training(path: Path, history: Sequence[Mapping[str, Any]], name: str = 
         panels[0].set_ylabel("loss")
         panels[0].set_title(title("Training", name))
         if accuracies:
-            best = accuracies[-1][1]
+            last = accuracies[-1][1]
             panels[1].plot(*zip(*accuracies, strict=True), color=SECOND, marker=marker, markersize=4)
             panels[1].set_ylabel("accuracy, %")
-            panels[1].set_title(f"Held-out images: {best:.2f} % at the end")
+            panels[1].set_title(f"Held-out images: {last:.2f} % at the end")
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
         _mark_phase(panels, history)

@@ -11,7 +11,7 @@ import cosparse
 from cosparse.bench import agreement as claim
 from cosparse.bench.bands import band_density, draw, masked_layers
 from cosparse.bench.dense import densify
-from cosparse.bench.evaluate import accuracy, agreement, evenly, predict, torch_runner
+from cosparse.bench.evaluate import accuracy, agreement, evenly, predict, score, torch_runner
 from cosparse.compress.data import Images
 from cosparse.engine import artifact
 from cosparse.errors import Error, ShapeError
@@ -118,3 +118,28 @@ def test_disagreement_is_seen() -> None:
     assert not claim.agreed({"passed": False, "differ": 0})
     assert not claim.agreed({"passed": True, "differ": 1})
     assert claim.agreed({"passed": True, "differ": 0})
+
+
+def test_overlap_is_counted_by_hand(tmp_path) -> None:
+    """Two classes and ignored pixels: |both| / |either| of each class that occurs."""
+    from image_sets import noise, write_masks
+
+    from cosparse.compress.data import read_masks
+
+    labels = np.array([[0, 0, 1], [1, 1, 3]], np.uint8)  # 3 counts nowhere
+    said = np.array([[0, 1, 1], [1, 0, 0]])
+    data = read_masks(write_masks(tmp_path / "a_test.parquet", [noise(2, 3)] * 3, [labels] * 3), ignored=(3,))
+    logits = np.moveaxis(np.eye(3, dtype=np.float32)[said], -1, 0)  # class 2 occurs nowhere and is left out
+    preprocessing, counted = PREPROCESSING | {"size": [2, 3]}, []
+    row = score(lambda x: np.stack([logits] * len(x)), data, preprocessing, 2, counted.append, workers=0)
+    assert row == {"miou": round(100 * (1 / 3 + 2 / 4) / 2, 4), "pixel_accuracy": 60.0, "count": 3}
+    assert counted == [2, 1]
+    for given, message in (
+        (lambda x: logits[None, :, :1], r"output: expected one output \[2, classes, 2, 3\]"),
+        (lambda x: np.zeros((len(x), 1, 2, 3), np.float32), "labels: expected 0 to 0, the network's classes, got 0 to 1"),
+    ):
+        with pytest.raises(Error, match=message):
+            score(given, data, preprocessing, 2, workers=0)
+    nothing = read_masks(tmp_path / "a_test.parquet", ignored=(0, 1, 3))
+    with pytest.raises(Error, match="labels: expected at least one pixel with a label, got none"):
+        score(lambda x: np.stack([logits] * len(x)), nothing, preprocessing, 2, workers=0)
