@@ -4,14 +4,13 @@
     python -m cosparse.bench.recipes.nncs --data ../shared/data --out out/nncs ROW ...    these rows
     python -m cosparse.bench.recipes.nncs --list                                          the rows and their commands
 
-A row's result is docs/results/nncs/ROW.json: the command, what it printed, and its log; the artifact stays in --out. A row that was
+A row's result is docs/results/nncs/ROW.json: the command and what it printed, epoch by epoch; the artifact stays in --out. A row that was
 interrupted goes on from its checkpoint. `python -m cosparse.bench.recipes.nncs_page` makes the page of the results.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shlex
 import subprocess
@@ -35,22 +34,15 @@ def command(row: Row, data: Path, out: Path) -> list[str]:
 def run(row: Row, data: Path, out: Path) -> dict[str, Any]:
     """Runs the row to its end and writes its result; raises CalledProcessError where the command fails."""
     line, start = command(row, data, out), time.perf_counter()
-    log = out / f"{row.name}.log"
-    call = [sys.executable, "-m", "cosparse", *line[1:], "--log", str(log), "--resume", "--json", "-"]
+    call = [sys.executable, "-m", "cosparse", *line[1:], "--resume", "--json", "-"]
     done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout)
     result.pop("file", None)
     shown = shlex.join(line).replace(str(data), "DATA").replace(str(out.parent), "out")
-    entry = {"row": row.name, "command": shown, "seconds": round(time.perf_counter() - start), "result": result, "log": _log(log)}
+    entry = {"row": row.name, "command": shown, "seconds": round(time.perf_counter() - start), "result": result}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{row.name}.json").write_text(json.dumps(entry, indent=1) + "\n")
     return entry
-
-
-def _log(folder: Path) -> list[dict[str, str]]:
-    """The rows of the run's CSV log."""
-    with next(iter(sorted(folder.glob("*.csv")))).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main(arguments: list[str] | None = None) -> None:
