@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cosparse.compress import masks
 from cosparse.compress.count import Report
 from cosparse.compress.loop import Loop, Plain, Progress, State
 from cosparse.compress.nncs import NNCS
@@ -47,12 +46,10 @@ class _TwoSteps:
         return self.nncs.settings()
 
     def state(self) -> State:
-        keep, layers = masks.to_tensors(self.nncs.model)
-        return {"mask": keep}, {"steps": self.nncs.steps, "masked": self.nncs.masked, "layers": layers}
+        return self.nncs.state()
 
     def restore(self, groups: Mapping[str, Mapping[str, torch.Tensor]], notes: Mapping[str, Any]) -> None:
-        masks.from_tensors(self.nncs.model, groups.get("mask", {}), notes["layers"])
-        self.nncs.steps, self.nncs.masked = notes["steps"], notes["masked"]
+        self.nncs.restore(groups, notes)
 
 
 def fit(
