@@ -15,6 +15,7 @@ from cosparse.cli.values import integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
+RECOVERIES = "closed, ista, fista, admm, omp, iht"
 VALIDATION_SHARE = 0.02
 
 
@@ -28,6 +29,12 @@ def command(
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
+    recovery: Annotated[str, typer.Option(help="Recovery of sparse coefficients before the masks: " + RECOVERIES + ".")] = "closed",
+    measurement: Annotated[
+        str, typer.Option(help="What they are recovered from: identity (the weights), gaussian, bernoulli.")
+    ] = "identity",
+    measure_share: Annotated[float | None, typer.Option(help="Random measurements by coefficients. Default: 0.5.")] = None,
+    schedule: Annotated[str, typer.Option(help="How the pull towards them grows: ramp, constant, cosine, geometric.")] = "ramp",
     epochs: Annotated[str, typer.Option(metavar="A,B", help="Epochs before and after the masks are chosen.")] = "1,4",
     lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the recipe's.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 128,
@@ -46,9 +53,10 @@ def command(
     share_processors()
     import torch
 
-    from cosparse.compress import NNCS, Budget
+    from cosparse.compress import NNCS, Budget, Step1
     from cosparse.compress.data import Batches, read_parquet
 
+    step1 = Step1(recovery, measurement, measure_share, schedule)
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -56,7 +64,7 @@ def command(
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     _require_folder(out)
-    nncs = NNCS(loaded.model, Budget(**shares), loaded.example, transform=transform, block=block, seed=seed)
+    nncs = NNCS(loaded.model, Budget(**shares), loaded.example, transform=transform, block=block, step1=step1, seed=seed)
     with progress(counted=True) as bar:
         task = bar.add_task("reading images", total=None)
         training, validation = read_parquet(data, "train").split(VALIDATION_SHARE, seed)
