@@ -25,21 +25,28 @@ from cosparse.errors import Error
 MEASUREMENTS = ("identity", "gaussian", "bernoulli")
 
 SEGMENT = 512
-"""Columns of a signal by default: with half as many measurements Phi takes 256 numbers a column, 4.7 MB for the 4608 of a 512-channel 3x3
-layer where a whole matrix would take 42 MB, and ||Phi||^2 is the eigenvalue of a 256 x 256 matrix."""
+"""Most columns of a segment by default: with half as many measurements A takes 4.3 MB for the 4608 columns of a 512-channel 3x3 layer,
+where a whole matrix would take 42 MB, and ||A||^2 comes from matrices of at most 256 x 256."""
 
 
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """Phi [m, columns] of one layer in segments of `width` columns, the last perhaps narrower; `matrix` None: the identity."""
+@dataclass(frozen=True)
+class Tiling:
+    """A layer's K `columns` in segments of `width` columns, the last perhaps narrower."""
 
-    matrix: torch.Tensor | None
     columns: int
     width: int
 
     @property
     def segments(self) -> int:
         return -(-self.columns // self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Phi of one layer, [m, columns]; `matrix` None: the identity."""
+
+    matrix: torch.Tensor | None
+    tiling: Tiling
 
 
 def segment_width(channels: int, taps: int, limit: int) -> int:
@@ -56,7 +63,7 @@ def draw(kind: str, channels: int, taps: int, *, share: float, seed: int, name: 
         raise Error("measurement", f"one of {', '.join(MEASUREMENTS)}", repr(kind))
     columns = channels * taps
     if kind == "identity":
-        return Measurement(None, columns, columns)
+        return Measurement(None, Tiling(columns, columns))
     if not 0 < share <= 1:
         raise Error("share of measurements", "a number in (0, 1]", repr(share))
     width = segment_width(channels, taps, limit)
@@ -67,18 +74,18 @@ def draw(kind: str, channels: int, taps: int, *, share: float, seed: int, name: 
         matrix = torch.randn((count, columns), generator=generator, dtype=torch.float64)
     else:
         matrix = torch.randint(0, 2, (count, columns), generator=generator).double() * 2 - 1
-    return Measurement(matrix / count**0.5, columns, width)
+    return Measurement(matrix / count**0.5, Tiling(columns, width))
 
 
-def split(values: torch.Tensor, measurement: Measurement) -> torch.Tensor:
-    """[B, r, K] as [Q, B, r, n]: by segments, the last padded with zeros."""
-    padding = measurement.segments * measurement.width - measurement.columns
-    return nn.functional.pad(values, (0, padding)).unflatten(-1, (measurement.segments, measurement.width)).movedim(-2, 0)
+def split(values: torch.Tensor, tiling: Tiling) -> torch.Tensor:
+    """[J, r, K] as [Q, J, r, n]: by segments, the last padded with zeros."""
+    padding = tiling.segments * tiling.width - tiling.columns
+    return nn.functional.pad(values, (0, padding)).unflatten(-1, (tiling.segments, tiling.width)).movedim(-2, 0)
 
 
-def join(segments: torch.Tensor, measurement: Measurement) -> torch.Tensor:
-    """[Q, B, r, n] as [B, r, K]: what `split` made."""
-    return segments.movedim(0, -2).flatten(-2)[..., : measurement.columns]
+def join(segments: torch.Tensor, tiling: Tiling) -> torch.Tensor:
+    """[Q, J, r, n] as [J, r, K]: what `split` made."""
+    return segments.movedim(0, -2).flatten(-2)[..., : tiling.columns]
 
 
 def of_coefficients(measurement: Measurement, transform: str, like: torch.Tensor) -> torch.Tensor | None:
@@ -89,7 +96,7 @@ def of_coefficients(measurement: Measurement, transform: str, like: torch.Tensor
     if measurement.matrix is None:
         return None
     rows = measurement.matrix.to(like.device).reshape(-1, *like.shape[1:])
-    return split(transforms.forward(rows, transform).flatten(1)[None], measurement)[:, 0].to(like.dtype)
+    return split(transforms.forward(rows, transform).flatten(1)[None], measurement.tiling)[:, 0].to(like.dtype)
 
 
 def norm_squared(matrix: torch.Tensor | None) -> float:

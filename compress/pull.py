@@ -25,7 +25,7 @@ from torch import nn
 
 from cosparse.compress import transforms
 from cosparse.compress.layers import Choice
-from cosparse.compress.measurement import Measurement, draw, join, norm_squared, of_coefficients, split
+from cosparse.compress.measurement import Tiling, draw, join, norm_squared, of_coefficients, split
 from cosparse.compress.recovery import CONVEX, Problem, iht, omp
 from cosparse.compress.recovery.problem import descent, measure
 from cosparse.compress.recovery.shrink import sizes
@@ -35,9 +35,9 @@ from cosparse.errors import Error
 
 @dataclass(frozen=True, eq=False)
 class Sensing:
-    """How one layer is measured: the segments of Phi, A [Q, m, n] (None: the identity), ||A||^2."""
+    """How one layer is measured: its segments, A = Phi Psi^T [Q, m, n] (None: the identity), ||A||^2."""
 
-    measurement: Measurement
+    tiling: Tiling
     matrix: torch.Tensor | None
     norm_squared: float
 
@@ -111,12 +111,12 @@ class Pull:
         """A^T A (c - s) with the s of the latest recovery, [block rows, r, K]."""
         name = choice.name
         sensing = self._sensed(choice, transform, ramp)
-        coefficients = split(blocks, sensing.measurement)
+        coefficients = split(blocks, sensing.tiling)
         problem = Problem(sensing.matrix, measure(sensing.matrix, coefficients), sensing.norm_squared)
         if fresh or name not in self.recovered:
             self.recovered[name] = self._recover(problem, coefficients, self.cut[name].to(blocks), self.recovered.get(name))
         self.recovered[name] = s = self.recovered[name].to(blocks)  # What a checkpoint gave lies on the CPU.
-        return join(descent(problem, s), sensing.measurement)
+        return join(descent(problem, s), sensing.tiling)
 
     def _recover(self, problem: Problem, coefficients: torch.Tensor, cut: torch.Tensor, start: torch.Tensor | None) -> torch.Tensor:
         """s [Q, block rows, r, n] by the method of the settings."""
@@ -142,7 +142,7 @@ class Pull:
                 least = math.ceil(settings.strength(0, 1) * largest)
                 expected = f"at least {least} steps of step 1, as {choice.name} is measured with ||Phi||^2 = {largest:.2f}"
                 raise Error("NNCS.ramp", expected, str(ramp), "train longer before the masks, shrink less, or measure more")
-            self._sensing[choice.name] = Sensing(drawn, matrix, largest)
+            self._sensing[choice.name] = Sensing(drawn.tiling, matrix, largest)
         return self._sensing[choice.name]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cosparse.compress import transforms
-from cosparse.compress.measurement import Measurement, draw, join, norm_squared, of_coefficients, segment_width, split
+from cosparse.compress.measurement import Tiling, draw, join, norm_squared, of_coefficients, segment_width, split
 from cosparse.errors import Error
 
 EPS = torch.finfo(torch.float64).eps
@@ -30,7 +30,7 @@ def test_segments_hold_whole_channels_evenly(channels: int, taps: int, limit: in
 def test_long_signals_take_little_memory() -> None:
     drawn = draw("bernoulli", 512, 9, share=0.5, seed=0)
     assert list(drawn.matrix.shape) == [234, 4608]
-    assert drawn.segments == 10
+    assert drawn.tiling.segments == 10
 
 
 @pytest.mark.parametrize("kind", RANDOM)
@@ -62,12 +62,12 @@ def test_the_number_of_measurements_is_the_share() -> None:
 
 
 def test_split_and_join_are_inverse() -> None:
-    for measurement in (Measurement(None, 7, 7), Measurement(None, 7, 3), Measurement(None, 6, 3), Measurement(None, 1, 1)):
-        blocks = torch.arange(2 * 4 * measurement.columns).reshape(2, 4, -1).double()
-        parts = split(blocks, measurement)
-        assert parts.shape == (measurement.segments, 2, 4, measurement.width)
-        assert torch.equal(join(parts, measurement), blocks)
-    assert split(torch.arange(7.0).reshape(1, 1, 7), Measurement(None, 7, 3)).flatten(1).tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
+    for tiling in (Tiling(7, 7), Tiling(7, 3), Tiling(6, 3), Tiling(1, 1)):
+        blocks = torch.arange(2 * 4 * tiling.columns).reshape(2, 4, -1).double()
+        parts = split(blocks, tiling)
+        assert parts.shape == (tiling.segments, 2, 4, tiling.width)
+        assert torch.equal(join(parts, tiling), blocks)
+    assert split(torch.arange(7.0).reshape(1, 1, 7), Tiling(7, 3)).flatten(1).tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
 
 
 @pytest.mark.parametrize("transform", transforms.TRANSFORMS)
@@ -79,7 +79,7 @@ def test_coefficients_are_measured_as_the_weights_are(kind: str, transform: str)
     matrix = of_coefficients(drawn, transform, weight)
     assert matrix.shape == (4, 9, 18)
     assert not matrix[3, :, 9:].any()
-    coefficients = split(transforms.forward(weight, transform).flatten(1)[None], drawn)[:, 0]
+    coefficients = split(transforms.forward(weight, transform).flatten(1)[None], drawn.tiling)[:, 0]
     for segment in range(4):
         inside = slice(18 * segment, 18 * (segment + 1))
         wanted = weight.flatten(1)[:, inside] @ drawn.matrix[:, inside].T

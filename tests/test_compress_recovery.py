@@ -42,7 +42,7 @@ def planted(
 
 
 def columns(s: torch.Tensor) -> torch.Tensor:
-    """Which columns are in use, bool [Q, B, n]."""
+    """Which columns are in use, bool [Q, J, n]."""
     return (s != 0).any(2)
 
 
@@ -275,8 +275,8 @@ REFUSED = {
     "tolerance": (lambda: iht(BAD, 1, tolerance=float("nan")), r"recovery: expected iterations >= 1, tolerance >= 0, got .* tolerance nan"),
     "threshold": (lambda: admm(BAD, -0.1), r"threshold: expected nothing below 0, got -0\.1"),
     "rho": (lambda: admm(BAD, 0.1, rho=0.0), r"rho: expected a positive number, got 0\.0"),
-    "too many columns": (lambda: omp(BAD, 3), r"sparsity: expected 0 to 2 columns of 3, got 3 to 3; measure more"),
-    "too few columns": (lambda: iht(BAD, -1), r"sparsity: expected 0 to 2 columns of 3, got -1 to -1"),
+    "too many columns": (lambda: omp(BAD, 3), r"keep: expected 0 to 2 columns of 3, got 3 to 3; measure more"),
+    "too few columns": (lambda: iht(BAD, -1), r"keep: expected 0 to 2 columns of 3, got -1 to -1"),
 }
 
 

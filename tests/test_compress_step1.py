@@ -60,11 +60,11 @@ def penalty(nncs: NNCS, name: str, weight: torch.Tensor) -> torch.Tensor:
     choice = next(c for c in nncs.choices if c.name == name)
     step1, taps = nncs.step1, weight[0, 0].numel()
     drawn = draw(step1.measurement, weight.shape[1], taps, share=step1.share, seed=nncs.seed, name=name, limit=step1.segment)
-    s = nncs.pull.recovered[name].movedim(0, -2).flatten(-2)[..., : drawn.columns].flatten(0, 1)[: weight.shape[0]]
+    s = nncs.pull.recovered[name].movedim(0, -2).flatten(-2)[..., : drawn.tiling.columns].flatten(0, 1)[: weight.shape[0]]
     error = weight - transforms.inverse(s.reshape(weight.shape), choice.transform)
     if drawn.matrix is None:
         return error.square().sum() / 2
-    parts = zip(error.flatten(1).split(drawn.width, 1), drawn.matrix.split(drawn.width, 1), strict=True)
+    parts = zip(error.flatten(1).split(drawn.tiling.width, 1), drawn.matrix.split(drawn.tiling.width, 1), strict=True)
     return sum((e @ phi.T).square().sum() for e, phi in parts) / 2
 
 
@@ -260,7 +260,7 @@ def test_split_is_by_the_signals_of_the_layer() -> None:
     """A signal is a filter's columns: the filters of a block row are its channels."""
     weight = torch.arange(3 * 4.0).reshape(3, 4, 1, 1)
     blocks = in_blocks(weight, 2)
-    assert split(blocks, draw("gaussian", 4, 1, share=1, seed=0, limit=2)).tolist() == [
+    assert split(blocks, draw("gaussian", 4, 1, share=1, seed=0, limit=2).tiling).tolist() == [
         [[[0, 1], [4, 5]], [[8, 9], [0, 0]]],
         [[[2, 3], [6, 7]], [[10, 11], [0, 0]]],
     ]

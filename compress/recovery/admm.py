@@ -45,7 +45,7 @@ def admm(
 
 
 def _factored(problem: Problem, rho: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """v -> (A^T A + rho I)^-1 v for v [Q, B, r, n]."""
+    """v -> (A^T A + rho I)^-1 v for v [Q, J, r, n]."""
     matrix = problem.matrix
     if matrix is None:
         return lambda v: v / (1 + rho)

@@ -20,7 +20,7 @@ def fista(
     """Stops after `iterations`, or once no signal moves by more than `tolerance` of its norm."""
     check(iterations, tolerance)
     t, s, step, done = thresholds(problem, threshold), beginning(problem, start), 1 / problem.norm_squared, 0
-    point, momentum = s, torch.ones_like(s[..., :1, :1])  # [Q, B, 1, 1]
+    point, momentum = s, torch.ones_like(s[..., :1, :1])  # [Q, J, 1, 1]
     while done < iterations:
         done += 1
         before, s = s, soft(point + step * descent(problem, point), step * t)

@@ -16,11 +16,11 @@ from cosparse.compress.recovery.shrink import hard, sizes
 
 @torch.no_grad()
 def iht(
-    problem: Problem, sparsity: int | torch.Tensor, start: torch.Tensor | None = None, iterations: int = 100, tolerance: float = 0.0
+    problem: Problem, keep: int | torch.Tensor, start: torch.Tensor | None = None, iterations: int = 100, tolerance: float = 0.0
 ) -> Recovered:
-    """`sparsity` is broadcast to [Q, B]. Stops after `iterations`, or once no signal moves by more than `tolerance` of its norm."""
+    """`keep` is broadcast to [Q, J]. Stops after `iterations`, or once no signal moves by more than `tolerance` of its norm."""
     check(iterations, tolerance)
-    k, done = counts(problem, sparsity), 0
+    k, done = counts(problem, keep), 0
     s = hard(beginning(problem, start), k)
     while done < iterations:
         done += 1
@@ -33,7 +33,7 @@ def iht(
 
 
 def _step(problem: Problem, s: torch.Tensor, g: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """||g_S||^2 / ||A g_S||^2, [Q, B, 1, 1], S the support of s or, where s is zero, the columns that g would choose; else 1 / ||A||^2."""
+    """||g_S||^2 / ||A g_S||^2, [Q, J, 1, 1], S the support of s or, where s is zero, the columns that g would choose; else 1 / ||A||^2."""
     support = sizes(s) > 0
     inside = torch.where(support.any(-1, keepdim=True), torch.where(support, g, 0), hard(g, k))
     above, below = (v.square().sum((-2, -1), keepdim=True) for v in (inside, measure(problem.matrix, inside)))

@@ -2,7 +2,7 @@
 
     pick  argmax_j ||A_j^T R|| / ||A_j||,    then  R <- y minus its projection onto the columns picked
 
-The picked columns are kept as Q T, Q orthonormal (Gram-Schmidt, twice) and T triangular; in the end s = T^-1 Q^T y, which is least squares.
+The picked columns are kept as U T, U orthonormal (Gram-Schmidt, twice) and T triangular; in the end s = T^-1 U^T y, which is least squares.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ MOST_NUMBERS = 1 << 24
 
 
 @torch.no_grad()
-def omp(problem: Problem, sparsity: int | torch.Tensor, tolerance: float = 0.0) -> Recovered:
-    """At most `sparsity` (broadcast to [Q, B]) columns a signal, fewer where the residual is below `tolerance` ||y|| or rounding."""
+def omp(problem: Problem, keep: int | torch.Tensor, tolerance: float = 0.0) -> Recovered:
+    """At most `keep` (broadcast to [Q, J]) columns a signal, fewer where the residual is below `tolerance` ||y|| or rounding."""
     check(1, tolerance)
-    k, y = counts(problem, sparsity), problem.measured
+    k, y = counts(problem, keep), problem.measured
     most = int(k.max()) if k.numel() else 0
     if problem.matrix is None:
         return result(problem, hard(y, k), most)  # Picked one by one, these are the k largest columns.
@@ -32,7 +32,7 @@ def omp(problem: Problem, sparsity: int | torch.Tensor, tolerance: float = 0.0) 
 
 
 def _pursue(matrix: torch.Tensor, y: torch.Tensor, k: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, int]:
-    """(s, columns picked at most) of y [Q, B, r, m]."""
+    """(s, columns picked at most) of y [Q, J, r, m]."""
     (segments, signals, channels, m), n, most = y.shape, matrix.shape[2], int(k.max())
     floor = m * torch.finfo(y.dtype).eps
     length = matrix.norm(dim=1)[:, None]  # [Q, 1, n]
@@ -40,15 +40,15 @@ def _pursue(matrix: torch.Tensor, y: torch.Tensor, k: torch.Tensor, tolerance: f
     triangle = torch.eye(most, dtype=y.dtype, device=y.device).repeat(segments, signals, 1, 1)
     picks = k.new_zeros((segments, signals, most))
     taken = length.expand(segments, signals, n) == 0
-    residual, enough = y, max(tolerance, floor) * y.flatten(2).norm(dim=2)  # [Q, B]
+    residual, enough = y, max(tolerance, floor) * y.flatten(2).norm(dim=2)  # [Q, J]
     going, picked = k > 0, 0
     for i in range(most):
-        against = (residual.flatten(1, 2) @ matrix).unflatten(1, (signals, channels)).norm(dim=2)  # [Q, B, n]
-        pick = (against / length.clamp_min(torch.finfo(y.dtype).tiny)).masked_fill(taken, -1).argmax(-1)  # [Q, B]
-        column = matrix.mT.gather(1, pick[..., None].expand(-1, -1, m))  # [Q, B, m]
+        against = (residual.flatten(1, 2) @ matrix).unflatten(1, (signals, channels)).norm(dim=2)  # [Q, J, n]
+        pick = (against / length.clamp_min(torch.finfo(y.dtype).tiny)).masked_fill(taken, -1).argmax(-1)  # [Q, J]
+        column = matrix.mT.gather(1, pick[..., None].expand(-1, -1, m))  # [Q, J, m]
         direction, along = column, torch.zeros_like(basis[..., 0])
         for _ in range(2):
-            inside = (basis @ direction[..., None])[..., 0]  # [Q, B, most]
+            inside = (basis @ direction[..., None])[..., 0]  # [Q, J, most]
             direction, along = direction - (inside[..., None, :] @ basis)[..., 0, :], along + inside
         left, size = direction.norm(dim=-1), column.norm(dim=-1)
         going = going & (i < k) & (residual.flatten(2).norm(dim=2) > enough) & (left > floor * size)
@@ -61,7 +61,7 @@ def _pursue(matrix: torch.Tensor, y: torch.Tensor, k: torch.Tensor, tolerance: f
         triangle[..., i, i] = torch.where(going, left, 1)
         taken = taken.scatter(-1, pick[..., None], True)
         residual = residual - (residual @ unit[..., None]) * unit[..., None, :]
-    weights = torch.linalg.solve_triangular(triangle, basis @ y.mT, upper=True)  # [Q, B, most, r]
+    weights = torch.linalg.solve_triangular(triangle, basis @ y.mT, upper=True)  # [Q, J, most, r]
     # Added, not stored: a signal that has stopped has picks of weight 0, which may name a column twice.
     s = y.new_zeros((segments, signals, channels, n))
     return s.scatter_add_(-1, picks[:, :, None].expand(-1, -1, channels, -1), weights.mT), picked

@@ -3,9 +3,9 @@
     min_s  t ||s||_{2,1} + 1/2 ||A s - y||^2          ||s||_{2,1} = sum over columns of the norm of the r coefficients there
 
     A  [Q, m, n]      one matrix a segment; None: the identity
-    y  [Q, B, r, m]   B signals a segment; the r channels of a signal share their support
-    s  [Q, B, r, n]
-    t  threshold, broadcast to [Q, B, 1, n]; in units of s where the columns of A have length 1
+    y  [Q, J, r, m]   J signals a segment; the r channels of a signal share their support
+    s  [Q, J, r, n]
+    t  threshold, broadcast to [Q, J, 1, n]; in units of s where the columns of A have length 1
 
 r = 1 is the plain l1 problem: channels that decide alone are signals of one channel (`alone`).
 """
@@ -45,7 +45,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """What a solver found: s, iterations taken, and by signal, both [Q, B], ||A s - y|| and the objective.
+    """What a solver found: s, iterations taken, and by signal, both [Q, J], ||A s - y|| and the objective.
 
     The greedy methods have no threshold: their objective is 1/2 ||A s - y||^2.
     """
@@ -57,12 +57,12 @@ class Recovered:
 
 
 def measure(matrix: torch.Tensor | None, s: torch.Tensor) -> torch.Tensor:
-    """A s, [Q, B, r, m]."""
+    """A s, [Q, J, r, m]."""
     return s if matrix is None else (s.flatten(1, 2) @ matrix.mT).unflatten(1, s.shape[1:3])
 
 
 def back(matrix: torch.Tensor | None, y: torch.Tensor) -> torch.Tensor:
-    """A^T y, [Q, B, r, n]."""
+    """A^T y, [Q, J, r, n]."""
     return y if matrix is None else (y.flatten(1, 2) @ matrix).unflatten(1, y.shape[1:3])
 
 
@@ -72,12 +72,12 @@ def descent(problem: Problem, s: torch.Tensor) -> torch.Tensor:
 
 
 def misfit(problem: Problem, s: torch.Tensor) -> torch.Tensor:
-    """1/2 ||A s - y||^2 of every signal, [Q, B]."""
+    """1/2 ||A s - y||^2 of every signal, [Q, J]."""
     return (problem.measured - measure(problem.matrix, s)).square().sum((-2, -1)) / 2
 
 
 def alone(problem: Problem) -> Problem:
-    """The plain form: every channel a signal of its own, [Q, B r, 1, m]."""
+    """The plain form: every channel a signal of its own, [Q, J r, 1, m]."""
     return replace(problem, measured=problem.measured.flatten(1, 2).unsqueeze(2))
 
 
@@ -105,12 +105,12 @@ def thresholds(problem: Problem, threshold: float | torch.Tensor) -> torch.Tenso
     return values
 
 
-def counts(problem: Problem, sparsity: int | torch.Tensor) -> torch.Tensor:
-    """Columns that each signal may use, int64 [Q, B]; Error unless between 0 and min(m, n), since more cannot be told apart."""
+def counts(problem: Problem, keep: int | torch.Tensor) -> torch.Tensor:
+    """Columns that each signal may use, int64 [Q, J]; Error unless between 0 and min(m, n), since more cannot be told apart."""
     most = min(problem.measured.shape[-1], problem.columns)
-    k = torch.as_tensor(sparsity, device=problem.measured.device).long().expand(problem.measured.shape[:2])
+    k = torch.as_tensor(keep, device=problem.measured.device).long().expand(problem.measured.shape[:2])
     if bool(((k < 0) | (k > most)).any()):
-        raise Error("sparsity", f"0 to {most} columns of {problem.columns}", f"{int(k.min())} to {int(k.max())}", "measure more")
+        raise Error("keep", f"0 to {most} columns of {problem.columns}", f"{int(k.min())} to {int(k.max())}", "measure more")
     return k
 
 
