@@ -6,5 +6,6 @@ from cosparse.compress.export import ExportReport, export
 from cosparse.compress.filters import impose_filters
 from cosparse.compress.impose import impose
 from cosparse.compress.nncs import NNCS
+from cosparse.compress.step1 import Step1
 
-__all__ = ["NNCS", "Budget", "ExportReport", "Report", "count", "export", "impose", "impose_filters"]
+__all__ = ["NNCS", "Budget", "ExportReport", "Report", "Step1", "count", "export", "impose", "impose_filters"]

@@ -1,11 +1,6 @@
 """NNCS: training that makes weights sparse in a transform domain, then trains the coefficients that are kept.
 
-Step 1 adds to the loss, for every block s_b of the coefficients s = T w, the group-Huber penalty that remains of
-
-    lambda ||s||_{2,1} + mu/2 ||w - T^-1 s'||^2          once the sparse representation s' is eliminated.
-
-Its gradient, T^-1 [mu s_b min(1, lambda / (mu ||s_b||))], is added to autograd's. lambda / mu is the norm at which the budget's rule would
-cut the block now, so the pull is full on what is going to be dropped and bounded on what is going to stay; mu ramps up from 0.
+Step 1 pulls the weights towards the sparse representation that is recovered from them, harder and harder (`step1`, `pull`).
 Step 2 trains the kept coefficients only. T is orthonormal, so SGD with momentum and weight decay on s equals SGD on w followed by
 projecting w and its momentum onto the kept coefficients after every step: no special layer is needed.
 """
@@ -13,19 +8,23 @@ projecting w and its momentum onto the kept coefficients after every step: no sp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from cosparse.compress import distributed, masks, transforms
+from cosparse.compress import distributed, masks
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.impose import assign, thresholds
 from cosparse.compress.layers import choose
+from cosparse.compress.pull import Pull
+from cosparse.compress.step1 import Step1
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
+    from cosparse.compress.loop import State
     from cosparse.compress.train import History
 
 RESIDUE = 1e-6
@@ -40,8 +39,9 @@ class NNCS:
 
         loss.backward(); nncs.step(optimizer)    ...    nncs.mask()    ...    loss.backward(); nncs.step(optimizer)    ...    nncs.finish()
 
-    `shrink`: by how many e-foldings step 1 shrinks a block that is about to be dropped, over `ramp` steps; 0 leaves step 1 plain.
-    `refresh`: steps between two looks at where the budget would cut. `layers` overrides single layers ("dense", "identity", "dct").
+    `step1`: its settings. `shrink` and `refresh` replace those in it: by how many e-foldings step 1 shrinks a block that is about to be
+    dropped, over `ramp` steps, 0 leaves step 1 plain; and the steps between two looks at where the budget would cut.
+    `layers` overrides single layers ("dense", "identity", "dct").
     `model` may be wrapped in DistributedDataParallel: gradients that DDP has averaged keep weights and masks equal on all ranks, which
     `mask` checks. Raises Error at once where the budget cannot be met.
     """
@@ -54,25 +54,27 @@ class NNCS:
         transform: str = "dct",
         block: int = 8,
         *,
-        shrink: float = 1.0,
+        step1: Step1 | None = None,
+        shrink: float | None = None,
         ramp: int = 1000,
-        refresh: int = 100,
+        refresh: int | None = None,
         layers: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
-        if shrink < 0 or ramp < 1 or refresh < 1:
-            raise Error("NNCS", "shrink >= 0, ramp >= 1, refresh >= 1", f"shrink {shrink}, ramp {ramp}, refresh {refresh}")
+        if ramp < 1:
+            raise Error("NNCS", "ramp >= 1", f"ramp {ramp}")
+        given = {name: value for name, value in (("shrink", shrink), ("refresh", refresh)) if value is not None}
         self.model = model = distributed.bare(model)
         self.budget, self.example, self.transform, self.block, self.seed = budget, example, transform, block, seed
-        self.shrink, self.ramp, self.refresh = shrink, ramp, refresh
+        self.step1, self.ramp = replace(step1 or Step1(), **given), ramp  # type: ignore[arg-type]
         self.report = count(model, example)
         self.choices = choose(model, self.report, transform, block, layers)
         self.steps = 0
         self.masked = any(True for _ in masks.masked(model))
-        self._cut = thresholds(self.choices, self.report, budget, seed)
+        self.pull = Pull(self.choices, lambda: thresholds(self.choices, self.report, budget, seed), self.step1, seed)
 
     def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
-        """`optimizer.step()` with what the current phase adds: before `mask` the penalty's gradient, after it the projection.
+        """`optimizer.step()` with what the current phase adds: before `mask` the pull of step 1, after it the projection.
 
         With the `scaler` of a float16 loop given, the gradients are unscaled first and the step is the scaler's; `scaler.update()` stays
         the caller's.
@@ -80,10 +82,12 @@ class NNCS:
         if scaler is not None:
             scaler.unscale_(optimizer)
         if not self.masked:
-            self._pull(optimizer)
+            self.pull.before(optimizer, self.steps, self.ramp)
         optimizer.step() if scaler is None else scaler.step(optimizer)
         if self.masked:
             self._project(optimizer)
+        else:
+            self.pull.after(optimizer, self.steps, self.ramp)
         self.steps += 1
 
     def mask(self, optimizer: torch.optim.Optimizer | None = None) -> Report:
@@ -96,6 +100,7 @@ class NNCS:
         assign(self.choices, self.report, self.budget, self.seed)
         distributed.require_equal("masks", {name: mask.keep for name, _, mask in masks.masked(self.model)})
         self.masked = True
+        self.pull.release()
         self._project(optimizer)
         return count(self.model, self.example)
 
@@ -113,36 +118,24 @@ class NNCS:
     def settings(self) -> dict[str, Any]:
         """What decides the masks, as plain data: two runs of equal settings, data and recipe end alike."""
         shares = {name: value for name in ("flops", "params", "density") if (value := getattr(self.budget, name)) is not None}
-        method = {"transform": self.transform, "block": self.block, "shrink": self.shrink, "refresh": self.refresh}
-        return {"budget": shares, **method, "nncs_seed": self.seed}
+        return {"budget": shares, "transform": self.transform, "block": self.block, **asdict(self.step1), "nncs_seed": self.seed}
+
+    def state(self) -> State:
+        """Masks and what step 1 carries, as a checkpoint holds them."""
+        keep, layers = masks.to_tensors(self.model)
+        return {"mask": keep, **self.pull.state()}, {"steps": self.steps, "masked": self.masked, "layers": layers}
+
+    def restore(self, groups: Mapping[str, Mapping[str, torch.Tensor]], notes: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave; the weights are the caller's to restore."""
+        masks.from_tensors(self.model, groups.get("mask", {}), notes["layers"])
+        self.pull.restore(groups)
+        self.steps, self.masked = notes["steps"], notes["masked"]
 
     def fit(self, train_loader: Iterable, val_loader: Iterable | None = None, epochs: tuple[int, int] = (1, 4), **options: Any) -> History:
         """The ready recipe: `epochs[0]` of step 1, the mask, `epochs[1]` of step 2. See `train.fit` for the options."""
         from cosparse.compress.train import fit
 
         return fit(self, train_loader, val_loader, epochs, **options)
-
-    @torch.no_grad()
-    def _pull(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.shrink == 0:
-            return
-        if self.steps % self.refresh == 0:
-            self._cut = thresholds(self.choices, self.report, self.budget, self.seed)
-        strength = self.shrink * 2 * min(1.0, (self.steps + 1) / self.ramp) / self.ramp
-        rates = {id(p): _rate(group) for group in optimizer.param_groups for p in group["params"]}
-        for choice in self.choices:
-            weight = choice.module.weight
-            if choice.transform is None or weight.grad is None:
-                continue
-            coefficients = transforms.forward(weight, choice.transform)
-            blocks = _in_blocks(coefficients, choice.block)
-            norm = blocks.square().sum(1, keepdim=True).sqrt()
-            cut = self._cut[choice.name].to(norm)[:, None, None]
-            share = torch.clamp(cut / norm.clamp_min(1e-12), max=1.0)
-            pull = (blocks * share).flatten(0, 1)[: weight.shape[0]].reshape(weight.shape)
-            rate = rates.get(id(weight), 0.0)
-            if rate:
-                weight.grad.add_(transforms.inverse(pull, choice.transform), alpha=strength / rate)
 
     @torch.no_grad()
     def _project(self, optimizer: torch.optim.Optimizer | None) -> None:
@@ -152,14 +145,3 @@ class NNCS:
             for key in MOMENTA:
                 if isinstance(state.get(key), torch.Tensor):
                     state[key].copy_(masks.keep_only(state[key], mask))
-
-
-def _in_blocks(coefficients: torch.Tensor, block: int) -> torch.Tensor:
-    """Coefficients of the weight's shape as [block rows, block, K], the last row padded with zeros."""
-    flat = coefficients.flatten(1)
-    return nn.functional.pad(flat, (0, 0, 0, -flat.shape[0] % block)).reshape(-1, block, flat.shape[1])
-
-
-def _rate(group: dict[str, Any]) -> float:
-    """How far the weights move in the end per unit of gradient: the learning rate, times what momentum adds up."""
-    return float(group["lr"]) / (1 - float(group.get("momentum", 0.0)))

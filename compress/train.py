@@ -56,12 +56,10 @@ class _TwoSteps:
         return {"density": kept / all_of_them if all_of_them else 1.0, "flops_share": flops_share}
 
     def state(self) -> State:
-        keep, layers = masks.to_tensors(self.nncs.model)
-        return {"mask": keep}, {"steps": self.nncs.steps, "masked": self.nncs.masked, "layers": layers}
+        return self.nncs.state()
 
     def restore(self, groups: Mapping[str, Mapping[str, torch.Tensor]], notes: Mapping[str, Any]) -> None:
-        masks.from_tensors(self.nncs.model, groups.get("mask", {}), notes["layers"])
-        self.nncs.steps, self.nncs.masked = notes["steps"], notes["masked"]
+        self.nncs.restore(groups, notes)
 
 
 def fit(

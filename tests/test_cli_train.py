@@ -114,6 +114,19 @@ def test_resume_ends_with_the_same_network(script, data, tmp_path, monkeypatch) 
     assert _weights(parts) == _weights(whole)
 
 
+def test_step_one_is_chosen_and_recorded(script, data, tmp_path) -> None:
+    out = tmp_path / "measured.cosparse"
+    chosen = ["--recovery", "fista", "--measurement", "bernoulli", "--measure-share", "0.8", "--schedule", "cosine"]
+    assert run(compress(script, data, out, "--epochs", "3,1", *chosen)) == 0
+    settings = artifact.read(out).provenance["settings"]
+    assert [settings[name] for name in ("recovery", "measurement", "measure_share", "schedule")] == ["fista", "bernoulli", 0.8, "cosine"]
+
+
+def test_step_one_is_checked_before_anything_is_read(script, data, tmp_path, capsys) -> None:
+    assert run(compress(script, data / "none", tmp_path / "x.cosparse", "--measurement", "gaussian")) == 2
+    assert "as the closed form is that of the identity, got 'closed'" in capsys.readouterr().err
+
+
 def _weights(path: Path) -> dict[tuple[str, str], bytes]:
     return {(node.name, role): array.tobytes() for node in artifact.read(path).nodes for role, array in node.tensors.items()}
 

@@ -110,7 +110,7 @@ def test_step_one_adds_the_gradient_of_the_penalty() -> None:
     lr, momentum = 0.1, 0.5
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     mu = 2.0 * 2 * (1 / 10) / 10 / (lr / (1 - momentum))
-    wanted = torch.autograd.grad(huber(model, nncs, nncs._cut, mu), [c.module.weight for c in nncs.choices], allow_unused=True)
+    wanted = torch.autograd.grad(huber(model, nncs, nncs.pull.cut, mu), [c.module.weight for c in nncs.choices], allow_unused=True)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     before = [choice.module.weight.detach().clone() for choice in nncs.choices]
@@ -170,5 +170,5 @@ def test_impossible_budget_is_refused_at_once() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(Error, match="shrink >= 0, ramp >= 1"):
+    with pytest.raises(Error, match="NNCS: expected ramp >= 1, got ramp 0"):
         NNCS(seeded(Residual), Budget(flops=0.5), EXAMPLE.float(), ramp=0)

@@ -17,6 +17,7 @@ from cosparse.cli.values import integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
+RECOVERIES = "closed, ista, fista, admm, omp, iht"
 VALIDATION_SHARE = 0.02
 
 
@@ -30,6 +31,12 @@ def command(
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
+    recovery: Annotated[str, typer.Option(help="Recovery of sparse coefficients before the masks: " + RECOVERIES + ".")] = "closed",
+    measurement: Annotated[
+        str, typer.Option(help="What they are recovered from: identity (the weights), gaussian, bernoulli.")
+    ] = "identity",
+    measure_share: Annotated[float | None, typer.Option(help="Random measurements by coefficients. Default: 0.5.")] = None,
+    schedule: Annotated[str, typer.Option(help="How the pull towards them grows: ramp, constant, cosine, geometric.")] = "ramp",
     epochs: Annotated[str, typer.Option(metavar="A,B", help="Epochs before and after the masks are chosen.")] = "1,4",
     lr: options.LrOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 128,
@@ -57,9 +64,10 @@ def command(
     share_processors()
     import torch
 
-    from cosparse.compress import NNCS, Budget
+    from cosparse.compress import NNCS, Budget, Step1
     from cosparse.compress.data import describe, hold_out, loader, open_data
 
+    step1 = Step1(recovery, measurement, measure_share, schedule)
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -71,7 +79,7 @@ def command(
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     classes, masks = result.outputs_of(loaded)
-    nncs = NNCS(loaded.model, Budget(**shares), loaded.example, transform=transform, block=block, seed=seed)
+    nncs = NNCS(loaded.model, Budget(**shares), loaded.example, transform=transform, block=block, step1=step1, seed=seed)
     epoch_log = files.epoch_log()
     with progress(counted=True) as bar:
         stage(bar, "reading images")
