@@ -7,7 +7,7 @@ Step 1 adds to the loss, for every block s_b of the coefficients s = T w, the gr
 Its gradient, T^-1 [mu s_b min(1, lambda / (mu ||s_b||))], is added to autograd's. lambda / mu is the norm at which the budget's rule would
 cut the block now, so the pull is full on what is going to be dropped and bounded on what is going to stay; mu ramps up from 0.
 Step 2 trains the kept coefficients only. T is orthonormal, so SGD with momentum and weight decay on s equals SGD on w followed by
-projecting w and its momentum onto the kept coefficients after every step: no special layer is needed.
+projecting w and its momentum onto the kept coefficients after every step: no special layer is needed. Its masks may move (`regrow`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from torch import nn
 from cosparse.compress import masks, transforms
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
-from cosparse.compress.impose import assign, thresholds
+from cosparse.compress.fisher import FisherMean, fisher
+from cosparse.compress.grouping import GroupReport, group_filters
+from cosparse.compress.impose import assign, densities, thresholds
 from cosparse.compress.layers import choose
+from cosparse.compress.regrow import Regrow, regrow_masks
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ MOMENTA = ("momentum_buffer", "exp_avg")
 """Optimizer state that is linear in the gradients and therefore projected like the weight (SGD's and Adam's names)."""
 
 
+SCORES = ("energy", "fisher")
+"""What a block is worth: its energy, or the loss that dropping it costs (`cosparse.compress.fisher`)."""
+
+
 class NNCS:
     """Sparsifies `model` in place, in the user's own loop or by `fit`.
 
@@ -42,6 +49,8 @@ class NNCS:
 
     `shrink`: by how many e-foldings step 1 shrinks a block that is about to be dropped, over `ramp` steps; 0 leaves step 1 plain.
     `refresh`: steps between two looks at where the budget would cut. `layers` overrides single layers ("dense", "identity", "dct").
+    `score`: what blocks are ranked by, "energy" or "fisher", which step 1 estimates from its gradients, else `estimate`. `group`: first
+    put filters that keep the same columns side by side; `grouped` reports it. `regrow`: let step 2 move the masks.
     Raises Error at once where the budget cannot be met.
     """
 
@@ -58,7 +67,12 @@ class NNCS:
         refresh: int = 100,
         layers: Mapping[str, str] | None = None,
         seed: int = 0,
+        score: str = "energy",
+        group: bool = False,
+        regrow: Regrow | None = None,
     ) -> None:
+        if score not in SCORES:
+            raise Error("NNCS.score", f"one of {', '.join(SCORES)}", repr(score))
         if shrink < 0 or ramp < 1 or refresh < 1:
             raise Error("NNCS", "shrink >= 0, ramp >= 1, refresh >= 1", f"shrink {shrink}, ramp {ramp}, refresh {refresh}")
         self.model, self.budget, self.example, self.transform, self.block, self.seed = model, budget, example, transform, block, seed
@@ -67,12 +81,22 @@ class NNCS:
         self.choices = choose(model, self.report, transform, block, layers)
         self.steps = 0
         self.masked = any(True for _ in masks.masked(model))
+        self.score, self.fisher = score, FisherMean()
+        self.regrow, self.masked_at = regrow, 0
+        self.grouped: GroupReport | None = None
+        if group and not self.masked:
+            kept = densities(self.choices, self.report, budget, seed)
+            self.grouped = group_filters(model, example, transform, block, kept, layers=layers)
         self._cut = thresholds(self.choices, self.report, budget, seed)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """`optimizer.step()` with what the current phase adds: before `mask` the penalty's gradient, after it the projection."""
         if not self.masked:
+            if self.score == "fisher":
+                self.fisher.add(self.choices)
             self._pull(optimizer)
+        elif self.regrow and (share := self.regrow.share_at(self.steps - self.masked_at)):
+            regrow_masks(self.model, share)
         optimizer.step()
         if self.masked:
             self._project(optimizer)
@@ -85,10 +109,17 @@ class NNCS:
         """
         if self.masked:
             raise Error("NNCS.mask", "one call", "masks that are there already")
-        assign(self.choices, self.report, self.budget, self.seed)
-        self.masked = True
+        if self.score == "fisher" and not self.fisher.count:
+            next_step = "step() makes them in step 1, estimate(loader) at any time before mask()"
+            raise Error("NNCS.mask", "gradients for the Fisher score", "none yet", next_step)
+        assign(self.choices, self.report, self.budget, self.seed, self.fisher.mean if self.score == "fisher" else None)
+        self.masked, self.masked_at = True, self.steps
         self._project(optimizer)
         return count(self.model, self.example)
+
+    def estimate(self, loader: Iterable, batches: int = 50) -> None:
+        """Replaces what the Fisher score has gathered so far by an estimate from `batches` batches (x, labels) at the present weights."""
+        self.fisher.restore(fisher(self.model, loader, batches, self.choices), batches, self.choices)
 
     def finish(self) -> Report:
         """Projects once more, checks that nothing is left outside the masks, and counts."""
@@ -103,9 +134,19 @@ class NNCS:
 
     def settings(self) -> dict[str, Any]:
         """What decides the masks, as plain data: two runs of equal settings, data and recipe end alike."""
-        shares = {name: value for name in ("flops", "params", "density") if (value := getattr(self.budget, name)) is not None}
         method = {"transform": self.transform, "block": self.block, "shrink": self.shrink, "refresh": self.refresh}
-        return {"budget": shares, **method, "nncs_seed": self.seed}
+        masking = {"score": self.score, "group": self.grouped is not None, "regrow": self.regrow.settings() if self.regrow else None}
+        return {"budget": self.budget.settings(), **method, **masking, "nncs_seed": self.seed}
+
+    def mask_state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+        """What choosing and moving masks goes on from, beside the masks and `steps`: tensors by group and name, and plain data."""
+        mean, count = self.fisher.state()
+        return {"fisher": mean}, {"fisher_count": count, "masked_at": self.masked_at}
+
+    def restore_mask_state(self, groups: Mapping[str, Mapping[str, torch.Tensor]], notes: Mapping[str, Any]) -> None:
+        """Goes on from what `mask_state` gave."""
+        self.fisher.restore(groups.get("fisher", {}), notes["fisher_count"], self.choices)
+        self.masked_at = notes["masked_at"]
 
     def fit(self, train_loader: Iterable, val_loader: Iterable | None = None, epochs: tuple[int, int] = (1, 4), **options: Any) -> History:
         """The ready recipe: `epochs[0]` of step 1, the mask, `epochs[1]` of step 2. See `train.fit` for the options."""
@@ -118,7 +159,8 @@ class NNCS:
         if self.shrink == 0:
             return
         if self.steps % self.refresh == 0:
-            self._cut = thresholds(self.choices, self.report, self.budget, self.seed)
+            felt = self.fisher.mean if self.fisher.count >= self.refresh else None  # fewer gradients say little: energy until then
+            self._cut = thresholds(self.choices, self.report, self.budget, self.seed, felt)
         strength = self.shrink * 2 * min(1.0, (self.steps + 1) / self.ramp) / self.ramp
         rates = {id(p): _rate(group) for group in optimizer.param_groups for p in group["params"]}
         for choice in self.choices:
@@ -128,7 +170,7 @@ class NNCS:
             coefficients = transforms.forward(weight, choice.transform)
             blocks = _in_blocks(coefficients, choice.block)
             norm = blocks.square().sum(1, keepdim=True).sqrt()
-            cut = self._cut[choice.name].to(norm)[:, None, None]
+            cut = self._cut[choice.name].to(norm).reshape(len(norm), 1, -1)  # of a block row, or of each block
             share = torch.clamp(cut / norm.clamp_min(1e-12), max=1.0)
             pull = (blocks * share).flatten(0, 1)[: weight.shape[0]].reshape(weight.shape)
             rate = rates.get(id(weight), 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,12 @@ class _TwoSteps:
 
     def state(self) -> State:
         keep, layers = masks.to_tensors(self.nncs.model)
-        return {"mask": keep}, {"steps": self.nncs.steps, "masked": self.nncs.masked, "layers": layers}
+        groups, notes = self.nncs.mask_state()
+        return {"mask": keep, **groups}, {"steps": self.nncs.steps, "masked": self.nncs.masked, "layers": layers, **notes}
 
     def restore(self, groups: Mapping[str, Mapping[str, torch.Tensor]], notes: Mapping[str, Any]) -> None:
         masks.from_tensors(self.nncs.model, groups.get("mask", {}), notes["layers"])
+        self.nncs.restore_mask_state(groups, notes)
         self.nncs.steps, self.nncs.masked = notes["steps"], notes["masked"]
 
 
@@ -78,8 +80,12 @@ def fit(
     path = Path(save_to) if save_to is not None else None
     loop = Loop(nncs.model, _TwoSteps(nncs, epochs[0]), epochs, Recipe(**options), train_loader, path=path, progress=progress)
     nncs.ramp = max(1, epochs[0] * loop.length)
+    if nncs.regrow is not None:
+        nncs.regrow = replace(nncs.regrow, steps=max(1, epochs[1] * loop.length))
     if resume:
         loop.restore()
+    if nncs.score == "fisher" and not (nncs.masked or nncs.fisher.count or epochs[0]):
+        nncs.estimate(train_loader)  # without a step 1 nothing else has seen a gradient when the masks are chosen
     loop.run(val_loader)
     if not nncs.masked:
         nncs.mask(loop.optimizer)
