@@ -18,10 +18,23 @@ from cosparse.compress.select import Candidates, Cost, Selection, least_cost, se
 from cosparse.errors import Error
 
 
-def candidates(choices: Sequence[Choice], budget: Budget, fisher: Fisher | None = None) -> list[Candidates]:
-    """The blocks of every layer that can carry a mask, scored by energy or, with `fisher`, by the loss that dropping them costs."""
+def candidates(choices: Sequence[Choice], budget: Budget, fisher: Fisher | None = None) -> tuple[list[Candidates], dict[str, str]]:
+    """The blocks of the layers that can carry a mask, scored by energy or, with `fisher`, by the loss that dropping them costs.
+
+    Beside them, by name and with the reason, the layers that would be no faster even with the least that a mask must keep.
+    """
     times = layer_times(choices, budget)
-    return [_candidates(choice, choice.transform, fisher, times.get(choice.name)) for choice in choices if choice.transform is not None]
+    layers, hopeless = [], {}
+    for choice in choices:
+        if choice.transform is None:
+            continue
+        layer, time = _candidates(choice, choice.transform, fisher, times.get(choice.name)), times.get(choice.name)
+        least = least_cost([layer], budget.floor)[2] + (time.fixed_us if time else 0.0)
+        if time is not None and least >= time.dense_us:
+            hopeless[layer.name] = f"sparse it would take at least {least:.1f} us, dense {time.dense_us:.1f}"
+        else:
+            layers.append(layer)
+    return layers, hopeless
 
 
 def _candidates(choice: Choice, transform: str, fisher: Fisher | None, time: LayerTime | None) -> Candidates:

@@ -27,11 +27,10 @@ def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int 
     multiply-adds than its dense one is left dense and its share goes to the others; where time is bounded, also one that would take no
     less of it, and multiply-adds count only if they are bounded too. Raises Error where the budget cannot be met.
     """
-    layers = candidates(choices, budget, fisher)
+    layers, dear = candidates(choices, budget, fisher)
     times = layer_times(choices, budget)
     count_flops = budget.latency is None or budget.flops is not None
     selection = within(report, layers, budget, seed)
-    dear: dict[str, str] = {}
     while found := costly(layers, selection, times, count_flops):
         cheaper = [layer for layer in layers if layer.name not in found]
         try:
@@ -59,15 +58,16 @@ def thresholds(
     """Layer name -> the norm below which the budget's rule would drop a block of the present weights, float32 [block rows].
 
     With `fisher` the rule cuts at a score, so the norm differs from block to block, [block rows, K]: that at which a block whose norm
-    alone changed would have that score; infinite where the loss does not feel the block at all.
+    alone changed would have that score; infinite where the loss does not feel the block at all. Layers that no mask makes faster are
+    not cut: 0.
     """
-    layers = candidates(choices, budget, fisher)
+    layers, hopeless = candidates(choices, budget, fisher)
     selection = within(report, layers, budget, seed)
     levels = {layer.name: level * layer.size for layer, level in zip(layers, selection.levels, strict=True)}
+    cuts = {choice.name: torch.zeros(-(-choice.count.shape[0] // choice.block)) for choice in choices if choice.name in hopeless}
     if fisher is None:
-        return {name: torch.from_numpy(np.sqrt(level).astype(np.float32)) for name, level in levels.items()}
-    cuts = {}
-    for layer, plain in zip(layers, candidates(choices, budget), strict=True):
+        return cuts | {name: torch.from_numpy(np.sqrt(level).astype(np.float32)) for name, level in levels.items()}
+    for layer, plain in zip(layers, candidates(choices, budget)[0], strict=True):
         level = np.broadcast_to(levels[layer.name][:, None], layer.energy.shape)
         unfelt = np.where(level > 0, np.inf, 0.0)
         square = np.divide(level * plain.energy, layer.energy, out=unfelt, where=layer.energy > 0)
@@ -77,7 +77,7 @@ def thresholds(
 
 def densities(choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0) -> dict[str, float]:
     """Layer name -> share of its blocks that the budget's rule would keep of the present weights."""
-    layers = candidates(choices, budget)
+    layers, _ = candidates(choices, budget)
     selection = within(report, layers, budget, seed)
     return {layer.name: float(keep.mean()) for layer, keep in zip(layers, selection.keep, strict=True)}
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cosparse.cli import source
+from cosparse.cli import source, values
 from cosparse.cli.output import JsonOption, emit, progress, table
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import integers, share
+from cosparse.cli.values import GroupOption, LatencyTableOption, integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
@@ -26,6 +26,12 @@ def command(
     method: Annotated[str, typer.Option(help="Compression method: " + ", ".join(METHODS) + ".")] = "nncs",
     flops: Annotated[float | None, typer.Option(help="Share of the multiply-adds to remove, basis step charged.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
+    latency: Annotated[float | None, typer.Option(help="Share of the dense time to remove, by --latency-table.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Instead: milliseconds an image may take, by --latency-table.")] = None,
+    latency_table: LatencyTableOption = None,
+    score: Annotated[str, typer.Option(help="What a block is worth: energy, or fisher (the loss that dropping it costs).")] = "energy",
+    group: GroupOption = False,
+    regrow: Annotated[float | None, typer.Option(help="Let masks move in step 2: share of the blocks exchanged at first.")] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     epochs: Annotated[str, typer.Option(metavar="A,B", help="Epochs before and after the masks are chosen.")] = "1,4",
@@ -46,7 +52,7 @@ def command(
     share_processors()
     import torch
 
-    from cosparse.compress import NNCS, Budget
+    from cosparse.compress import NNCS, Budget, Regrow
     from cosparse.compress.data import Batches, read_parquet
 
     if threads:
@@ -56,7 +62,9 @@ def command(
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     _require_folder(out)
-    nncs = NNCS(loaded.model, Budget(**shares), loaded.example, transform=transform, block=block, seed=seed)
+    budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
+    masking = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
+    nncs = NNCS(loaded.model, budget, loaded.example, transform=transform, block=block, seed=seed, **masking)
     with progress(counted=True) as bar:
         task = bar.add_task("reading images", total=None)
         training, validation = read_parquet(data, "train").split(VALIDATION_SHARE, seed)
