@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -111,7 +111,7 @@ def measure(
 
 
 def _load(path: Path, settings: Settings, calibration: Arrays) -> Engine:
-    options = {"calibration": calibration} if settings.dtype == "int8" else {}
+    options: dict[str, Any] = {"calibration": calibration} if settings.dtype == "int8" else {}
     return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, **options)
 
 

@@ -48,7 +48,7 @@ def command(
     if method not in METHODS:
         raise Error("--method", f"one of {', '.join(METHODS)}", repr(method))
     before, after = integers("--epochs", epochs, count=2, least=0)
-    shares = {"flops": share("--flops", flops), "params": share("--params", params)}
+    shares: dict[str, Any] = {"flops": share("--flops", flops), "params": share("--params", params)}
     share_processors()
     import torch
 
@@ -63,7 +63,7 @@ def command(
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     _require_folder(out)
     budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
-    masking = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
+    masking: dict[str, Any] = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
     nncs = NNCS(loaded.model, budget, loaded.example, transform=transform, block=block, seed=seed, **masking)
     with progress(counted=True) as bar:
         task = bar.add_task("reading images", total=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,11 @@ def command(
 ) -> None:
     """Write a torch network as an artifact; its outputs are checked against torch first."""
     loaded = source.load(network, weights, size)
-    shares = {"flops": share("--impose-flops", impose_flops), "params": share("--impose-params", impose_params), "density": density}
+    shares: dict[str, Any] = {
+        "flops": share("--impose-flops", impose_flops),
+        "params": share("--impose-params", impose_params),
+        "density": density,
+    }
     filters = share("--impose-filters", impose_filters)
     from cosparse import compress
 
