@@ -48,7 +48,7 @@ def impose_filters(
     pruned = copy.deepcopy(model).eval()
     inputs = as_tuple(example)
     report = count(pruned, example)
-    graph = _dependencies(pruned, inputs)
+    graph = dependencies(pruned, inputs)
     groups = _groups(graph, pruned)
     if not groups:
         raise Error("filters", "a layer whose filters can go", "none", "residual channels and outputs are left as they are")
@@ -68,7 +68,8 @@ def impose_filters(
     return pruned
 
 
-def _dependencies(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+def dependencies(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    """torch-pruning's dependency graph of the model, all of whose parameters then require gradients: give it a copy."""
     import torch_pruning
 
     for parameter in model.parameters():

@@ -4,70 +4,40 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from math import inf
 
 import numpy as np
 import torch
 from torch import nn
 
-from cosparse.compress import masks, transforms
-from cosparse.compress.budget import FLOOR, Budget, Candidates, Selection, least_cost, select, select_share
+from cosparse.compress import masks
+from cosparse.compress.account import candidates, costly, layer_times, within
+from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
+from cosparse.compress.fisher import Fisher
+from cosparse.compress.grouping import group_filters
 from cosparse.compress.layers import Choice, choose
+from cosparse.compress.select import Selection
 from cosparse.errors import Error
 
 
-def _candidates(choice: Choice, transform: str) -> Candidates:
-    """The blocks of one layer, scored by the energy of their coefficients."""
-    energy = masks.block_energy(choice.module.weight, transform, choice.block).numpy()
-    if not np.isfinite(energy).all():
-        raise Error(f"weight of {choice.name}", "finite values", "NaN or infinity")
-    size = np.minimum(choice.block, choice.count.shape[0] - choice.block * np.arange(energy.shape[0]))
-    kernel, stride = masks.geometry(choice.module)
-    basis = transforms.basis_cost(transform, kernel, stride) * choice.count.pixels
-    return Candidates(choice.name, energy, size.astype(np.float64), choice.count.pixels, basis, kernel[0] * kernel[1])
-
-
-def _within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: int) -> Selection:
-    """Selects within what the budget leaves for these layers once all the others are paid for; a density asks for no such account."""
-    if budget.density is not None:
-        return select_share(layers, budget.density, seed)
-    names = {layer.name for layer in layers}
-    inside = [layer for layer in report.layers if layer.name in names]
-    fixed_params = report.params_dense - sum(layer.params_dense for layer in inside)
-    fixed_flops = report.flops_dense - sum(layer.flops_dense for layer in inside)
-    params = inf if budget.params is None else (1 - budget.params) * report.params_dense - fixed_params
-    flops = inf if budget.flops is None else (1 - budget.flops) * report.flops_dense - fixed_flops
-    least_params, least_flops = least_cost(layers, seed=seed)
-    if least_params > params or least_flops > flops:
-        asked = ((name, share) for name, share in (("flops", budget.flops), ("params", budget.params)) if share is not None)
-        reach = {
-            "flops": 1 - (fixed_flops + least_flops) / max(report.flops_dense, 1),
-            "params": 1 - (fixed_params + least_params) / max(report.params_dense, 1),
-        }
-        most = ", ".join(f"{name} -{max(0.0, share):.1%}" for name, share in reach.items())
-        expected = f"at most {most} (with {len(layers)} layers masked, {FLOOR:.0%} of each kept)"
-        raise Error("budget", expected, ", ".join(f"{name} -{share:.1%}" for name, share in asked), "ask for less or mask more layers")
-    return select(layers, params, flops, seed=seed)
-
-
-def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0) -> Selection:
+def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0, fisher: Fisher | None = None) -> Selection:
     """Attaches a mask, or the reason for having none, to every module of `choices`; the weights are left as they are.
 
-    A layer whose sparse form would cost no fewer multiply-adds than its dense one is left dense and its share goes to the others.
-    Raises Error where the budget cannot be met.
+    Blocks are scored by their energy or, where `fisher` is given, by sum F_i s_i^2. A layer whose sparse form would cost no fewer
+    multiply-adds than its dense one is left dense and its share goes to the others; where time is bounded, also one that would take no
+    less of it, and multiply-adds count only if they are bounded too. Raises Error where the budget cannot be met.
     """
-    open_choices = [(choice, choice.transform) for choice in choices if choice.transform is not None]
-    layers = [_candidates(choice, transform) for choice, transform in open_choices]
-    selection = _within(report, layers, budget, seed)
-    dear: dict[str, str] = {}
-    while costly := _costly(layers, selection):
-        cheaper = [layer for layer in layers if layer.name not in costly]
+    layers, dear = candidates(choices, budget, fisher)
+    times = layer_times(choices, budget)
+    count_flops = budget.latency is None or budget.flops is not None
+    selection = within(report, layers, budget, seed)
+    while found := costly(layers, selection, times, count_flops):
+        cheaper = [layer for layer in layers if layer.name not in found]
         try:
-            again = _within(report, cheaper, budget, seed)
+            again = within(report, cheaper, budget, seed)
         except Error:
-            break  # Dense, these layers would break the parameter budget that they meet as they are.
-        dear |= costly
+            break  # Dense, these layers would break the bounds that they meet as they are.
+        dear |= found
         layers, selection = cheaper, again
 
     keep = {layer.name: kept for layer, kept in zip(layers, selection.keep, strict=True)}
@@ -82,24 +52,34 @@ def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int 
     return selection
 
 
-def thresholds(choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Layer name -> the norm below which the budget's rule would drop a block of the present weights, float32 [block rows]."""
-    layers = [_candidates(choice, choice.transform) for choice in choices if choice.transform is not None]
-    selection = _within(report, layers, budget, seed)
-    cuts = {layer.name: np.sqrt(level * layer.size) for layer, level in zip(layers, selection.levels, strict=True)}
-    return {name: torch.from_numpy(cut.astype(np.float32)) for name, cut in cuts.items()}
+def thresholds(
+    choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0, fisher: Fisher | None = None
+) -> dict[str, torch.Tensor]:
+    """Layer name -> the norm below which the budget's rule would drop a block of the present weights, float32 [block rows].
+
+    With `fisher` the rule cuts at a score, so the norm differs from block to block, [block rows, K]: that at which a block whose norm
+    alone changed would have that score; infinite where the loss does not feel the block at all. Layers that no mask makes faster are
+    not cut: 0.
+    """
+    layers, hopeless = candidates(choices, budget, fisher)
+    selection = within(report, layers, budget, seed)
+    levels = {layer.name: level * layer.size for layer, level in zip(layers, selection.levels, strict=True)}
+    cuts = {choice.name: torch.zeros(-(-choice.count.shape[0] // choice.block)) for choice in choices if choice.name in hopeless}
+    if fisher is None:
+        return cuts | {name: torch.from_numpy(np.sqrt(level).astype(np.float32)) for name, level in levels.items()}
+    for layer, plain in zip(layers, candidates(choices, budget)[0], strict=True):
+        level = np.broadcast_to(levels[layer.name][:, None], layer.energy.shape)
+        unfelt = np.where(level > 0, np.inf, 0.0)
+        square = np.divide(level * plain.energy, layer.energy, out=unfelt, where=layer.energy > 0)
+        cuts[layer.name] = torch.from_numpy(np.sqrt(square).astype(np.float32))
+    return cuts
 
 
-def _costly(layers: Sequence[Candidates], selection: Selection) -> dict[str, str]:
-    """Layer name -> reason, for the layers that a mask makes no cheaper."""
-    reasons = {}
-    for layer, keep in zip(layers, selection.keep, strict=True):
-        kept = float((keep * layer.size[:, None]).sum()) * layer.pixels
-        step = float(keep.any(0).reshape(-1, layer.taps).any(1).sum()) * layer.basis
-        dense = float(layer.size.sum()) * keep.shape[1] * layer.pixels
-        if kept + step >= dense:
-            reasons[layer.name] = f"sparse it would cost {(kept + step) / dense:.0%} of dense (basis step {step / dense:.0%})"
-    return reasons
+def densities(choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0) -> dict[str, float]:
+    """Layer name -> share of its blocks that the budget's rule would keep of the present weights."""
+    layers, _ = candidates(choices, budget)
+    selection = within(report, layers, budget, seed)
+    return {layer.name: float(keep.mean()) for layer, keep in zip(layers, selection.keep, strict=True)}
 
 
 def impose(
@@ -111,15 +91,24 @@ def impose(
     *,
     transform: str = "dct",
     layers: Mapping[str, str] | None = None,
+    fisher: Fisher | None = None,
+    group: bool = False,
 ) -> nn.Module:
     """A copy of the model with masks by magnitude and its weights projected onto them, untrained: a what-if, mainly for timing.
 
-    `layers` overrides single layers by module path: "dense", "identity" or "dct". `str(count(model, example))` is the table of what was
-    done.
+    `layers` overrides single layers by module path: "dense", "identity" or "dct". `fisher`: score blocks by the loss instead (what
+    `cosparse.compress.fisher.fisher` returns for this model). `group`: first put filters that keep the same columns side by side
+    (`cosparse.compress.grouping`); not together with `fisher`, whose order is the model's. `str(count(model, example))` is the table of
+    what was done.
     """
     imposed = copy.deepcopy(model)
     report = count(imposed, example)
-    assign(choose(imposed, report, transform, block, layers), report, budget, seed)
+    choices = choose(imposed, report, transform, block, layers)
+    if group:
+        if fisher is not None:
+            raise Error("group", "no Fisher estimate, which is in the order before grouping", "one", "group_filters first, then fisher")
+        group_filters(imposed, example, transform, block, densities(choices, report, budget, seed), layers=layers)
+    assign(choices, report, budget, seed, fisher)
     for _, module, _ in masks.masked(imposed):
         masks.project(module)
     return imposed

@@ -132,10 +132,14 @@ def residue(module: Layer) -> float:
 
 def block_energy(weight: torch.Tensor, transform: str, block: int) -> torch.Tensor:
     """Sum of squared coefficients of every block, float64 [ceil(O / block), K]."""
-    coefficients = transforms.forward(weight.detach().double().cpu(), transform).flatten(1)
-    padding = -coefficients.shape[0] % block
-    padded = nn.functional.pad(coefficients.square(), (0, 0, 0, padding))
-    return padded.reshape(-1, block, coefficients.shape[1]).sum(1)
+    return block_sums(transforms.forward(weight.detach().double().cpu(), transform).square(), block)
+
+
+def block_sums(values: torch.Tensor, block: int) -> torch.Tensor:
+    """Sum over every block of values of the weight's shape, [ceil(O / block), K]."""
+    flat = values.flatten(1)
+    padded = nn.functional.pad(flat, (0, 0, 0, -flat.shape[0] % block))
+    return padded.reshape(-1, block, flat.shape[1]).sum(1)
 
 
 def to_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, object]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,12 @@ def fit(
     method, recipe = _TwoSteps(nncs, epochs[0]), Recipe(**options)
     loop = Loop(nncs.model, method, epochs, recipe, train_loader, path=path, progress=progress, on_epoch=on_epoch)
     nncs.ramp = max(1, epochs[0] * loop.length)
+    if nncs.regrow is not None:
+        nncs.regrow = replace(nncs.regrow, steps=max(1, epochs[1] * loop.length))
     if resume:
         loop.restore()
+    if nncs.score == "fisher" and not (nncs.masked or nncs.fisher.count or epochs[0]):
+        nncs.estimate(train_loader)  # without a step 1 nothing else has seen a gradient when the masks are chosen
     loop.run(val_loader)
     if not nncs.masked:
         nncs.mask(loop.optimizer)

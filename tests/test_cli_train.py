@@ -189,3 +189,60 @@ def test_export_loads_weights_by_name(script, tmp_path, capsys) -> None:
     save_file({"other": weights["7.bias"]}, tmp_path / "w.safetensors")
     assert run(arguments) == 2
     assert "w.safetensors: expected the" in capsys.readouterr().err
+
+
+def table(script: Path, folder: Path) -> Path:
+    """A latency table for the script's network, made up: a kept coefficient takes as long as a dense one."""
+    import importlib.util
+
+    from cosparse.compress import count
+    from cosparse.compress.latency import LatencyTable, LayerTime
+    from cosparse.compress.layers import choose
+
+    spec = importlib.util.spec_from_file_location("my_net", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = module.net()
+    layers = {}
+    for choice in choose(model, count(model, module.example())):
+        if choice.transform is not None:
+            us = choice.module.weight.numel() * 1e-3
+            layers[choice.name] = LayerTime(choice.count.shape, choice.count.pixels, choice.transform, choice.block, us, 0, 0, 1e-3, 0)
+    path = folder / "T.json"
+    path.write_text(LatencyTable("net", ((1, 3, 8, 8),), 1, "avx2", "float32", "cpu", "0", 1.0, layers).to_json())
+    return path
+
+
+def test_compress_takes_every_way_to_choose_masks(script, data, tmp_path, capsys) -> None:
+    pytest.importorskip("torch_pruning")
+    out = tmp_path / "net.cosparse"
+    options = ["--latency-table", str(table(script, tmp_path)), "--latency", "0.3", "--score", "fisher", "--group", "--regrow", "0.1"]
+    assert run(compress(script, data, out, "--epochs", "1,1", *options)) == 0
+    settings = cosparse.load(out).metadata["provenance"]["settings"]
+    assert settings["budget"]["latency"]["share"] == 0.3
+    assert (settings["score"], settings["group"], settings["regrow"]["share"]) == ("fisher", True, 0.1)
+
+
+def test_export_groups_and_bounds_time(script, tmp_path, capsys) -> None:
+    pytest.importorskip("torch_pruning")
+    out = tmp_path / "net.cosparse"
+    timed = ["--latency-table", str(table(script, tmp_path)), "--impose-latency", "0.5", "--group"]
+    assert run(["export", f"{script}:complete", "--out", str(out), *timed]) == 0
+    provenance = cosparse.load(out).metadata["provenance"]
+    assert provenance["group"] is True
+    assert provenance["budget"]["latency"]["table"] == "T.json"
+
+
+def test_options_that_lack_their_other_half(script, data, tmp_path, capsys) -> None:
+    out = tmp_path / "x.cosparse"
+    export = ["export", f"{script}:complete", "--out", str(out)]
+    for arguments, message in (
+        (compress(script, data, out, "--latency", "0.5"), "--latency-table: expected measured times for --latency, got none"),
+        ([*export, "--impose-latency", "0.5"], "--latency-table: expected measured times for --impose-latency, got none"),
+        ([*export, "--latency-table", str(table(script, tmp_path))], "--impose-latency: expected a bound on the time"),
+        ([*export, "--group"], "--group: expected masks to group the filters for, got none"),
+    ):
+        assert run(arguments) == 2
+        assert message in capsys.readouterr().err

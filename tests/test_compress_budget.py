@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cosparse.compress import Budget
-from cosparse.compress.budget import Candidates, least_cost, select, select_share
-from cosparse.errors import Error, UnsupportedError
+from cosparse.compress.select import Candidates, least_cost, select, select_share
+from cosparse.errors import Error
 
 
 def layer(
@@ -113,8 +113,8 @@ def test_all_zero_network() -> None:
 
 def test_impossible_budget_names_both_sides() -> None:
     layers = [layer(np.ones((10, 100)), 7.0)]
-    assert least_cost(layers) == (40.0, 280.0)
-    with pytest.raises(Error, match=r"at most 39 coefficients and 1,000 multiply-adds, got 40 and 280"):
+    assert least_cost(layers) == (40.0, 280.0, 0.0)
+    with pytest.raises(Error, match=r"at most 39 coefficients and 1,000 multiply-adds, got 40 coefficients and 280 multiply-adds"):
         select(layers, 39.0, 1000.0)
 
 
@@ -125,7 +125,7 @@ def test_shares_are_checked(field: str, value: float) -> None:
 
 
 def test_empty_budget_is_refused() -> None:
-    with pytest.raises(Error, match="expected flops, params or density, got none"):
+    with pytest.raises(Error, match="expected flops, params, latency or density, got none"):
         Budget()
 
 
@@ -140,6 +140,17 @@ def test_density_stands_alone() -> None:
         Budget(flops=0.5, density=0.2)
 
 
-def test_latency_is_refused_until_it_can_be_measured() -> None:
-    with pytest.raises(UnsupportedError, match=r"Budget\.latency"):
-        Budget(flops=0.5, latency=3.0)
+def test_latency_is_a_latency() -> None:
+    with pytest.raises(Error, match=r"Budget\.latency: expected Latency\(table=\.\.\., ms=\.\.\.\) or .*, got 3\.0"):
+        Budget(flops=0.5, latency=3.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0, float("nan")])
+def test_floors_are_checked(floor: float) -> None:
+    with pytest.raises(Error, match=r"Budget\.floor: expected a share in \[0, 1\)"):
+        Budget(flops=0.5, floor=floor)
+
+
+def test_settings_are_what_was_given() -> None:
+    assert Budget(flops=0.5, params=0.4).settings() == {"flops": 0.5, "params": 0.4}
+    assert Budget(density=0.2, floor=0.0).settings() == {"density": 0.2, "floor": 0.0}

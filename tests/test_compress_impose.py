@@ -32,6 +32,31 @@ def test_resnet56_meets_its_budget_within_a_fifth_of_a_point(budget: Budget) -> 
     assert min(over) <= 0.002
 
 
+def test_vgg16_reaches_the_published_budget_with_blocks_of_eight() -> None:
+    """-94.8 % of the parameters and -76.8 % of the operations together: very uneven densities, and a floor that leaves room for them."""
+    example = zoo.example("vgg16")
+    report = count(impose(zoo.build("vgg16"), Budget(flops=0.768, params=0.948), example), example)
+    assert 0.948 <= report.params_reduction < 0.9485
+    assert 0.768 <= report.flops_reduction < 0.7685
+    density = {layer.name: layer.density for layer in report.layers if not layer.form.startswith("dense")}
+    assert len(density) == 12
+    assert min(density.values()) >= 0.02
+    assert density["features.10"] > 10 * density["features.40"]
+
+
+def test_floor_is_the_budgets() -> None:
+    """A lower floor reaches further, a higher one keeps more of the weakest layer; the message says what the floor was."""
+    example = zoo.example("resnet20")
+    model = zoo.build("resnet20")
+    with pytest.raises(
+        Error, match=r"params -97\.\d% \(with 18 layers masked, 2% of each kept\), got params -98\.5%; .* lower Budget\.floor"
+    ):
+        impose(model, Budget(params=0.985), example)
+    report = count(impose(model, Budget(params=0.985, floor=0.005), example), example)
+    assert report.params_reduction >= 0.985
+    assert 0.005 <= min(layer.density for layer in report.layers) < 0.01
+
+
 @pytest.mark.parametrize("transform", ["dct", "identity"])
 @pytest.mark.parametrize("block", [1, 4, 8, 16])
 def test_every_layer_is_decided(transform: str, block: int) -> None:

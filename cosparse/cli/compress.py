@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from cosparse.cli import compress_result as result
-from cosparse.cli import source
+from cosparse.cli import source, values
 from cosparse.cli import training_options as options
 from cosparse.cli.output import JsonOption, progress, stage
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import integers, share
+from cosparse.cli.values import GroupOption, LatencyTableOption, integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
@@ -29,6 +29,12 @@ def command(
     method: Annotated[str, typer.Option(help="Compression method: " + ", ".join(METHODS) + ".")] = "nncs",
     flops: Annotated[float | None, typer.Option(help="Share of the multiply-adds to remove, basis step charged.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
+    latency: Annotated[float | None, typer.Option(help="Share of the dense time to remove, by --latency-table.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Instead: milliseconds an image may take, by --latency-table.")] = None,
+    latency_table: LatencyTableOption = None,
+    score: Annotated[str, typer.Option(help="What a block is worth: energy, or fisher (the loss that dropping it costs).")] = "energy",
+    group: GroupOption = False,
+    regrow: Annotated[float | None, typer.Option(help="Let masks move in step 2: share of the blocks exchanged at first.")] = None,
     transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     recovery: Annotated[str, typer.Option(help="Recovery of sparse coefficients before the masks: " + RECOVERIES + ".")] = "closed",
@@ -60,11 +66,11 @@ def command(
     if method not in METHODS:
         raise Error("--method", f"one of {', '.join(METHODS)}", repr(method))
     before, after = integers("--epochs", epochs, count=2, least=0)
-    shares = {"flops": share("--flops", flops), "params": share("--params", params)}
+    shares: dict[str, Any] = {"flops": share("--flops", flops), "params": share("--params", params)}
     share_processors()
     import torch
 
-    from cosparse.compress import NNCS, Budget, Step1
+    from cosparse.compress import NNCS, Budget, Regrow, Step1
     from cosparse.compress.data import describe, hold_out, loader, open_data
 
     step1 = Step1(recovery, measurement, measure_share, schedule)
@@ -79,7 +85,9 @@ def command(
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     classes, masks = result.outputs_of(loaded)
-    nncs = NNCS(loaded.model, Budget(**shares), loaded.example, transform=transform, block=block, step1=step1, seed=seed)
+    budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
+    masking: dict[str, Any] = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
+    nncs = NNCS(loaded.model, budget, loaded.example, transform=transform, block=block, step1=step1, seed=seed, **masking)
     epoch_log = files.epoch_log()
     with progress(counted=True) as bar:
         stage(bar, "reading images")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cosparse.cli import source
 from cosparse.cli.output import JsonOption, emit, progress
-from cosparse.cli.values import share
+from cosparse.cli.values import GroupOption, LatencyTableOption, latency, share
+from cosparse.errors import Error
 
 
 def command(
@@ -19,6 +20,11 @@ def command(
     impose_flops: Annotated[float | None, typer.Option(help="Mask away this share of the multiply-adds, without training.")] = None,
     impose_params: Annotated[float | None, typer.Option(help="Mask away this share of the parameters, without training.")] = None,
     density: Annotated[float | None, typer.Option(help="Keep this share of every layer that can carry a mask, without training.")] = None,
+    impose_latency: Annotated[
+        float | None, typer.Option(help="Mask until this share of the dense time is gone by --latency-table, without training.")
+    ] = None,
+    latency_table: LatencyTableOption = None,
+    group: GroupOption = False,
     impose_filters: Annotated[
         float | None, typer.Option(help="Before any mask, remove whole filters until this share of the multiply-adds is gone.")
     ] = None,
@@ -30,11 +36,19 @@ def command(
 ) -> None:
     """Write a torch network as an artifact; its outputs are checked against torch first."""
     loaded = source.load(network, weights, size)
-    shares = {"flops": share("--impose-flops", impose_flops), "params": share("--impose-params", impose_params), "density": density}
+    shares: dict[str, Any] = {
+        "flops": share("--impose-flops", impose_flops),
+        "params": share("--impose-params", impose_params),
+        "density": density,
+    }
     filters = share("--impose-filters", impose_filters)
     from cosparse import compress
 
-    masked = compress.Budget(**shares) if any(value is not None for value in shares.values()) else None
+    time = latency(latency_table, impose_latency, option="--impose-latency")
+    asked = time is not None or any(value is not None for value in shares.values())
+    masked = compress.Budget(**shares, latency=time) if asked else None
+    if group and masked is None:
+        raise Error("--group", "masks to group the filters for", "none", "give --density or --impose-flops")
     model = loaded.model
     provenance: dict[str, object] = {"source": network, "weights": weights.name if weights else "random", "method": "none"}
     with progress() as bar:
@@ -43,8 +57,9 @@ def command(
             model = compress.impose_filters(model, filters, loaded.example)
             provenance |= {"method": "imposed", "filters_removed_for": filters}
         if masked is not None:
-            model = compress.impose(model, masked, loaded.example, block=block, seed=seed, transform=transform)
-            provenance |= {"method": "imposed", "budget": shares, "transform": transform, "block": block, "seed": seed}
+            model = compress.impose(model, masked, loaded.example, block=block, seed=seed, transform=transform, group=group)
+            chosen = {"budget": masked.settings(), "transform": transform, "block": block, "seed": seed, "group": group}
+            provenance |= {"method": "imposed", **chosen}
         bar.update(task, description="exporting")
         written = compress.export(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
     result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}

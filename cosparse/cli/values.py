@@ -12,6 +12,8 @@ from cosparse.errors import Error
 if TYPE_CHECKING:
     import numpy
 
+    from cosparse.compress import Latency
+
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
 DtypeOption = Annotated[str, typer.Option(help="What convolutions multiply: float32, bfloat16, int8.")]
 CalibrationOption = Annotated[
@@ -20,6 +22,10 @@ CalibrationOption = Annotated[
 IsaOption = Annotated[
     str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, avx512_vnni, avx512_bf16. Default: COSPARSE_ISA, else the best.")
 ]
+
+
+LatencyTableOption = Annotated[Path | None, typer.Option(help="Measured times, as python -m cosparse.bench.latency_table writes them.")]
+GroupOption = Annotated[bool, typer.Option("--group", help="First put filters that keep the same columns side by side.")]
 
 
 def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:
@@ -44,6 +50,20 @@ def share(option: str, value: float | None) -> float | None:
     if value is not None and not 0 <= value < 1:
         raise Error(option, "a share in [0, 1)", str(value), "0.6 removes 60 %")
     return value
+
+
+def latency(table: Path | None, removed: float | None, ms: float | None = None, option: str = "--latency") -> Latency | None:
+    """The bound on time that the options ask for: a share to remove, or milliseconds, of what the table measured; None without them."""
+    asked = removed is not None or ms is not None
+    if asked and table is None:
+        raise Error("--latency-table", f"measured times for {option}", "none", "python -m cosparse.bench.latency_table makes a table")
+    if table is None:
+        return None
+    if not asked:
+        raise Error(option, "a bound on the time in --latency-table", "none", "0.5 halves it")
+    from cosparse.compress import Latency
+
+    return Latency(table, ms=ms, share=removed)
 
 
 def read_calibration(dtype: str, files: list[Path] | None) -> tuple[numpy.ndarray, ...] | None:
