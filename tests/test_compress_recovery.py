@@ -182,6 +182,22 @@ def test_pursuit_in_several_passes_is_the_same(monkeypatch: pytest.MonkeyPatch) 
     assert (omp(problem, 4).s - whole).abs().max() <= 64 * EPS * 24
 
 
+def test_pursuit_does_not_mind_the_length_of_columns() -> None:
+    problem, _ = planted(k=5, seed=18)
+    length = 0.1 + torch.arange(40, dtype=torch.float64) % 7
+    scaled = Problem(problem.matrix * length, problem.measured, norm_squared(problem.matrix * length))
+    wanted = omp(problem, 4).s
+    # 71: the longest column over the shortest, by which rounding may grow.
+    assert (omp(scaled, 4).s * length - wanted).abs().max() <= 71 * 64 * EPS * 24 * float(wanted.abs().max())
+
+
+def test_momentum_gets_there_sooner() -> None:
+    problem, _ = planted(k=8, seed=19)
+    best = fista(problem, 0.05, iterations=1500).objective.sum()
+    slow, fast = (float(solver(problem, 0.05, iterations=80).objective.sum() - best) for solver in (ista, fista))
+    assert fast < 0.01 * slow
+
+
 def test_pursuit_stops_where_nothing_is_left() -> None:
     problem, s = planted(k=2, seed=11)
     assert torch.equal(columns(omp(problem, 20).s), columns(s))
