@@ -38,6 +38,8 @@ def draw_training(path: Path, history: Sequence[Mapping[str, Any]], name: str = 
     """Loss and accuracy over the epochs; a line where the masks were chosen. Raises Error for an empty history."""
     if not history:
         raise Error("history", "at least one epoch", "none")
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [entry["epoch"] for entry in history]
     accuracies = [(entry["epoch"], 100 * entry["accuracy"]) for entry in history if entry.get("accuracy") is not None]
     losses = [(entry["epoch"], entry["loss"]) for entry in history if entry.get("loss") is not None]
@@ -55,7 +57,7 @@ def draw_training(path: Path, history: Sequence[Mapping[str, Any]], name: str = 
             panels[1].set_ylabel("accuracy, %")
             panels[1].set_title(f"Held-out images: {last:.2f} % at the end")
         panels[-1].set_xlabel("epoch")
-        panels[-1].xaxis.get_major_locator().set_params(integer=True)
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         _mark_phase(panels, history)
         panels[0].legend(fontsize=9)
     return path
