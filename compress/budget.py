@@ -58,7 +58,10 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The blocks of one layer: energy float64 [block rows, K], filters per block row, and what keeping costs."""
+    """The blocks of one layer: energy float64 [block rows, K], filters per block row, and what keeping costs.
+
+    `taps`: columns that share a basis step, of the price `basis`; `fixed_params`, `fixed_flops`: what the layer costs whichever are kept.
+    """
 
     name: str
     energy: np.ndarray
@@ -66,6 +69,8 @@ class Candidates:
     pixels: float
     basis: float
     taps: int
+    fixed_params: int = 0
+    fixed_flops: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +95,13 @@ class _Ranked:
     floor: int
     pixels: float
     basis: float
+    fixed: tuple[float, float]  # parameters, multiply-adds
 
     def cost(self, blocks: int) -> tuple[float, float]:
         """(parameters, multiply-adds with basis step) of the first `blocks` blocks."""
         params = float(self.params[blocks])
-        return params, params * self.pixels + float(self.opens.searchsorted(blocks)) * self.basis
+        flops = params * self.pixels + float(self.opens.searchsorted(blocks)) * self.basis
+        return params + self.fixed[0], flops + self.fixed[1]
 
     def above(self, threshold: float) -> int:
         """Number of blocks whose energy per coefficient reaches the threshold; at least the floor."""
@@ -108,7 +115,8 @@ def _rank(layer: Candidates, floor: float, generator: np.random.Generator) -> _R
     channel = (order % layer.energy.shape[1]) // layer.taps
     _, opens = np.unique(channel, return_index=True)
     params = np.concatenate([[0.0], np.cumsum(size[order])])
-    return _Ranked(order, -density[order], params, np.sort(opens), ceil(floor * density.size), layer.pixels, layer.basis)
+    fixed = (float(layer.fixed_params), layer.fixed_flops)
+    return _Ranked(order, -density[order], params, np.sort(opens), ceil(floor * density.size), layer.pixels, layer.basis, fixed)
 
 
 def _cost(ranked: Sequence[_Ranked], blocks: Sequence[int]) -> tuple[float, float]:

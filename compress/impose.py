@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 
 import numpy as np
@@ -13,19 +13,23 @@ from torch import nn
 from cosparse.compress import masks, transforms
 from cosparse.compress.budget import FLOOR, Budget, Candidates, Selection, least_cost, select, select_share
 from cosparse.compress.count import Report, count
-from cosparse.compress.layers import Choice, choose
+from cosparse.compress.layers import Choice, choose, refitted
+from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 
 
-def _candidates(choice: Choice, transform: str) -> Candidates:
+def _candidates(choice: Choice, transform: Transform) -> Candidates:
     """The blocks of one layer, scored by the energy of their coefficients."""
     energy = masks.block_energy(choice.module.weight, transform, choice.block).numpy()
     if not np.isfinite(energy).all():
         raise Error(f"weight of {choice.name}", "finite values", "NaN or infinity")
     size = np.minimum(choice.block, choice.count.shape[0] - choice.block * np.arange(energy.shape[0]))
     kernel, stride = masks.geometry(choice.module)
-    basis = transforms.basis_cost(transform, kernel, stride) * choice.count.pixels
-    return Candidates(choice.name, energy, size.astype(np.float64), choice.count.pixels, basis, kernel[0] * kernel[1])
+    pixels, unit = choice.count.pixels, transform.unit
+    basis = transforms.basis_cost(transform, kernel, stride) * unit * pixels
+    behind = transforms.output_cost(transform, choice.count.shape[0]) * pixels
+    matrices = transforms.stored(transform)
+    return Candidates(choice.name, energy, size.astype(np.float64), pixels, basis, kernel[0] * kernel[1] * unit, matrices, behind)
 
 
 def _within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: int) -> Selection:
@@ -54,14 +58,16 @@ def _within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: 
 def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0) -> Selection:
     """Attaches a mask, or the reason for having none, to every module of `choices`; the weights are left as they are.
 
-    A layer whose sparse form would cost no fewer multiply-adds than its dense one is left dense and its share goes to the others.
-    Raises Error where the budget cannot be met.
+    Fitted transforms are fitted to the present weights first. A layer whose sparse form would cost no fewer multiply-adds than its dense
+    one is left dense and its share goes to the others, unless its transform is forced. Raises Error where the budget cannot be met.
     """
+    choices = [refitted(choice) for choice in choices]
+    forced = {choice.name for choice in choices if choice.forced}
     open_choices = [(choice, choice.transform) for choice in choices if choice.transform is not None]
     layers = [_candidates(choice, transform) for choice, transform in open_choices]
     selection = _within(report, layers, budget, seed)
     dear: dict[str, str] = {}
-    while costly := _costly(layers, selection):
+    while costly := _costly(layers, selection, forced):
         cheaper = [layer for layer in layers if layer.name not in costly]
         try:
             again = _within(report, cheaper, budget, seed)
@@ -90,14 +96,14 @@ def thresholds(choices: Sequence[Choice], report: Report, budget: Budget, seed: 
     return {name: torch.from_numpy(cut.astype(np.float32)) for name, cut in cuts.items()}
 
 
-def _costly(layers: Sequence[Candidates], selection: Selection) -> dict[str, str]:
-    """Layer name -> reason, for the layers that a mask makes no cheaper."""
+def _costly(layers: Sequence[Candidates], selection: Selection, forced: Collection[str]) -> dict[str, str]:
+    """Layer name -> reason, for the layers that a mask makes no cheaper; forced ones are none of them."""
     reasons = {}
     for layer, keep in zip(layers, selection.keep, strict=True):
         kept = float((keep * layer.size[:, None]).sum()) * layer.pixels
-        step = float(keep.any(0).reshape(-1, layer.taps).any(1).sum()) * layer.basis
+        step = masks.units_used(keep, layer.taps) * layer.basis + layer.fixed_flops
         dense = float(layer.size.sum()) * keep.shape[1] * layer.pixels
-        if kept + step >= dense:
+        if kept + step >= dense and layer.name not in forced:
             reasons[layer.name] = f"sparse it would cost {(kept + step) / dense:.0%} of dense (basis step {step / dense:.0%})"
     return reasons
 
@@ -114,8 +120,8 @@ def impose(
 ) -> nn.Module:
     """A copy of the model with masks by magnitude and its weights projected onto them, untrained: a what-if, mainly for timing.
 
-    `layers` overrides single layers by module path: "dense", "identity" or "dct". `str(count(model, example))` is the table of what was
-    done.
+    `transform` is a text as in transforms/spec.py; `layers` overrides it for single layers by module path, also "dense".
+    `str(count(model, example))` is the table of what was done.
     """
     imposed = copy.deepcopy(model)
     report = count(imposed, example)

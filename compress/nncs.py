@@ -41,7 +41,8 @@ class NNCS:
         loss.backward(); nncs.step(optimizer)    ...    nncs.mask()    ...    loss.backward(); nncs.step(optimizer)    ...    nncs.finish()
 
     `shrink`: by how many e-foldings step 1 shrinks a block that is about to be dropped, over `ramp` steps; 0 leaves step 1 plain.
-    `refresh`: steps between two looks at where the budget would cut. `layers` overrides single layers ("dense", "identity", "dct").
+    `refresh`: steps between two looks at where the budget would cut. `transform` is a text as in transforms/spec.py, which `layers`
+    overrides for single layers (also "dense"). A fitted transform is fitted to the weights given, for step 1, and anew in `mask`.
     Raises Error at once where the budget cannot be met.
     """
 

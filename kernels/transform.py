@@ -32,7 +32,7 @@ def walsh_matrix(n: int) -> Array:
     """The orthonormal Walsh-Hadamard matrix [n, n] in natural order, n a power of two: (-1)^(number of ones in u & t) / sqrt(n)."""
     common = np.arange(n)[:, None] & np.arange(n)[None, :]
     ones = sum((common >> bit) & 1 for bit in range(n.bit_length()))
-    return np.where(ones % 2 == 1, -1.0, 1.0) / np.sqrt(n)
+    return np.asarray(np.where(ones % 2 == 1, -1.0, 1.0) / np.sqrt(n), dtype=np.float64)
 
 
 def taps_matrix(node: Node) -> Array:
@@ -45,9 +45,9 @@ def taps_matrix(node: Node) -> Array:
 
 def tile_matrices(node: Node, axis: str) -> Array | None:
     """The matrices along `axis` ("channels", "filters"), one for each whole tile, [T, b, b]; None where the axis is not transformed."""
-    kind, points = node.attrs.get(f"{axis}_transform"), node.attrs.get(f"{axis}_tile")
-    if kind is None:
+    if f"{axis}_tile" not in node.attrs:
         return None
+    kind, points = node.attrs[f"{axis}_transform"], int(node.attrs[f"{axis}_tile"])
     if kind == "matrix":
         return node.tensors["tiles"].astype(np.float64)
     matrix = walsh_matrix(points) if kind == "walsh" else dct_matrix(points)

@@ -11,7 +11,7 @@ import typer
 from cosparse.cli import source
 from cosparse.cli.output import JsonOption, emit, progress, table
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import integers, share
+from cosparse.cli.values import TransformOption, integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
@@ -26,7 +26,7 @@ def command(
     method: Annotated[str, typer.Option(help="Compression method: " + ", ".join(METHODS) + ".")] = "nncs",
     flops: Annotated[float | None, typer.Option(help="Share of the multiply-adds to remove, basis step charged.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
-    transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
+    transform: TransformOption = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     epochs: Annotated[str, typer.Option(metavar="A,B", help="Epochs before and after the masks are chosen.")] = "1,4",
     lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the recipe's.")] = None,
