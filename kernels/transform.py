@@ -40,7 +40,9 @@ def taps_matrix(node: Node) -> Array:
     r, s = node.attrs.get("kernel", (1, 1))
     if node.attrs["transform"] == "matrix":
         return node.tensors["basis"].astype(np.float64)
-    return np.kron(dct_matrix(r), dct_matrix(s)) if node.attrs["transform"] == "dct" else np.eye(r * s)
+    if node.attrs["transform"] == "dct":
+        return np.asarray(np.kron(dct_matrix(r), dct_matrix(s)), dtype=np.float64)
+    return np.eye(r * s)
 
 
 def tile_matrices(node: Node, axis: str) -> Array | None:
