@@ -58,6 +58,7 @@ sanitize: $(READY) ## the artifact reader under AddressSanitizer and UndefinedBe
 	$(BIN)/python tests/malformed.py build/malformed
 	$(SANITIZED) build/malformed/*.cosparse
 	$(SANITIZED) --mutate 20000 1 build/malformed/valid.cosparse
+	$(SANITIZED) --mutate 20000 1 build/malformed/valid-transforms.cosparse
 	$(SANITIZED) --length build/sanitize
 
 # A recompiled extension costs a minute, a new environment several: only what changed is made again.

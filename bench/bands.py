@@ -23,7 +23,7 @@ def band_density(node: Node) -> np.ndarray:
 def masked_layers(graph: Graph) -> dict[str, np.ndarray]:
     """Node name -> band density, for the convolutions whose coefficients are sparse in a transform domain."""
     blocks = (node for node in graph.nodes if node.op == "conv" and node.attrs["format"] == "block")
-    return {node.name: band_density(node) for node in blocks if node.attrs["transform"] != "identity"}
+    return {node.name: band_density(node) for node in blocks if node.attrs["transform"] == "dct"}
 
 
 def draw(graph: Graph, path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cosparse.engine.graph import Graph, Node
 from cosparse.kernels.conv import unpack, weight_shape
+from cosparse.kernels.transform import plain
 
 WEIGHTED = ("conv", "linear")
 
@@ -25,7 +26,7 @@ def _dense(node: Node) -> Node:
     tensors = {"values": np.ascontiguousarray(weights, dtype=np.float32)}
     if "bias" in node.tensors:
         tensors["bias"] = node.tensors["bias"]
-    return replace(node, attrs={**node.attrs, "transform": "identity", "format": "dense", "block": 1}, tensors=tensors)
+    return replace(node, attrs=plain(node.attrs), tensors=tensors)
 
 
 @dataclass(frozen=True)

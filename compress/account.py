@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -15,6 +15,7 @@ from cosparse.compress.fisher import Fisher
 from cosparse.compress.latency import AGAIN, LayerTime
 from cosparse.compress.layers import Choice
 from cosparse.compress.select import Candidates, Cost, Selection, least_cost, select, select_share
+from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 
 
@@ -30,27 +31,38 @@ def candidates(choices: Sequence[Choice], budget: Budget, fisher: Fisher | None 
             continue
         layer, time = _candidates(choice, choice.transform, fisher, times.get(choice.name)), times.get(choice.name)
         least = least_cost([layer], budget.floor)[2] + (time.fixed_us if time else 0.0)
-        if time is not None and least >= time.dense_us:
+        if time is not None and least >= time.dense_us and not choice.forced:
             hopeless[layer.name] = f"sparse it would take at least {least:.1f} us, dense {time.dense_us:.1f}"
         else:
             layers.append(layer)
     return layers, hopeless
 
 
-def _candidates(choice: Choice, transform: str, fisher: Fisher | None, time: LayerTime | None) -> Candidates:
+def _candidates(choice: Choice, transform: Transform, fisher: Fisher | None, time: LayerTime | None) -> Candidates:
     energy = masks.block_energy(choice.module.weight, transform, choice.block).numpy()
     if not np.isfinite(energy).all():
         raise Error(f"weight of {choice.name}", "finite values", "NaN or infinity")
     score = energy if fisher is None else _fisher_score(choice, transform, fisher)
     size = np.minimum(choice.block, choice.count.shape[0] - choice.block * np.arange(energy.shape[0]))
     kernel, stride = masks.geometry(choice.module)
-    pixels = choice.count.pixels
-    basis = transforms.basis_cost(transform, kernel, stride) * pixels
-    us, us_basis = (time.coefficient_us, time.basis_us / choice.module.weight.shape[1]) if time else (0.0, 0.0)
-    return Candidates(choice.name, score, size.astype(np.float64), pixels, basis, kernel[0] * kernel[1], us, us_basis)
+    pixels, unit = choice.count.pixels, transform.unit
+    basis = transforms.basis_cost(transform, kernel, stride) * unit * pixels
+    us, us_basis = (time.coefficient_us, time.basis_us / choice.module.weight.shape[1] * unit) if time else (0.0, 0.0)
+    return Candidates(
+        choice.name,
+        score,
+        size.astype(np.float64),
+        pixels,
+        basis,
+        kernel[0] * kernel[1] * unit,
+        us,
+        us_basis,
+        fixed_params=transforms.stored(transform),
+        fixed_flops=transforms.output_cost(transform, choice.count.shape[0]) * pixels,
+    )
 
 
-def _fisher_score(choice: Choice, transform: str, fisher: Fisher) -> np.ndarray:
+def _fisher_score(choice: Choice, transform: Transform, fisher: Fisher) -> np.ndarray:
     """sum over a block of F_i s_i^2, float64 [block rows, K]."""
     estimate = fisher.get(choice.name)
     if estimate is None or estimate.shape != choice.module.weight.shape:
@@ -137,20 +149,27 @@ def _totals(report: Report, least: tuple[float, ...]) -> list[tuple[str, float, 
     return [("flops", least[1], report.flops_dense), ("params", least[0], report.params_dense)]
 
 
-def costly(layers: Sequence[Candidates], selection: Selection, times: Mapping[str, LayerTime], count_flops: bool) -> dict[str, str]:
-    """Layer name -> reason, for the layers that a mask makes no cheaper: in multiply-adds if they count, in time if it was measured."""
+def costly(
+    layers: Sequence[Candidates], selection: Selection, times: Mapping[str, LayerTime], count_flops: bool, forced: Collection[str]
+) -> dict[str, str]:
+    """Layer name -> reason, for the layers that a mask makes no cheaper: in multiply-adds if they count, in time if it was measured.
+
+    Forced layers are none of them.
+    """
     reasons = {}
     for layer, keep in zip(layers, selection.keep, strict=True):
+        if layer.name in forced:
+            continue
         coefficients = float((keep * layer.size[:, None]).sum())
-        channels = float(keep.any(0).reshape(-1, layer.taps).any(1).sum())
-        step, dense = channels * layer.basis, float(layer.size.sum()) * keep.shape[1] * layer.pixels
+        steps = masks.units_used(keep, layer.taps)
+        step, dense = steps * layer.basis + layer.fixed_flops, float(layer.size.sum()) * keep.shape[1] * layer.pixels
         sparse = coefficients * layer.pixels + step
         if count_flops and sparse >= dense:
             reasons[layer.name] = f"sparse it would cost {sparse / dense:.0%} of dense (basis step {step / dense:.0%})"
         time = times.get(layer.name)
         if time is None:
             continue
-        us = time.fixed_us + coefficients * layer.us + channels * layer.us_basis
+        us = time.fixed_us + coefficients * layer.us + steps * layer.us_basis
         if us >= time.dense_us:
             reasons[layer.name] = f"sparse it would take {us:.1f} us, dense {time.dense_us:.1f}"
     return reasons

@@ -3,9 +3,10 @@
 Counting rule. One multiply-add is one FLOP, per input image. Counted: every call of Conv2d, ConvTranspose2d and Linear at the example's
 size, and every matrix product, attention or convolution that the network does outside such modules ("functional", always dense). Bias,
 normalisation, activation, pooling and additions count nothing, as in the pruning literature. A masked layer costs its kept coefficients
-times its output pixels, plus the basis step of every input channel that a kept coefficient uses (`transforms.basis_cost`). Parameters:
-every distinct parameter of the model, biases and normalisation included; a masked layer stores its kept coefficients. The zeros that pad
-a last, partial block are no parameters.
+times its output pixels, plus the basis step of every input channel that a kept coefficient uses (`transforms.basis_cost`) and, where
+filters are transformed, the step behind the product (`transforms.output_cost`). Parameters: every distinct parameter of the model, biases
+and normalisation included; a masked layer stores its kept coefficients, and the matrices of a transform that has its own. The zeros that
+pad a last, partial block are no parameters.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from cosparse.errors import Error
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One layer: `pixels` = multiply-adds per weight and image; `form` = how it is stored, with the reason where it was left dense."""
+    """One layer: `pixels` = multiply-adds per weight and image; `form` = how it is stored, with the reason where it was left dense.
+
+    `params` are its kept coefficients, `params_matrices` the numbers of its transform's own matrices, `flops_basis` the transform's steps.
+    """
 
     name: str
     kind: str
@@ -36,6 +40,7 @@ class LayerCount:
     flops_coefficients: float
     flops_basis: float
     form: str
+    params_matrices: int = 0
 
     @property
     def flops(self) -> float:
@@ -60,7 +65,7 @@ class Report:
 
     @property
     def params(self) -> int:
-        return sum(layer.params for layer in self.layers) + self.params_other
+        return sum(layer.params + layer.params_matrices for layer in self.layers) + self.params_other
 
     @property
     def flops_dense(self) -> float:
@@ -191,5 +196,6 @@ def _layer(name: str, module: masks.Layer, calls: int, pixels: float, tied: bool
         return LayerCount(*common, stored, size * pixels, size * pixels, 0.0, f"dense: {why}" if why else "dense")
     kept = mask.kept()
     step = transforms.basis_cost(mask.transform, *masks.geometry(module))
+    steps = mask.channels_used() * step + transforms.output_cost(mask.transform, mask.filters)
     form = f"{mask.transform} {mask.block}x1" + (f": {mask.why}" if mask.why else "")
-    return LayerCount(*common, kept, size * pixels, kept * pixels, mask.channels_used() * step * pixels, form)
+    return LayerCount(*common, kept, size * pixels, kept * pixels, steps * pixels, form, transforms.stored(mask.transform))

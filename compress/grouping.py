@@ -25,6 +25,7 @@ from cosparse.compress.cluster import Profile, cluster, kept_energy
 from cosparse.compress.count import as_tuple, count
 from cosparse.compress.filters import dependencies
 from cosparse.compress.layers import Choice, choose
+from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 
 OUTSIDE = "its channels leave the network, or nothing reads them"
@@ -123,7 +124,7 @@ def group_filters(
     return GroupReport(tuple(rows))
 
 
-def _profile(choice: Choice, transform: str, density: float) -> Profile:
+def _profile(choice: Choice, transform: Transform, density: float) -> Profile:
     weight = choice.module.weight.detach().double().cpu()
     if not bool(weight.isfinite().all()):
         raise Error(f"weight of {choice.name}", "finite values", "NaN or infinity")

@@ -15,7 +15,7 @@ from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.fisher import Fisher
 from cosparse.compress.grouping import group_filters
-from cosparse.compress.layers import Choice, choose
+from cosparse.compress.layers import Choice, choose, refitted
 from cosparse.compress.select import Selection
 from cosparse.errors import Error
 
@@ -25,13 +25,17 @@ def assign(choices: Sequence[Choice], report: Report, budget: Budget, seed: int 
 
     Blocks are scored by their energy or, where `fisher` is given, by sum F_i s_i^2. A layer whose sparse form would cost no fewer
     multiply-adds than its dense one is left dense and its share goes to the others; where time is bounded, also one that would take no
-    less of it, and multiply-adds count only if they are bounded too. Raises Error where the budget cannot be met.
+    less of it, and multiply-adds count only if they are bounded too; a forced transform stays. Fitted transforms are fitted to the present
+    weights first, unless `fisher` was taken in the earlier ones. Raises Error where the budget cannot be met.
     """
+    if fisher is None:
+        choices = [refitted(choice) for choice in choices]
+    forced = {choice.name for choice in choices if choice.forced}
     layers, dear = candidates(choices, budget, fisher)
     times = layer_times(choices, budget)
     count_flops = budget.latency is None or budget.flops is not None
     selection = within(report, layers, budget, seed)
-    while found := costly(layers, selection, times, count_flops):
+    while found := costly(layers, selection, times, count_flops, forced):
         cheaper = [layer for layer in layers if layer.name not in found]
         try:
             again = within(report, cheaper, budget, seed)
@@ -96,8 +100,8 @@ def impose(
 ) -> nn.Module:
     """A copy of the model with masks by magnitude and its weights projected onto them, untrained: a what-if, mainly for timing.
 
-    `layers` overrides single layers by module path: "dense", "identity" or "dct". `fisher`: score blocks by the loss instead (what
-    `cosparse.compress.fisher.fisher` returns for this model). `group`: first put filters that keep the same columns side by side
+    `transform` is a text as in transforms/spec.py; `layers` overrides it for single layers by module path, also "dense".
+    `fisher`: score blocks by the loss instead (what `cosparse.compress.fisher.fisher` returns for this model). `group`: first put filters that keep the same columns side by side
     (`cosparse.compress.grouping`); not together with `fisher`, whose order is the model's. `str(count(model, example))` is the table of
     what was done.
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from cosparse.compress import masks, transforms
 from cosparse.compress.count import LayerCount, Report
+from cosparse.compress.transforms import Spec, Transform
 from cosparse.errors import Error
 
 FEW_CHANNELS = 4
@@ -21,14 +22,30 @@ BASIS_SHARE = 1 / 8
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """One counted layer: `transform` is None where it stays dense; `why` says why that, or another transform than the one asked for."""
+    """One counted layer: `transform` is None where it stays dense; `why` says why that, or another transform than the one asked for.
+
+    `spec` is what the transform was made from; a fitted one is fitted to the weights of that moment (`refitted`). `forced`: it is kept
+    whatever it costs.
+    """
 
     name: str
     module: masks.Layer
     count: LayerCount
-    transform: str | None
+    transform: Transform | None
     block: int
     why: str
+    spec: Spec = field(default_factory=Spec)
+
+    @property
+    def forced(self) -> bool:
+        return self.spec.forced
+
+
+def refitted(choice: Choice) -> Choice:
+    """The choice with a fitted transform fitted to the present weights; any other as it is."""
+    if choice.transform is None or choice.spec.source != "klt":
+        return choice
+    return replace(choice, transform=choice.spec.fitted(choice.module.weight, f"weight of {choice.name}"))
 
 
 def block_size(filters: int, block: int) -> int:
@@ -69,13 +86,14 @@ def choose(
 ) -> tuple[Choice, ...]:
     """Decides for every layer of the report.
 
-    k x k convolutions take `transform`, or the identity where its basis step is too dear; 1x1 convolutions and linear layers take the
-    identity. `overrides` maps module paths to "dense" or a transform and wins over the rules below, except that grouped, transposed, tied
-    and unused layers cannot be masked.
+    `transform` is a text as in transforms/spec.py. Each layer takes the axes of it that it has (1x1 convolutions and linear layers have no
+    taps), or the identity where the steps before and after the product are too dear and the text does not end in "!". `overrides` maps
+    module paths to "dense" or a transform and wins over the rules below, except that grouped, transposed, tied and unused layers cannot be
+    masked.
     """
     if block not in masks.BLOCKS:
         raise Error("block", f"one of {', '.join(map(str, masks.BLOCKS))}", repr(block))
-    transforms.basis(transform, (3, 3))
+    spec = transforms.parse(transform)
     modules = {name: module for name, module in model.named_modules() if isinstance(module, masks.Layer)}
     wanted = dict(overrides or {})
     if unknown := sorted(set(wanted) - {layer.name for layer in report.layers}):
@@ -83,26 +101,38 @@ def choose(
     owners = Counter(id(module._parameters.get("weight")) for module in model.modules())
     running = [layer.name for layer in report.layers if layer.calls]
     return tuple(
-        _choice(layer, modules[layer.name], transform, block, wanted.get(layer.name), layer.name == running[-1], owners)
+        _choice(layer, modules[layer.name], spec, block, wanted.get(layer.name), layer.name == running[-1], owners)
         for layer in report.layers
     )
 
 
 def _choice(
-    layer: LayerCount, module: masks.Layer, transform: str, block: int, wanted: str | None, last: bool, owners: Mapping[int, int]
+    layer: LayerCount, module: masks.Layer, spec: Spec, block: int, wanted: str | None, last: bool, owners: Mapping[int, int]
 ) -> Choice:
-    kernel, stride = masks.geometry(module)
-    point = kernel == (1, 1)
     size = block_size(layer.shape[0], block)
     cannot = _cannot(module, layer, owners[id(module.weight)] > 1)
     if wanted is not None and wanted != DENSE:
-        transforms.basis(wanted, (3, 3))
+        asked = transforms.parse(wanted)
         if cannot:
             raise Error(f"layers[{layer.name!r}]", "a layer that can carry a mask", cannot)
-        return Choice(layer.name, module, layer, "identity" if point else wanted, size, "")
+        return _transformed(layer, module, asked, size)
     if why := "as asked" if wanted == DENSE else cannot or _should_not(module, last):
         return Choice(layer.name, module, layer, None, size, why)
-    step = transforms.basis_cost(transform, kernel, stride) / (layer.shape[0] * kernel[0] * kernel[1])
-    if step > BASIS_SHARE:
-        return Choice(layer.name, module, layer, "identity", size, f"the basis step would cost {step:.0%} of the dense layer")
-    return Choice(layer.name, module, layer, "identity" if point else transform, size, "")
+    choice = _transformed(layer, module, spec, size)
+    step = step_share(module, choice.transform or transforms.IDENTITY)
+    if step > BASIS_SHARE and not spec.forced:
+        why = f"the basis step would cost {step:.0%} of the dense layer"
+        return Choice(layer.name, module, layer, transforms.IDENTITY, size, why)
+    return choice
+
+
+def _transformed(layer: LayerCount, module: masks.Layer, spec: Spec, size: int) -> Choice:
+    transform = spec.fitted(module.weight, f"weight of {layer.name}")
+    return Choice(layer.name, module, layer, transform, size, spec.too_short(module.weight), spec)
+
+
+def step_share(module: masks.Layer, transform: Transform) -> float:
+    """What the steps before and behind the product cost, all channels used, over the multiply-adds of the dense layer."""
+    kernel, stride = masks.geometry(module)
+    step = module.weight.shape[1] * transforms.basis_cost(transform, kernel, stride)
+    return (step + transforms.output_cost(transform, module.weight.shape[0])) / module.weight.numel()

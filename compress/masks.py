@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import nn
 
 from cosparse.compress import transforms
+from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 
 BLOCKS = (1, 2, 4, 8, 16, 32, 64)
@@ -28,10 +30,11 @@ ATTRIBUTE = "cosparse"
 class LayerMask:
     """What one layer keeps: `keep` is bool [ceil(O / block), K], on the CPU; the last block row may reach beyond the O filters.
 
-    `why` may say why it is this transform and not the one that was asked for.
+    `transform` may be given by the name of one that has no matrices of its own. `why` may say why it is this one and not the one that was
+    asked for.
     """
 
-    transform: str
+    transform: Transform
     block: int
     keep: torch.Tensor
     filters: int
@@ -39,6 +42,7 @@ class LayerMask:
     why: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", transforms.resolved(self.transform))
         expected = -(-self.filters // self.block)
         if self.keep.dtype != torch.bool or self.keep.ndim != 2 or self.keep.shape[0] != expected or self.keep.shape[1] % self.taps:
             wanted = f"bool [{expected}, a multiple of {self.taps}] for {self.filters} filters in blocks of {self.block}"
@@ -54,12 +58,17 @@ class LayerMask:
         return int(self.full.sum())
 
     def channels_used(self) -> int:
-        """Number of input channels of which at least one coefficient is kept."""
-        return int(self.keep.any(0).reshape(-1, self.taps).any(1).sum())
+        """Number of input channels whose basis step is paid: those of which a coefficient is kept, in whole tiles where they share one."""
+        return units_used(self.keep.numpy(), self.taps * self.transform.unit) * self.transform.unit
 
     @property
     def density(self) -> float:
         return self.kept() / max(1, self.full.numel())
+
+
+def units_used(keep: np.ndarray, columns: int) -> int:
+    """Number of runs of so many columns, the last perhaps shorter, of which a block is kept."""
+    return len(np.unique(np.flatnonzero(keep.any(0)) // columns))
 
 
 def geometry(module: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -130,7 +139,7 @@ def residue(module: Layer) -> float:
     return float(outside.max()) / largest if largest else 0.0
 
 
-def block_energy(weight: torch.Tensor, transform: str, block: int) -> torch.Tensor:
+def block_energy(weight: torch.Tensor, transform: Transform | str, block: int) -> torch.Tensor:
     """Sum of squared coefficients of every block, float64 [ceil(O / block), K]."""
     return block_sums(transforms.forward(weight.detach().double().cpu(), transform).square(), block)
 
@@ -143,13 +152,21 @@ def block_sums(values: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def to_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, object]]]:
-    """The masks as (tensors, plain data), for a safetensors file and its metadata."""
+    """The masks as (tensors, plain data), for a safetensors file and its metadata: NAME, and NAME/basis, NAME/tiles where there are any."""
     tensors, notes = {}, {}
     for name, module in model.named_modules():
         mask = mask_of(module)
         if mask is not None:
             tensors[name] = mask.keep
-            notes[name] = {"transform": mask.transform, "block": mask.block, "filters": mask.filters, "taps": mask.taps, "why": mask.why}
+            matrices = {"basis": mask.transform.basis, "tiles": mask.transform.tiles}
+            tensors |= {f"{name}/{role}": torch.from_numpy(matrix.copy()) for role, matrix in matrices.items() if matrix is not None}
+            notes[name] = {
+                "transform": mask.transform.name,
+                "block": mask.block,
+                "filters": mask.filters,
+                "taps": mask.taps,
+                "why": mask.why,
+            }
         elif why_dense(module):
             notes[name] = {"dense": why_dense(module)}
     return tensors, notes
@@ -165,4 +182,6 @@ def from_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor], notes: M
         if "dense" in note:
             leave_dense(module, str(note["dense"]))
         else:
-            attach(module, LayerMask(keep=tensors[name].bool(), **note))  # type: ignore[arg-type]
+            basis, tiles = (tensors[key].numpy() if (key := f"{name}/{role}") in tensors else None for role in ("basis", "tiles"))
+            transform = transforms.restored(str(note["transform"]), basis, tiles)
+            attach(module, LayerMask(keep=tensors[name].bool(), **{**note, "transform": transform}))  # type: ignore[arg-type]

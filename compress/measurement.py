@@ -14,12 +14,13 @@ of the rows. Refused: filters whose taps alone exceed a segment, a share outside
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from cosparse.compress import transforms
+from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 
 MEASUREMENTS = ("identity", "gaussian", "bernoulli")
@@ -88,13 +89,19 @@ def join(segments: torch.Tensor, tiling: Tiling) -> torch.Tensor:
     return segments.movedim(0, -2).flatten(-2)[..., : tiling.columns]
 
 
-def of_coefficients(measurement: Measurement, transform: str, like: torch.Tensor) -> torch.Tensor | None:
+def of_coefficients(measurement: Measurement, transform: Transform | str, like: torch.Tensor) -> torch.Tensor | None:
     """A = Phi Psi^T as [Q, m, n], for a layer whose weight is `like`, in its dtype and on its device; None for the identity.
 
-    Padded columns are zero, so that nothing is measured there and nothing is found.
+    Padded columns are zero, so that nothing is measured there and nothing is found. Where filters are transformed too, the signals are the
+    transformed filters. Raises Error where a segment would cut a tile of channels in two.
     """
     if measurement.matrix is None:
         return None
+    transform = replace(transforms.resolved(transform), filters="identity", filters_tile=0)
+    taps, width = like[0, 0].numel(), measurement.tiling.width
+    if measurement.tiling.segments > 1 and width // taps % transform.unit:
+        expected = f"room for whole tiles of {transform.unit} channels"
+        raise Error("segment", expected, f"{width // taps} channels a segment", "another tile, or measure with identity")
     rows = measurement.matrix.to(like.device).reshape(-1, *like.shape[1:])
     return split(transforms.forward(rows, transform).flatten(1)[None], measurement.tiling)[:, 0].to(like.dtype)
 

@@ -48,9 +48,10 @@ class NNCS:
 
     `step1`: its settings. `shrink` and `refresh` replace those in it: by how many e-foldings step 1 shrinks a block that is about to be
     dropped, over `ramp` steps, 0 leaves step 1 plain; and the steps between two looks at where the budget would cut.
-    `layers` overrides single layers ("dense", "identity", "dct"). `score`: what blocks are ranked by, "energy" or "fisher", which step 1
-    estimates from its gradients, else `estimate`. `group`: first put filters that keep the same columns side by side; `grouped` reports
-    it. `regrow`: let step 2 move the masks.
+    `transform` is a text as in transforms/spec.py, which `layers` overrides for single layers (also "dense"); a fitted transform is fitted
+    to the weights given, for step 1, and anew in `mask`, unless Fisher scores were taken in it.
+    `score`: what blocks are ranked by, "energy" or "fisher", which step 1 estimates from its gradients, else `estimate`. `group`: first put
+    filters that keep the same columns side by side; `grouped` reports it. `regrow`: let step 2 move the masks.
     `model` may be wrapped in DistributedDataParallel: gradients that DDP has averaged keep weights and masks equal on all ranks, which
     `mask` checks. Raises Error at once where the budget cannot be met.
     """

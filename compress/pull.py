@@ -30,7 +30,11 @@ from cosparse.compress.recovery import CONVEX, Problem, iht, omp
 from cosparse.compress.recovery.problem import descent, measure
 from cosparse.compress.recovery.shrink import sizes
 from cosparse.compress.step1 import Step1
+from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
+
+LARGE = 1e9
+"""Stands for a cut without end, so that no infinity meets a 0 in a recovery."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,17 +108,19 @@ class Pull:
     def _eliminated(self, choice: Choice, blocks: torch.Tensor) -> torch.Tensor:
         """c - s for s = soft(c, cut), [block rows, r, K]."""
         norm = blocks.square().sum(1, keepdim=True).sqrt()
-        cut = self.cut[choice.name].to(norm)[:, None, None]
+        cut = self.cut[choice.name].to(norm).reshape(len(norm), 1, -1)  # of a block row, or of each block
         return blocks * torch.clamp(cut / norm.clamp_min(1e-12), max=1.0)
 
-    def _recovering(self, choice: Choice, transform: str, blocks: torch.Tensor, fresh: bool, ramp: int) -> torch.Tensor:
+    def _recovering(self, choice: Choice, transform: Transform, blocks: torch.Tensor, fresh: bool, ramp: int) -> torch.Tensor:
         """A^T A (c - s) with the s of the latest recovery, [block rows, r, K]."""
         name = choice.name
         sensing = self._sensed(choice, transform, ramp)
         coefficients = split(blocks, sensing.tiling)
         problem = Problem(sensing.matrix, measure(sensing.matrix, coefficients), sensing.norm_squared)
         if fresh or name not in self.recovered:
-            self.recovered[name] = self._recover(problem, coefficients, self.cut[name].to(blocks), self.recovered.get(name))
+            cut = self.cut[name].to(blocks).reshape(len(blocks), 1, -1).clamp_max(LARGE)
+            cut = split(cut, sensing.tiling) if cut.shape[-1] > 1 else cut[None]  # [Q or 1, block rows, 1, n or 1]
+            self.recovered[name] = self._recover(problem, coefficients, cut, self.recovered.get(name))
         self.recovered[name] = s = self.recovered[name].to(blocks)  # What a checkpoint gave lies on the CPU.
         return join(descent(problem, s), sensing.tiling)
 
@@ -123,12 +129,12 @@ class Pull:
         method, work = self.settings.recovery, (self.settings.iterations, self.settings.tolerance)
         start = None if start is None else start.to(coefficients)
         if method in CONVEX:
-            return CONVEX[method](problem, cut[:, None, None], start, *work).s
+            return CONVEX[method](problem, cut, start, *work).s
         most = min(problem.measured.shape[-1], problem.columns)
-        k = (sizes(coefficients)[..., 0, :] >= cut[:, None]).sum(-1).clamp_max(most)  # [Q, block rows]
+        k = (sizes(coefficients) >= cut).sum((-2, -1)).clamp_max(most)  # [Q, block rows]
         return omp(problem, k, self.settings.tolerance).s if method == "omp" else iht(problem, k, start, *work).s
 
-    def _sensed(self, choice: Choice, transform: str, ramp: int) -> Sensing:
+    def _sensed(self, choice: Choice, transform: Transform, ramp: int) -> Sensing:
         """The layer's measurement, drawn at the first call; Error where the pull would overshoot along the longest direction of A."""
         if choice.name not in self._sensing:
             settings, weight = self.settings, choice.module.weight

@@ -32,7 +32,8 @@ Cost = tuple[float, float, float]
 class Candidates:
     """The blocks of one layer: energy or another score, float64 [block rows, K]; filters per block row; what keeping costs.
 
-    `pixels`: multiply-adds a coefficient; `basis`: those of the basis step of an input channel. `us`, `us_basis`: the same in time.
+    `pixels`: multiply-adds a coefficient; `basis`: those of the basis step that `taps` columns share. `us`, `us_basis`: the same in time.
+    `fixed_params`, `fixed_flops`: what the layer costs whichever blocks are kept.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Candidates:
     taps: int
     us: float = 0.0
     us_basis: float = 0.0
+    fixed_params: int = 0
+    fixed_flops: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +70,14 @@ class _Ranked:
     opens: np.ndarray  # the ranks at which a block is the first of its input channel, rising
     floor: int
     price: Cost  # of a coefficient
-    basis: tuple[float, float]  # of a channel's basis step: multiply-adds, microseconds
+    basis: tuple[float, float]  # of one basis step: multiply-adds, microseconds
+    fixed: tuple[float, float]  # parameters, multiply-adds
 
     def cost(self, blocks: int) -> Cost:
         """What the first `blocks` blocks cost, basis step included."""
-        params, channels = float(self.params[blocks]), float(self.opens.searchsorted(blocks))
-        return params, params * self.price[1] + channels * self.basis[0], params * self.price[2] + channels * self.basis[1]
+        params, steps = float(self.params[blocks]), float(self.opens.searchsorted(blocks))
+        flops, us = params * self.price[1] + steps * self.basis[0], params * self.price[2] + steps * self.basis[1]
+        return params + self.fixed[0], flops + self.fixed[1], us
 
     def threshold(self, multipliers: Sequence[float]) -> float:
         return sum(multiplier * price for multiplier, price in zip(multipliers, self.price, strict=True))
@@ -90,7 +95,8 @@ def _rank(layer: Candidates, floor: float, generator: np.random.Generator) -> _R
     _, opens = np.unique(channel, return_index=True)
     params = np.concatenate([[0.0], np.cumsum(size[order])])
     price, basis = (1.0, layer.pixels, layer.us), (layer.basis, layer.us_basis)
-    return _Ranked(order, -density[order], params, np.sort(opens), ceil(floor * density.size), price, basis)
+    fixed = (float(layer.fixed_params), layer.fixed_flops)
+    return _Ranked(order, -density[order], params, np.sort(opens), ceil(floor * density.size), price, basis, fixed)
 
 
 def _cost(ranked: Sequence[_Ranked], blocks: Sequence[int]) -> Cost:

@@ -29,14 +29,17 @@ NOT_WRITTEN = "nothing was written"
 def check_weights(dense: Graph, packed: Graph) -> None:
     """Raises Error for the first node whose stored form does not unpack to its dense weights.
 
-    The bound: float32 rounding of taps and coefficients, R S terms each, plus what masked-out coefficients may hold.
+    The bound: float32 rounding of taps, coefficients and matrices, as many terms each as the transform has points, plus what masked-out
+    coefficients may hold.
     """
     for before, after in zip(dense.nodes, packed.nodes, strict=True):
         if before.op not in WEIGHTED or before is after:
             continue
         wanted = unpack(before)
-        taps = wanted.shape[2] * wanted.shape[3]
-        bound = taps * (2 * float(np.finfo(np.float32).eps) + 1e-6) * float(np.abs(wanted).max(initial=0.0))
+        points = wanted.shape[2] * wanted.shape[3]
+        for tile in ("channels_tile", "filters_tile"):
+            points *= max(1, int(after.attrs.get(tile, 1)))  # type: ignore[arg-type]
+        bound = points * (2 * float(np.finfo(np.float32).eps) + 1e-6) * float(np.abs(wanted).max(initial=0.0))
         error = float(np.abs(unpack(after) - wanted).max(initial=0.0))
         if not error <= bound:
             raise Error(f"node {before.name!r}", f"unpacked weights within {bound:.3g} of the dense ones", f"{error:.3g}", NOT_WRITTEN)

@@ -12,16 +12,16 @@
 #include "graph.h"
 #include "memory.h"
 #include "read_graph.h"
+#include "schema.h"
 #include "shape.h"
 
 namespace cosparse {
 namespace {
 
-constexpr int64_t kVersion = 1;
 const std::string kChecksumPrefix = "blake2b-256:";
 constexpr size_t kChecksumDigits = 64;
 
-void check_version(const Json::Object& json) {
+int64_t read_version(const Json::Object& json) {
   const Json* format = find(json, "format");
   if (!format || !format->as<std::string>() || *format->as<std::string>() != "cosparse") {
     refuse("graph: format", "'cosparse'", format ? format->describe() : "none");
@@ -33,6 +33,7 @@ void check_version(const Json::Object& json) {
     throw Error(Fault::unsupported, "graph: version", "at most " + std::to_string(kVersion), std::to_string(*version),
                 "update cosparse to read this file");
   }
+  return *version;
 }
 
 // The stored digest's first byte in the header.
@@ -88,7 +89,7 @@ std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, 
   graph->tensors = std::move(container.tensors);
   const Json json = parse_json(graph->json, "graph");
   const auto& fields = expect<Json::Object>(json, "graph", "an object");
-  check_version(fields);
+  const int64_t version = read_version(fields);
   expect_fields(fields, {"format", "version", "checksum", "name", "inputs", "outputs", "nodes", "preprocessing", "provenance"}, "graph");
   const std::string& stored = expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string");
   const auto head_bytes = static_cast<size_t>(8 + container.header_bytes);
@@ -110,7 +111,7 @@ std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, 
   std::exception_ptr failed;
   try {
     for (const auto& tensor : graph->tensors) check_finite(*tensor);
-    read_graph(fields, *graph);
+    read_graph(fields, version, *graph);
     check_sizes(*graph);
   } catch (...) {  // perhaps only because the file is damaged, which the digest tells better
     failed = std::current_exception();

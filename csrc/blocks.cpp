@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "decode.h"
+
 namespace cosparse {
 
 namespace {
@@ -35,21 +37,6 @@ class Writer {
   Blocks out_;
 };
 
-// Filters first .. first+r-1 as a dense [r][K] array; filters that are not there are zeros.
-void fill_dense(const Layer& l, int first, int r, std::vector<double>& w) {
-  const int K = l.K(), last = std::min(first + r, l.O);
-  std::fill(w.begin(), w.end(), 0.0);
-  if (!l.block) {
-    for (int o = first; o < last; ++o)
-      for (int k = 0; k < K; ++k) w[(size_t)(o - first) * K + k] = l.values->f32()[(size_t)o * K + k] * l.scale_of(o);
-    return;
-  }
-  for (int row = first / l.r; row * l.r < last; ++row)
-    for (uint32_t b = l.rows->u32()[row]; b < l.rows->u32()[row + 1]; ++b)
-      for (int o = std::max(first, row * l.r); o < std::min(last, (row + 1) * l.r); ++o)
-        w[(size_t)(o - first) * K + l.column(b)] = l.values->f32()[(size_t)b * l.r + o - row * l.r] * l.scale_of(o);
-}
-
 }  // namespace
 
 Blocks stored_blocks(const Layer& l, int r, const std::vector<double>& factor, Slab& slab) {
@@ -58,7 +45,7 @@ Blocks stored_blocks(const Layer& l, int r, const std::vector<double>& factor, S
     Writer writer(l, r, (int64_t)rows * K, slab);
     std::vector<double> w((size_t)r * K);
     for (int row = 0; row < rows; ++row, writer.end_row()) {
-      fill_dense(l, row * r, r, w);
+      fill_dense(l, row * r, r, true, w);
       for (int k = 0; k < K; ++k) {
         float* to = writer.next();
         for (int i = 0; i < r; ++i) to[i] = (float)(w[(size_t)i * K + k] * factor[k % l.taps()]);
@@ -89,10 +76,9 @@ Blocks tap_blocks(const Layer& l, int r, bool all, Slab& slab) {
   const int K = l.K(), rows = (l.O + r - 1) / r;
   Writer writer(l, r, (int64_t)rows * K, slab);
   std::vector<double> w((size_t)r * K);
-  InverseDct inverse(l.R, l.S);
+  Decoder decode(l);
   for (int row = 0; row < rows; ++row, writer.end_row()) {
-    fill_dense(l, row * r, r, w);
-    if (l.transformed()) inverse(w.data(), (int64_t)r * l.Cg);
+    decode(row * r, r, w);
     for (int k = 0; k < K; ++k) {
       float* to = writer.next();
       for (int i = 0; i < r; ++i) to[i] = (float)w[(size_t)i * K + k];

@@ -17,7 +17,7 @@ struct Blocks {
 
 // The stored coefficients times `factor` of their tap; blocks of zeros are dropped. The values are the latest piece of `slab`.
 Blocks stored_blocks(const Layer& layer, int r, const std::vector<double>& factor, Slab& slab);
-// The same weights as taps (transformed back where they are DCT coefficients); blocks of zeros are kept where `all`.
+// The same weights as taps (transformed back where they are coefficients); blocks of zeros are kept where `all`.
 Blocks tap_blocks(const Layer& layer, int r, bool all, Slab& slab);
 
 }  // namespace cosparse

@@ -13,12 +13,6 @@ struct Sizes {
   int64_t block_rows() const { return (filters + block - 1) / block; }
 };
 
-std::string about(const Tensor& tensor) { return "tensor " + quoted(tensor.name); }
-
-void expect_shape(const Tensor& tensor, const std::vector<int64_t>& shape) {
-  if (tensor.shape != shape) refuse(about(tensor), "shape " + text_of(shape), text_of(tensor.shape));
-}
-
 Sizes read_sizes(const Node& node) {
   Sizes s{node.integer("filters"), node.integer("channels"), 1, 1, 1, node.integer("block")};
   if (node.op == "conv") {
@@ -124,6 +118,12 @@ void check_dense(const Node& node, const Sizes& s) {
 
 }  // namespace
 
+std::string about(const Tensor& tensor) { return "tensor " + quoted(tensor.name); }
+
+void expect_shape(const Tensor& tensor, const std::vector<int64_t>& shape) {
+  if (tensor.shape != shape) refuse(about(tensor), "shape " + text_of(shape), text_of(tensor.shape));
+}
+
 void check_conv(const Node& node) {
   const Sizes s = read_sizes(node);
   for (const char* role : {"scale", "bias"}) {
@@ -134,6 +134,7 @@ void check_conv(const Node& node) {
   } else {
     check_block(node, s);
   }
+  check_transforms(node, s.filters, s.channels, s.taps_down * s.taps_across, s.groups);
 }
 
 void check_finite(const Tensor& tensor) {

@@ -1,5 +1,6 @@
 #include "layer.h"
 
+#include <bitset>
 #include <cmath>
 
 namespace cosparse {
@@ -14,7 +15,31 @@ Layer describe(const Node& node) {
   l.r = l.block ? (int)node.integer("block") : 1;
   l.values = node.tensor("values"), l.columns = node.tensor("columns"), l.rows = node.tensor("rows");
   l.scale = node.tensor("scale"), l.bias = node.tensor("bias");
+  l.basis = node.tensor("basis"), l.tiles = node.tensor("tiles");
+  const auto tiles_of = [&](const std::string& axis) {
+    return node.attrs.count(axis + "_tile") ? Tiles{node.text(axis + "_transform"), (int)node.integer(axis + "_tile")} : Tiles{};
+  };
+  l.channel_tiles = tiles_of("channels"), l.filter_tiles = tiles_of("filters");
   return l;
+}
+
+std::string transform_of(const Layer& l) {
+  std::string text = l.basis ? "a matrix along taps" : l.dct && l.taps() > 1 ? "dct along taps" : "";
+  const auto add = [&](const Tiles& tiles, const char* axis) {
+    if (!tiles.points) return;
+    text += (text.empty() ? "" : ", ") + tiles.kind + ":" + std::to_string(tiles.points) + " along " + axis;
+  };
+  const bool alike = l.channel_tiles.kind == l.filter_tiles.kind && l.channel_tiles.points == l.filter_tiles.points;
+  add(l.channel_tiles, alike ? "channels and filters" : "channels");
+  if (!alike) add(l.filter_tiles, "filters");
+  return text;
+}
+
+std::vector<double> walsh_matrix(int n) {
+  std::vector<double> h(n * n);
+  for (int u = 0; u < n; ++u)
+    for (int t = 0; t < n; ++t) h[u * n + t] = (std::bitset<32>(u & t).count() % 2 ? -1 : 1) / std::sqrt((double)n);
+  return h;
 }
 
 std::vector<double> dct_matrix(int n) {

@@ -77,7 +77,7 @@ std::vector<int> read_references(const Json& json, const Names& ids, const std::
   refuse(about, "a graph without cycles", "the cycle " + path + " -> " + quoted(graph.value_name(reader)) + " (each reads the next)");
 }
 
-void read_nodes(const Json& json, Graph& graph, Names& ids) {
+void read_nodes(const Json& json, int64_t version, Graph& graph, Names& ids) {
   const auto& list = expect<Json::Array>(json, "graph: nodes", "a list");
   if (list.size() > kMostNodes) refuse("graph: nodes", "at most 65536 nodes", std::to_string(list.size()));
   std::map<std::string, const Tensor*> tensors;
@@ -87,7 +87,7 @@ void read_nodes(const Json& json, Graph& graph, Names& ids) {
     const auto& fields = expect<Json::Object>(item, about, "an object");
     expect_fields(fields, {"name", "op", "inputs", "attrs", "tensors"}, about);
     add_name(ids, expect<std::string>(*find(fields, "name"), about, "a name"), about);
-    graph.nodes.push_back(read_node(fields, tensors));
+    graph.nodes.push_back(read_node(fields, version, tensors));
   }
   for (size_t i = 0; i < list.size(); ++i) {
     graph.nodes[i].inputs = read_references(*find(*list[i].as<Json::Object>(), "inputs"), ids, about(graph.nodes[i]), "inputs");
@@ -116,7 +116,7 @@ void check_tensors_used(const Graph& graph) {
 
 }  // namespace
 
-void read_graph(const Json::Object& json, Graph& graph) {
+void read_graph(const Json::Object& json, int64_t version, Graph& graph) {
   graph.name = expect<std::string>(*find(json, "name"), "graph", "a name");
   expect_name(graph.name, "graph: name", kLongestName);
   for (const std::string field : {"preprocessing", "provenance"}) expect<Json::Object>(*find(json, field), "graph: " + field, "an object");
@@ -127,7 +127,7 @@ void read_graph(const Json::Object& json, Graph& graph) {
     graph.inputs.push_back(read_input(item));
     add_name(ids, graph.inputs.back().name, "graph: inputs");
   }
-  read_nodes(*find(json, "nodes"), graph, ids);
+  read_nodes(*find(json, "nodes"), version, graph, ids);
   check_order(graph);
   graph.outputs = read_references(*find(json, "outputs"), ids, "graph", "outputs");
   if (graph.outputs.empty()) refuse("graph: outputs", "at least one", "none");

@@ -93,16 +93,19 @@ void read_tensors(const Json& json, const OpRule& rule, const std::map<std::stri
 
 }  // namespace
 
-Node read_node(const Json::Object& json, const std::map<std::string, const Tensor*>& tensors) {
+Node read_node(const Json::Object& json, int64_t version, const std::map<std::string, const Tensor*>& tensors) {
   Node node;
   node.name = expect<std::string>(*find(json, "name"), "a node", "a name");
   node.op = expect<std::string>(*find(json, "op"), "node " + quoted(node.name), "an operator's name");
-  const OpRule& rule = rule_of(node.op, "node " + quoted(node.name));
+  const OpRule& rule = rule_of(node.op, "node " + quoted(node.name), version);
   const auto& attrs = expect<Json::Object>(*find(json, "attrs"), about(node), "'attrs' as an object");
   std::vector<std::string> names;
-  for (const AttrRule& attr : rule.attrs) names.push_back(attr.name);
+  for (const AttrRule& attr : rule.attrs) {
+    if (!attr.optional || find(attrs, attr.name)) names.push_back(attr.name);
+  }
   expect_fields(attrs, names, about(node), "attribute");
   for (const AttrRule& attr : rule.attrs) {
+    if (!find(attrs, attr.name)) continue;
     node.attrs[attr.name] = read_attr(*find(attrs, attr.name), attr, about(node) + ": attribute " + quoted(attr.name));
   }
   read_tensors(*find(json, "tensors"), rule, tensors, node);

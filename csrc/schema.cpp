@@ -38,7 +38,21 @@ const std::vector<TensorRule> kWeights = {{"values", {Dtype::f32}},
                                           vector("scale", true),
                                           vector("bias", true)};
 
-std::vector<OpRule> make_schema() {
+// Since version 2 the coefficients may be those of a matrix along the taps, and of transforms along tiles of channels and of filters.
+void add_transforms(OpRule& rule) {
+  const auto optional = [](AttrRule attr) { return attr.optional = true, attr; };
+  rule.attrs.push_back(optional(choice("channels_transform", {"dct", "walsh", "matrix"})));
+  rule.attrs.push_back(optional(integer("channels_tile", 4, 64)));
+  rule.attrs.push_back(optional(choice("filters_transform", {"dct", "walsh"})));
+  rule.attrs.push_back(optional(integer("filters_tile", 4, 64)));
+  rule.tensors.push_back({"tiles", {Dtype::f32}, 3, true});
+  if (rule.op != "conv") return;
+  rule.tensors.push_back({"basis", {Dtype::f32}, 2, true});
+  for (AttrRule& attr : rule.attrs)
+    if (attr.name == "transform") attr.choices.push_back("matrix");
+}
+
+std::vector<OpRule> make_schema(int64_t version) {
   std::vector<OpRule> ops = {
       {"conv",
        1,
@@ -117,22 +131,25 @@ std::vector<OpRule> make_schema() {
                  {"layer_norm", 1, 1, {number("eps", 0)}, {vector("scale"), vector("shift")}, nullptr, infer_per_channel},
                  {"softmax", 1, 1, {integer("axis", 1, 1)}, {}, nullptr, infer_same},
              });
+  if (version >= 2)
+    for (OpRule& rule : ops)
+      if (rule.check == check_conv) add_transforms(rule);
   return ops;
 }
 
 }  // namespace
 
-const std::vector<OpRule>& schema() {
-  static const std::vector<OpRule> ops = make_schema();
-  return ops;
+const std::vector<OpRule>& schema(int64_t version) {
+  static const std::vector<OpRule> first = make_schema(1), latest = make_schema(kVersion);
+  return version == 1 ? first : latest;
 }
 
-const OpRule& rule_of(const std::string& op, const std::string& about) {
-  for (const OpRule& rule : schema()) {
+const OpRule& rule_of(const std::string& op, const std::string& about, int64_t version) {
+  for (const OpRule& rule : schema(version)) {
     if (rule.op == op) return rule;
   }
   std::vector<std::string> names;
-  for (const OpRule& rule : schema()) names.push_back(rule.op);
+  for (const OpRule& rule : schema(version)) names.push_back(rule.op);
   throw Error(Fault::unsupported, about, "one of the operators " + joined(names), quoted(op),
               "update cosparse, or export the network again");
 }

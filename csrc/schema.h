@@ -8,6 +8,8 @@
 
 namespace cosparse {
 
+constexpr int64_t kVersion = 2;  // of the artifact: the highest that the reader takes
+
 struct AttrRule {
   enum class Type { integer, number, choice, list };
   std::string name;
@@ -15,6 +17,7 @@ struct AttrRule {
   double lowest = 0, highest = 0;    // of an integer, a number, each item of a list; inclusive
   size_t shortest = 0, longest = 0;  // of a list
   std::vector<std::string> choices = {};
+  bool optional = false;
 };
 
 struct TensorRule {
@@ -33,7 +36,8 @@ struct OpRule {
   Shape (*infer)(const Node&, const std::vector<Shape>&);
 };
 
-const std::vector<OpRule>& schema();
-const OpRule& rule_of(const std::string& op, const std::string& about);  // throws Error(Fault::unsupported)
+// The table of one version, 1..kVersion.
+const std::vector<OpRule>& schema(int64_t version = kVersion);
+const OpRule& rule_of(const std::string& op, const std::string& about, int64_t version = kVersion);  // throws Error(Fault::unsupported)
 
 }  // namespace cosparse

@@ -22,7 +22,7 @@ std::string signature(const Node& node, const Shape& in) {
       for (size_t i = 0; i < node.list(key).size(); ++i) text += (i ? "x" : "") + std::to_string(node.list(key)[i]);
     }
   add("n", in.n), add("h", in.h), add("w", in.w), add("r", l.r);
-  text += node.text("transform") == "dct" ? " dct" : " identity";
+  text += l.without_kernel() ? " taps" : l.dct ? " dct" : " identity";  // taps: no form works on the coefficients
   add("stored", l.values->count());
   return text;
 }

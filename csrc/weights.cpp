@@ -16,7 +16,7 @@ namespace {
 constexpr int kChunkMaps = 2304;
 
 int block_of(const Layer& l) {  // filters a block row on this target
-  if (l.block) {
+  if (l.block && !l.without_kernel()) {
     int r = 8;
     while (l.r % r != 0) r /= 2;
     return r;
@@ -33,7 +33,7 @@ double map_cost(const Layer& l, bool transformed) {
   return l.R == 3 && l.S == 3 ? 28 : l.taps() * (l.R + l.S + 2.0);
 }
 
-bool can_transform(const Layer& l) { return l.transformed() && !l.depthwise() && l.R <= kMaxDct && l.S <= kMaxDct; }
+bool can_transform(const Layer& l) { return l.transformed() && !l.without_kernel() && !l.depthwise() && l.R <= kMaxDct && l.S <= kMaxDct; }
 
 // The basis step stores all nine maps of a channel in any case, so where most of them are read there is nothing in leaving some out.
 void complete_channels(std::vector<char>& read) {
@@ -208,6 +208,7 @@ std::string reason(const Layer& l, const Weights& w) {
   if (w.depthwise) return l.transformed() ? "depthwise: transformed back" : "depthwise";
   if (w.form == Form::cosparse) return l.transformed() ? "sparse in the DCT" : "sparse";
   const std::string form = w.kept < l.dense() ? "all-zero blocks dropped" : "dense";
+  if (l.without_kernel()) return "no kernel for " + transform_of(l) + ": transformed back, " + form;
   return l.transformed() ? "transformed back, " + form : l.block || w.kept == l.dense() ? form : "dense, " + form;
 }
 

@@ -17,7 +17,10 @@ from cosparse import _C
 from cosparse.engine.graph import Graph, Input, Node
 from cosparse.errors import ArtifactError, Error
 
-VERSION = 1
+VERSION = 2
+"""The highest version that is written, and only where the first one has no words for the graph."""
+
+_SINCE_2 = {"channels_transform", "channels_tile", "filters_transform", "filters_tile"}
 CHECKSUM_PREFIX = "blake2b-256:"
 _NO_DIGITS = "0" * 64
 _DTYPES = ("float32", "uint16", "uint32")
@@ -92,7 +95,7 @@ def _name_tensors(graph: Graph) -> tuple[list[dict[str, str]], dict[str, numpy.n
 def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "format": "cosparse",
-        "version": VERSION,
+        "version": _version(graph),
         "checksum": CHECKSUM_PREFIX + _NO_DIGITS,
         "name": graph.name,
         "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in graph.inputs],
@@ -104,6 +107,12 @@ def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
         "preprocessing": graph.preprocessing,
         "provenance": graph.provenance,
     }
+
+
+def _version(graph: Graph) -> int:
+    """The lowest version that can state the graph."""
+    new = any(_SINCE_2 & n.attrs.keys() or (n.op == "conv" and n.attrs.get("transform") == "matrix") for n in graph.nodes)
+    return VERSION if new else 1
 
 
 def _to_json(network: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """conv, the way the fast kernels do it: the inverse transform moves from the weights to the activations.
 
-    basis step      xhat[n,c,u,v,p] = sum over i,j of D_R[u,i] D_S[v,j] x[n, c, p stride + (i,j) dilation - pad]
-    block product   y[n,o,p] = bias[o] + scale[o] sum over the blocks (o,k) of S[o,k] xhat[n,k,p]          k = (c R + u) S + v
+    basis step      xhat[n,c,u,v,p] = sum over i,j of D_R[u,i] D_S[v,j] x[n, c, p stride + (i,j) dilation - pad], or the node's other matrix
+                    along the taps; then, where channels are transformed, their matrices along c
+    block product   z[n,o,p] = sum over the blocks (o,k) of S[o,k] xhat[n,k,p]                             k = (c R + u) S + v
+    output step     y[n,o,p] = bias[o] + scale[o] z[n,o,p], after the inverse along o where filters are transformed
 
     x      [N, C, H, W]          any float
     xhat   [N, C, R, S, P]       float64; P = Ho Wo; for the identity these are the plain taps
-    y      [N, O, Ho, Wo]        float64; equal to conv.conv up to rounding, since W[o,c] = D_R^T S[o,c] D_S
+    y      [N, O, Ho, Wo]        float64; equal to conv.conv up to rounding, since W = T^-1 S and T is orthonormal (kernels/transform.py)
 
 The basis step knows no filter; stride, padding and dilation are its business alone. The product touches the blocks that exist, no others.
 """
@@ -18,7 +20,8 @@ from itertools import pairwise
 import numpy as np
 
 from cosparse.kernels.contract import Array, Node, per_channel
-from cosparse.kernels.conv import add_bias, transform_matrix, weight_shape
+from cosparse.kernels.conv import add_bias, weight_shape
+from cosparse.kernels.transform import along, taps_matrix, tile_matrices
 from cosparse.kernels.window import output_sizes, padded, taps
 
 
@@ -29,8 +32,8 @@ def basis_step(node: Node, x: Array, size: tuple[int, int]) -> Array:
     seen = np.empty((*x.shape[:2], r, s, size[0] * size[1]))
     for i, j, tap in taps(padded(x, attrs["pad"]), (r, s), attrs["stride"], attrs["dilation"], size):
         seen[:, :, i, j] = tap.reshape(*x.shape[:2], -1)
-    vertical, horizontal = transform_matrix(attrs["transform"], r), transform_matrix(attrs["transform"], s)
-    return np.einsum("ui,vj,ncijp->ncuvp", vertical, horizontal, seen, optimize=True)
+    xhat = taps_matrix(node) @ seen.reshape(*x.shape[:2], r * s, -1)
+    return along(xhat, tile_matrices(node, "channels"), axis=1).reshape(seen.shape)
 
 
 def block_rows(node: Node) -> Iterator[tuple[int, np.ndarray, Array]]:
@@ -56,6 +59,8 @@ def conv_by_basis(node: Node, x: Array) -> Array:
     for first, columns, values in block_rows(node):
         maps = xhat[:, first * groups // filters, columns]  # [N, b, P]
         y[:, first : first + values.shape[1]] = values.T @ maps
+    matrices = tile_matrices(node, "filters")
+    y = along(y, None if matrices is None else matrices.transpose(0, 2, 1), axis=1)
     scale = node.tensors.get("scale")
     if scale is not None:
         y *= per_channel(scale, y)

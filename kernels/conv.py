@@ -2,7 +2,7 @@
 
     x        [N, C, H, W]                any float; planes in channel order; zeros outside the image
     y        [N, O, Ho, Wo]              float64; Ho = (H + top + bottom - dilation (R - 1) - 1) // stride + 1
-    values   [O, C/G, R, S] or [B, r]    float32; coefficients S: W[o,c] = scale[o] D_R^T S[o,c] D_S (dct), W = scale[o] S (identity)
+    values   [O, C/G, R, S] or [B, r]    float32; coefficients S: W[o] = scale[o] (T^-1 S)[o], T as in kernels/transform.py
     columns  [B]                         uint16 or uint32; k = (c R + u) S + v; rows [ceil(O/r) + 1] uint32; format block only
     scale, bias  [O]                     float32; both may be missing
     linear: x [N, F] is C = F, H = W = 1; y [N, O]
@@ -17,20 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cosparse.kernels.contract import Array, Node, Reference, per_channel, require
+from cosparse.kernels.transform import undone
 from cosparse.kernels.window import output_sizes, padded, taps
-
-
-def dct_matrix(n: int) -> Array:
-    """The orthonormal DCT-II [n, n]: row u is the basis vector of frequency u."""
-    u, t = np.arange(n)[:, None], np.arange(n)[None, :]
-    matrix = np.sqrt(2 / n) * np.cos(np.pi * (2 * t + 1) * u / (2 * n))
-    matrix[0] = np.sqrt(1 / n)
-    return matrix
-
-
-def transform_matrix(transform: str, n: int) -> Array:
-    """The transform along one axis of n taps, [n, n]: coefficients = matrix @ taps."""
-    return dct_matrix(n) if transform == "dct" else np.eye(n)
 
 
 def weight_shape(node: Node) -> tuple[int, int, int, int]:
@@ -41,15 +29,24 @@ def weight_shape(node: Node) -> tuple[int, int, int, int]:
     return node.attrs["filters"], node.attrs["channels"] // node.attrs["groups"], r, s
 
 
-def coefficients(node: Node) -> Array:
-    """The node's coefficients S with `scale` multiplied in, dense, [O, C/G, R, S] float64."""
+def stored(node: Node) -> Array:
+    """The node's coefficients S as they are stored, without `scale`, dense, [O, C/G, R, S] float64."""
     shape = weight_shape(node)
     values = node.tensors["values"].astype(np.float64)
     if node.attrs["format"] == "block":
         values = scatter_blocks(values, node.tensors["columns"], node.tensors["rows"], columns_total=int(np.prod(shape[1:])))[: shape[0]]
-    values = values.reshape(shape)
+    return values.reshape(shape)
+
+
+def scaled(node: Node, weights: Array) -> Array:
+    """Weights [O, ...] with `scale` multiplied in."""
     scale = node.tensors.get("scale")
-    return values if scale is None else values * scale.astype(np.float64)[:, None, None, None]
+    return weights if scale is None else weights * scale.astype(np.float64)[:, None, None, None]
+
+
+def coefficients(node: Node) -> Array:
+    """The coefficients with `scale` multiplied in, [O, C/G, R, S] float64: those of W unless filters are transformed."""
+    return scaled(node, stored(node))
 
 
 def scatter_blocks(values: Array, columns: np.ndarray, rows: np.ndarray, columns_total: int) -> Array:
@@ -62,10 +59,7 @@ def scatter_blocks(values: Array, columns: np.ndarray, rows: np.ndarray, columns
 
 def unpack(node: Node) -> Array:
     """The dense spatial weights W that the node stands for, [O, C/G, R, S] float64: blocks expanded, transform undone, `scale` included."""
-    s = coefficients(node)
-    if node.attrs["transform"] == "identity":
-        return s
-    return dct_matrix(s.shape[2]).T @ s @ dct_matrix(s.shape[3])
+    return scaled(node, undone(node, stored(node)))
 
 
 def add_bias(node: Node, y: Array) -> Array:

@@ -50,6 +50,25 @@ class Residual(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
+class Mixed(nn.Module):
+    """Input [N, 9, 13, 12], 4 outputs: channels and filters that no tile divides; 3x3, 1x1, 3x5, 5x5; stride, dilation, uneven pads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(9, 20, 3, padding=1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(20)
+        self.point = nn.Conv2d(20, 37, 1, stride=2)
+        self.wide = nn.Conv2d(37, 21, (3, 5), padding="same", dilation=(1, 2))
+        self.five = nn.Conv2d(21, 18, 5, padding=2)
+        self.hidden = nn.Linear(18, 22)
+        self.linear = nn.Linear(22, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.point(torch.relu(self.norm(self.first(x)))))
+        x = torch.relu(self.five(nn.functional.pad(torch.relu(self.wide(x)), (1, 0, 0, 2))))
+        return self.linear(torch.relu(self.hidden(x.mean((2, 3)))))
+
+
 def seeded(make: type[nn.Module], seed: int = 0) -> nn.Module:
     """The network with weights and batch-norm statistics that depend on the seed alone, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):

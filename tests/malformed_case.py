@@ -8,6 +8,7 @@ import numpy
 from artifact_parts import Parts, take_apart
 from sample_graphs import every_op
 
+from cosparse.engine.graph import Graph
 from cosparse.errors import ArtifactError, Error
 
 Mutation = Callable[[Parts], None]
@@ -21,9 +22,10 @@ class Case:
     mutate: Mutation
     says: tuple[str, ...]
     error: type[Error] = ArtifactError
+    graph: Callable[[], Graph] = every_op
 
     def to_bytes(self) -> bytes:
-        parts = take_apart(every_op())
+        parts = take_apart(self.graph())
         self.mutate(parts)
         return parts.to_bytes()
 

@@ -47,11 +47,11 @@ SUPPORTED = "conv, linear, affine, activation, prelu, add"
 CASES: list[Case] = [
     case("format missing", network(format=None), "graph: format: expected 'cosparse', got none"),
     case("format of another", network(format="onnx"), "graph: format: expected 'cosparse', got the string 'onnx'"),
-    case("version 2", network(version=2), "graph: version: expected at most 1, got 2", "update cosparse", error=UnsupportedError),
+    case("version 3", network(version=3), "graph: version: expected at most 2, got 3", "update cosparse", error=UnsupportedError),
     case(
-        "version 2 with other fields",
-        both(network(version=2), network(nodes=None)),
-        "graph: version: expected at most 1, got 2",
+        "version 3 with other fields",
+        both(network(version=3), network(nodes=None)),
+        "graph: version: expected at most 2, got 3",
         error=UnsupportedError,
     ),
     case("version 0", network(version=0), "graph: version: expected an integer of at least 1, got the integer 0"),

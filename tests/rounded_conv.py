@@ -9,7 +9,8 @@ import numpy as np
 from nodes import FakeNode
 
 from cosparse.kernels.basis import basis_step
-from cosparse.kernels.conv import coefficients, dct_matrix, unpack
+from cosparse.kernels.conv import coefficients, unpack
+from cosparse.kernels.transform import dct_matrix
 from cosparse.kernels.window import output_sizes
 
 EPS = float(np.finfo(np.float32).eps)

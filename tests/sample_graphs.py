@@ -2,7 +2,8 @@
 
 import numpy
 
-from cosparse.engine.graph import Graph, Input, Node
+from cosparse.engine.graph import Attr, Graph, Input, Node
+from cosparse.kernels.transform import dct_matrix, walsh_matrix
 
 RELU = {"kind": "relu", "alpha": 0.0, "beta": 0.0}
 CONV = {"stride": [1, 1], "dilation": [1, 1], "pad": [1, 1, 1, 1], "groups": 1}
@@ -68,3 +69,30 @@ def every_op() -> Graph:
     )
     inputs = (Input("x", (None, 4, 8, 8)), Input("z", (None, 6)))
     return Graph("every_op", inputs, ("softmax", "like", "permute"), nodes, {"mean": [0.5], "channels": "RGB"}, {"seed": 7})
+
+
+def every_transform() -> Graph:
+    """What version 2 of the artifact adds, on awkward sizes: matrices along taps and channels, channels and filters left over."""
+
+    def conv(name: str, x: str, channels: int, filters: int, kernel: tuple[int, int], transform: str, **tiles: Attr) -> Node:
+        pad = [kernel[0] // 2, kernel[1] // 2] * 2
+        attrs: dict[str, Attr] = {"filters": filters, "channels": channels, "kernel": [*kernel], **CONV, "pad": pad}
+        attrs |= {"transform": transform, "format": "dense", "block": 1, **tiles}
+        return Node(name, "conv", (x,), attrs, {"values": _floats(filters, channels, *kernel), "bias": _floats(filters)})
+
+    walsh = {"channels_transform": "walsh", "channels_tile": 4}
+    nodes = [
+        conv("taps", "x", 6, 10, (3, 1), "matrix"),
+        conv("channels", "taps", 10, 9, (1, 1), "identity", channels_transform="matrix", channels_tile=4),
+        conv("both", "channels", 9, 13, (3, 3), "dct", **walsh, filters_transform="walsh", filters_tile=4),
+        conv("filters", "both", 13, 6, (1, 1), "identity", filters_transform="dct", filters_tile=5),
+        Node("mean", "mean", ("filters",), {"axes": [2, 3], "keep": 0}),
+    ]
+    nodes[0].tensors["basis"] = dct_matrix(3)[::-1].astype(numpy.float32)
+    nodes[1].tensors["tiles"] = numpy.stack([dct_matrix(4), walsh_matrix(4)[::-1]]).astype(numpy.float32)
+    nodes[3].tensors["scale"] = _floats(6)
+    linear = {"filters": 3, "channels": 6, "transform": "identity", "format": "block", "block": 2, **walsh}
+    blocks = {"values": _floats(3, 2), "columns": numpy.array([0, 5, 2], numpy.uint16), "rows": numpy.array([0, 2, 3], numpy.uint32)}
+    blocks["values"][2, 1] = 0
+    nodes.append(Node("linear", "linear", ("mean",), linear, blocks))
+    return Graph("every_transform", (Input("x", (None, 6, 5, 4)),), ("linear",), tuple(nodes))

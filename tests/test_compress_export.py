@@ -62,7 +62,7 @@ def test_file_holds_the_mask_and_no_more(tmp_path: Path) -> None:
     graph = artifact.read(tmp_path / "net.cosparse")
     for name, _, mask in masks.masked(model):
         node = graph.node(name)
-        assert (node.attrs["format"], node.attrs["transform"], node.attrs["block"]) == ("block", mask.transform, mask.block)
+        assert (node.attrs["format"], node.attrs["transform"], node.attrs["block"]) == ("block", mask.transform.name, mask.block)
         assert node.tensors["columns"].size == int(mask.keep.sum())
         blocks = np.ones_like(node.tensors["values"])
         dense = scatter_blocks(blocks, node.tensors["columns"], node.tensors["rows"], mask.keep.shape[1])

@@ -15,7 +15,7 @@ from rounded_conv import EPS, assert_within, few_bits, in_bf16, in_int8, int8_er
 import cosparse
 from cosparse.engine import Engine, artifact
 from cosparse.kernels import reference
-from cosparse.kernels.conv import dct_matrix
+from cosparse.kernels.transform import dct_matrix
 
 SHORT = [(dtype, isa) for dtype in ("bfloat16", "int8") for isa in isas_of(dtype)]
 ALL = [("float32", isa) for isa in isas_of("float32")] + SHORT

@@ -11,8 +11,9 @@ from nodes import FakeNode, conv, node, normal, random_blocks
 
 from cosparse.errors import ShapeError
 from cosparse.kernels.basis import conv_by_basis
-from cosparse.kernels.conv import coefficients, dct_matrix, unpack
+from cosparse.kernels.conv import coefficients, unpack
 from cosparse.kernels.reference import run_node
+from cosparse.kernels.transform import dct_matrix
 
 GEOMETRIES = {
     "1x1": dict(kernel=(1, 1)),

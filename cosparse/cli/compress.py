@@ -13,7 +13,7 @@ from cosparse.cli import source, values
 from cosparse.cli import training_options as options
 from cosparse.cli.output import JsonOption, progress, stage
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import GroupOption, LatencyTableOption, integers, share
+from cosparse.cli.values import GroupOption, LatencyTableOption, TransformOption, integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
@@ -35,7 +35,7 @@ def command(
     score: Annotated[str, typer.Option(help="What a block is worth: energy, or fisher (the loss that dropping it costs).")] = "energy",
     group: GroupOption = False,
     regrow: Annotated[float | None, typer.Option(help="Let masks move in step 2: share of the blocks exchanged at first.")] = None,
-    transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
+    transform: TransformOption = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     recovery: Annotated[str, typer.Option(help="Recovery of sparse coefficients before the masks: " + RECOVERIES + ".")] = "closed",
     measurement: Annotated[

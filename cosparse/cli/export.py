@@ -9,7 +9,7 @@ import typer
 
 from cosparse.cli import source
 from cosparse.cli.output import JsonOption, emit, progress
-from cosparse.cli.values import GroupOption, LatencyTableOption, latency, share
+from cosparse.cli.values import GroupOption, LatencyTableOption, TransformOption, latency, share
 from cosparse.errors import Error
 
 
@@ -28,7 +28,7 @@ def command(
     impose_filters: Annotated[
         float | None, typer.Option(help="Before any mask, remove whole filters until this share of the multiply-adds is gone.")
     ] = None,
-    transform: Annotated[str, typer.Option(help="Transform in which weights are made sparse: dct, identity.")] = "dct",
+    transform: TransformOption = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     seed: Annotated[int, typer.Option(help="Decides ties between equal weights.")] = 0,
     size: source.SizeOption = None,

@@ -93,7 +93,9 @@ def _form(attrs: dict[str, Any]) -> str:
         words[0] += f" {_brief(attrs['kernel'])}"
         words += [f"{key}={_brief(attrs[key])}" for key, usual in (("stride", [1, 1]), ("dilation", [1, 1])) if attrs[key] != usual]
         words += [f"groups={attrs['groups']}"] * (attrs["groups"] > 1)
-    words.append(f"{attrs['transform']} {attrs['block']}x1" if attrs["format"] == "block" else "dense")
+    from cosparse.kernels.transform import name_of
+
+    words.append(f"{name_of(attrs)} {attrs['block']}x1" if attrs["format"] == "block" else "dense")
     return " ".join(words)
 
 

@@ -22,6 +22,13 @@ CalibrationOption = Annotated[
 IsaOption = Annotated[
     str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, avx512_vnni, avx512_bf16. Default: COSPARSE_ISA, else the best.")
 ]
+TransformOption = Annotated[
+    str,
+    typer.Option(
+        help="Transform in which weights are made sparse: identity, dct, walsh:B, dct-channels:B, walsh-filters:B, dct-filters:B, "
+        "two-sided-walsh:B, two-sided-dct:B, klt[:B], random:SEED[:B]; one an axis, joined by +; ! at the end: however dear."
+    ),
+]
 
 
 LatencyTableOption = Annotated[Path | None, typer.Option(help="Measured times, as python -m cosparse.bench.latency_table writes them.")]

@@ -77,7 +77,7 @@ py::dict operators() {
   py::dict out;
   for (const OpRule& rule : schema()) {
     py::list attrs, roles;
-    for (const AttrRule& attr : rule.attrs) attrs.append(attr.name);
+    for (const AttrRule& attr : rule.attrs) attrs.append(attr.name + (attr.optional ? "?" : ""));
     for (const TensorRule& tensor : rule.tensors) roles.append(tensor.role + (tensor.optional ? "?" : ""));
     const py::tuple inputs = py::make_tuple(rule.fewest_inputs, rule.most_inputs);
     out[py::str(rule.op)] = py::dict(py::arg("inputs") = inputs, py::arg("attrs") = attrs, py::arg("tensors") = roles);
