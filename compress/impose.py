@@ -101,9 +101,9 @@ def impose(
     """A copy of the model with masks by magnitude and its weights projected onto them, untrained: a what-if, mainly for timing.
 
     `transform` is a text as in transforms/spec.py; `layers` overrides it for single layers by module path, also "dense".
-    `fisher`: score blocks by the loss instead (what `cosparse.compress.fisher.fisher` returns for this model). `group`: first put filters that keep the same columns side by side
-    (`cosparse.compress.grouping`); not together with `fisher`, whose order is the model's. `str(count(model, example))` is the table of
-    what was done.
+    `fisher`: score blocks by the loss instead (what `cosparse.compress.fisher.fisher` returns for this model). `group`: first put filters
+    that keep the same columns side by side (`cosparse.compress.grouping`); not together with `fisher`, whose order is the model's.
+    `str(count(model, example))` is the table of what was done.
     """
     imposed = copy.deepcopy(model)
     report = count(imposed, example)

@@ -63,7 +63,7 @@ def regrow_masks(model: torch.nn.Module, share: float) -> int:
             raise Error(f"gradient of {name}", "finite values", "NaN or infinity", "lower the learning rate")
         energy = masks.block_energy(module.weight, mask.transform, mask.block)
         pull = masks.block_energy(gradient, mask.transform, mask.block)
-        keep = exchange(mask.keep, energy, pull, mask.taps, share, _classes(mask))
+        keep = exchange(mask.keep, energy, pull, mask.taps * mask.transform.unit, share, _classes(mask))
         changed += int((keep != mask.keep).sum())
         masks.attach(module, replace(mask, keep=keep))
     return changed
@@ -99,8 +99,9 @@ def exchange(
 
 
 def _open(keep: torch.Tensor, taps: int) -> torch.Tensor:
-    """Which input channels a mask uses, bool [C]."""
-    return keep.any(0).reshape(-1, taps).any(1)
+    """Which input channels (or tiles of them, where those share a basis step) a mask uses, bool [C / unit]."""
+    used = keep.any(0)
+    return torch.nn.functional.pad(used, (0, -len(used) % taps)).reshape(-1, taps).any(1)
 
 
 def _take(keep: torch.Tensor, rows: slice, pull: torch.Tensor, taps: int, quota: int, spare: int) -> int:

@@ -123,7 +123,8 @@ def picture(done: Results, path: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    times, lines = latencies(), {}
+    times = latencies()
+    lines: dict[tuple[str, str], list[tuple[float, Any, Any]]] = {}
     for name, entry in done.items():
         if ROWS[name].table == "curves":
             point = (entry["result"]["flops_reduction"], entry["result"], times.get(name))
