@@ -100,14 +100,15 @@ def overlap(
 
 
 def torch_runner(model: torch.nn.Module) -> Run:
-    """The torch network as a function of arrays, in eval mode."""
+    """The torch network, on the device where its parameters are, as a function of arrays, in eval mode."""
     import torch
 
     model = model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def run(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.from_numpy(x)).numpy()
+            return model(torch.from_numpy(x).to(device)).cpu().numpy()
 
     return run
 

@@ -14,7 +14,7 @@ from cosparse.compress.count import Report
 from cosparse.compress.fisher import Fisher
 from cosparse.compress.latency import AGAIN, LayerTime
 from cosparse.compress.layers import Choice
-from cosparse.compress.select import Candidates, Cost, Selection, least_cost, select, select_share
+from cosparse.compress.select import Candidates, Cost, Selection, Unreachable, least_cost, select, select_share
 from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 
@@ -29,12 +29,14 @@ def candidates(choices: Sequence[Choice], budget: Budget, fisher: Fisher | None 
     for choice in choices:
         if choice.transform is None:
             continue
-        layer, time = _candidates(choice, choice.transform, fisher, times.get(choice.name)), times.get(choice.name)
-        least = least_cost([layer], budget.floor)[2] + (time.fixed_us if time else 0.0)
-        if time is not None and least >= time.dense_us and not choice.forced:
-            hopeless[layer.name] = f"sparse it would take at least {least:.1f} us, dense {time.dense_us:.1f}"
-        else:
-            layers.append(layer)
+        time = times.get(choice.name)
+        layer = _candidates(choice, choice.transform, fisher, time)
+        if time is not None and not choice.forced:
+            least = least_cost([layer], budget.floor)[2] + time.fixed_us
+            if least >= time.dense_us:
+                hopeless[layer.name] = f"sparse it would take at least {least:.1f} us, dense {time.dense_us:.1f}"
+                continue
+        layers.append(layer)
     return layers, hopeless
 
 
@@ -129,10 +131,11 @@ def within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: i
     if budget.density is not None:
         return select_share(layers, budget.density, seed)
     books = account(report, layers, budget)
-    least = least_cost(layers, budget.floor, seed)
-    if any(cost > bound for cost, bound in zip(least, books.bounds, strict=True)):
-        raise _unreachable(report, layers, budget, tuple(a + b for a, b in zip(books.fixed, least, strict=True)))
-    return select(layers, *books.bounds, floor=budget.floor, seed=seed)
+    try:
+        return select(layers, *books.bounds, floor=budget.floor, seed=seed)
+    except Unreachable as error:
+        least = tuple(a + b for a, b in zip(books.fixed, error.least, strict=True))
+        raise _unreachable(report, layers, budget, least) from None
 
 
 def _unreachable(report: Report, layers: Sequence[Candidates], budget: Budget, least: tuple[float, ...]) -> Error:

@@ -28,6 +28,14 @@ Cost = tuple[float, float, float]
 """Parameters, multiply-adds, microseconds."""
 
 
+class Unreachable(Error):
+    """Bounds that even the floors exceed; `least` is what those cost."""
+
+    def __init__(self, least: Cost, thing: str, expected: str, got: str) -> None:
+        super().__init__(thing, expected, got)
+        self.least = least
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """The blocks of one layer: energy or another score, float64 [block rows, K]; filters per block row; what keeping costs.
@@ -191,8 +199,8 @@ def select(
 ) -> Selection:
     """Keeps the blocks of most energy within `params` coefficients, `flops` multiply-adds and `us` microseconds, for these layers alone.
 
-    Exact ties are broken by the seed. `fill` uses up what the thresholds leave of the bounds. Raises Error where even the floors exceed a
-    bound.
+    Exact ties are broken by the seed. `fill` uses up what the thresholds leave of the bounds. Raises Unreachable where even the floors
+    exceed a bound.
     """
     generator = np.random.default_rng(seed)
     ranked = [_rank(layer, floor, generator) for layer in layers]
@@ -200,7 +208,7 @@ def select(
     least = _cost(ranked, [layer.floor for layer in ranked])
     if not _within(least, bounds):
         got = f"{_said(least, bounds)} for the {100 * floor:g}% of blocks that every layer keeps"
-        raise Error("budget of the masked layers", f"at most {_said(bounds, bounds)}", got)
+        raise Unreachable(least, "budget of the masked layers", f"at most {_said(bounds, bounds)}", got)
     multipliers = _multipliers(ranked, bounds)
     blocks = _blocks(ranked, multipliers)
     if fill:

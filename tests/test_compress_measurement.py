@@ -70,20 +70,28 @@ def test_split_and_join_are_inverse() -> None:
     assert split(torch.arange(7.0).reshape(1, 1, 7), Tiling(7, 3)).flatten(1).tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
 
 
-@pytest.mark.parametrize("transform", transforms.TRANSFORMS)
+@pytest.mark.parametrize("transform", ["identity", "dct", "walsh:4", "dct+two-sided-dct:4"])
 @pytest.mark.parametrize("kind", RANDOM)
 def test_coefficients_are_measured_as_the_weights_are(kind: str, transform: str) -> None:
     """A Psi w = Phi w, segment by segment, the last one narrower."""
-    weight = torch.randn((6, 7, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = draw(kind, 7, 9, share=0.5, seed=2, limit=20)
+    weight = torch.randn((6, 13, 3, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = draw(kind, 13, 9, share=0.5, seed=2, limit=40)
     matrix = of_coefficients(drawn, transform, weight)
-    assert matrix.shape == (4, 9, 18)
+    assert matrix.shape == (4, 18, 36)
     assert not matrix[3, :, 9:].any()
     coefficients = split(transforms.forward(weight, transform).flatten(1)[None], drawn.tiling)[:, 0]
+    if "two-sided" in transform:  # the signals are transformed filters
+        weight = transforms.forward(weight, "dct-filters:4")
     for segment in range(4):
-        inside = slice(18 * segment, 18 * (segment + 1))
+        inside = slice(36 * segment, 36 * (segment + 1))
         wanted = weight.flatten(1)[:, inside] @ drawn.matrix[:, inside].T
-        assert (coefficients[segment] @ matrix[segment].T - wanted).abs().max() <= 4 * 27 * EPS * float(weight.abs().max())
+        assert (coefficients[segment] @ matrix[segment].T - wanted).abs().max() <= 4 * 72 * EPS * float(weight.abs().max())
+
+
+def test_a_segment_cuts_no_tile_of_channels() -> None:
+    weight = torch.zeros(6, 7, 3, 3)
+    with pytest.raises(Error, match="segment: expected room for whole tiles of 4 channels, got 2 channels a segment"):
+        of_coefficients(draw("gaussian", 7, 9, share=0.5, seed=2, limit=20), "walsh:4", weight)
 
 
 def test_linear_layers_are_measured_too() -> None:

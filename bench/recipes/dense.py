@@ -28,7 +28,7 @@ from cosparse.compress.train import train
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     torch.manual_seed(options.seed)
-    model, preprocessing = zoo.build(options.network, seed=options.seed), zoo.preprocessing(options.network)
+    model, preprocessing = zoo.build(options.network, seed=options.seed).to(options.device), zoo.preprocessing(options.network)
     training, test = read_parquet(options.data, "train"), read_parquet(options.data, "test")
     batches = Batches(training, preprocessing, options.batch, shuffle=True, augment=True, seed=options.seed)
     recipe = {key: getattr(options, key) for key in ("lr", "weight_decay", "precision", "seed", "label_smoothing", "warmup")}
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     measured = accuracy(predict(torch_runner(model), test, preprocessing, 250), test.labels.numpy())
     settings: dict[str, Any] = {"network": options.network, "epochs": options.epochs, "batch": options.batch, **recipe}
     notes = {"accuracy": json.dumps(measured), "settings": json.dumps(settings), "history": json.dumps(history)}
-    weights = {name: value.contiguous() for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     save_file(weights, options.out, metadata=notes)
     print(json.dumps({"file": str(options.out), **measured, **settings}))
 
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--label-smoothing", type=float, default=0.0)
     made.add_argument("--warmup", type=int, default=400)
     made.add_argument("--precision", default="float32", help="float32, or bfloat16: products in 16 bits, weights and sums in 32")
+    made.add_argument("--device", default="cpu", help="where it trains: cpu, cuda, ...")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
     return made

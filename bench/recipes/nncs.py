@@ -31,10 +31,10 @@ def command(row: Row, data: Path, out: Path) -> list[str]:
     return [*network, *row.options, "--out", str(out / f"{row.name}.cosparse")]
 
 
-def run(row: Row, data: Path, out: Path) -> dict[str, Any]:
+def run(row: Row, data: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     """Runs the row to its end and writes its result; raises CalledProcessError where the command fails."""
     line, start = command(row, data, out), time.perf_counter()
-    call = [sys.executable, "-m", "cosparse", *line[1:], "--resume", "--json", "-"]
+    call = [sys.executable, "-m", "cosparse", *line[1:], "--device", device, "--resume", "--json", "-"]
     done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout)
     result.pop("file", None)
@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("rows", nargs="*", help="rows to run; default: those that have no result yet")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("out/nncs"))
+    parser.add_argument("--device", default="cpu", help="where it trains: cpu, cuda, ...")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.rows) - set(ROWS)):
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     for name in wanted:
-        entry = run(ROWS[name], options.data, options.out)
+        entry = run(ROWS[name], options.data, options.out, options.device)
         print(json.dumps({key: entry[key] for key in ("row", "seconds", "result")}), flush=True)
 
 

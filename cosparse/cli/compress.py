@@ -59,6 +59,7 @@ def command(
     tensorboard: options.TensorboardOption = False,
     pictures: options.PicturesOption = None,
     workers: options.WorkersOption = None,
+    device: options.DeviceOption = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads. Default: torch's.")] = None,
     json: JsonOption = None,
 ) -> None:
@@ -81,7 +82,7 @@ def command(
     recipe = options.recipe(seed, **settings)
     files = options.RunFiles(out, log, tensorboard, pictures)
     files.require_folders()
-    loaded = source.load(network, weights, size)
+    loaded = source.placed(source.load(network, weights, size), device)
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     classes, masks = result.outputs_of(loaded)
@@ -110,6 +111,7 @@ def command(
             **asdict(recipe),
         )
         stage(bar, "exporting")
+        loaded = source.placed(loaded, "cpu")
         weights_name = weights.name if weights else "random"
         provenance = {"source": network, "weights": weights_name, "method": method, "settings": history.settings}
         result.write_artifact(loaded, out, provenance)

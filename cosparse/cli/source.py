@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +56,19 @@ def load(spec: str, weights: Path | None = None, size: str | None = None) -> Sou
         load_weights(source.model, weights)
     source.model.eval()
     return source
+
+
+def placed(source: Source, device: str) -> Source:
+    """The network and its example on a torch device ("cpu", "cuda", "cuda:1"); Error where there is none of that name."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise Error("--device", f"one of {here}", repr(device), str(error).strip().partition("\n")[0]) from error
+    example = tuple(x.to(device) for x in source.example) if isinstance(source.example, tuple) else source.example.to(device)
+    return replace(source, model=source.model.to(device), example=example)
 
 
 def _from_zoo(name: str) -> Source:

@@ -20,6 +20,7 @@ DataOption = Annotated[
     typer.Option(help="Images: *_train.parquet and *_test.parquet, train/CLASS/* and val/CLASS/*, or annotations/instances_*.json."),
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=0, help="Processes that decode image files. Default: one a processor.")]
+DeviceOption = Annotated[str, typer.Option(help="Where it trains: cpu, cuda, cuda:1, ...")]
 LrOption = Annotated[float | None, typer.Option(help="Learning rate. Default: the recipe's.")]
 OptimizerOption = Annotated[str | None, typer.Option(help="sgd, adamw. Default: sgd.")]
 WeightDecayOption = Annotated[float | None, typer.Option(help="Weight decay of weights of two or more dimensions.")]
