@@ -235,7 +235,10 @@ BAD_INPUT = {
     ),
     "share": (["export", "zoo:resnet20", "--impose-flops", "60", "--out", "m.cosparse"], r"--impose-flops: expected a share in \[0, 1\)"),
     "method": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--method", "x"], "--method: expected one of nncs, got 'x'"),
-    "no budget": (["compress", "zoo:resnet20", "--data", ".", "--out", "m"], "Budget: expected flops, params or density, got none"),
+    "no budget": (
+        ["compress", "zoo:resnet20", "--data", ".", "--out", "m"],
+        "Budget: expected flops, params, latency or density, got none",
+    ),
     "epochs": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--epochs", "3"], "--epochs: expected 2 whole numbers"),
     "int8 without calibration": (["eval", "{path}", "--data", ".", "--dtype", "int8"], r"--calibration: expected images .* got none; give"),
     "calibration of float32": (

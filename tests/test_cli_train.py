@@ -209,7 +209,7 @@ def table(script: Path, folder: Path) -> Path:
     for choice in choose(model, count(model, module.example())):
         if choice.transform is not None:
             us = choice.module.weight.numel() * 1e-3
-            layers[choice.name] = LayerTime(choice.count.shape, choice.count.pixels, choice.transform, choice.block, us, 0, 0, 1e-3, 0)
+            layers[choice.name] = LayerTime(choice.count.shape, choice.count.pixels, str(choice.transform), choice.block, us, 0, 0, 1e-3, 0)
     path = folder / "T.json"
     path.write_text(LatencyTable("net", ((1, 3, 8, 8),), 1, "avx2", "float32", "cpu", "0", 1.0, layers).to_json())
     return path

@@ -148,7 +148,7 @@ def test_step_one_gathers_what_the_masks_need() -> None:
     with pytest.raises(ValueError, match=r"NNCS\.mask: expected gradients for the Fisher score, got none yet; step\(\) makes them"):
         nncs.mask()
     train(nncs, 5)
-    assert nncs._cut["conv3"].shape == (4, 144)  # by now the pull follows the score, block by block
+    assert nncs.pull.cut["conv3"].shape == (4, 144)  # by now the pull follows the score, block by block
     wanted, _ = candidates(nncs.choices, nncs.budget, nncs.fisher.mean)
     report = nncs.mask()
     assert 0.5 <= report.flops_reduction < 0.55

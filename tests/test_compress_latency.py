@@ -35,7 +35,7 @@ def table_of(model: nn.Module, slope: dict[str, float] | None = None, other_us: 
         pixels, size = choice.count.pixels, choice.module.weight.numel()
         dense, one = size * pixels * 1e-3, (slope or {}).get(choice.name, 1.5) * pixels * 1e-3
         basis = 0.01 * pixels * choice.module.weight.shape[1]
-        layers[choice.name] = LayerTime(choice.count.shape, pixels, choice.transform, choice.block, dense, 2.0, basis, one, 0.01)
+        layers[choice.name] = LayerTime(choice.count.shape, pixels, str(choice.transform), choice.block, dense, 2.0, basis, one, 0.01)
     return LatencyTable("toy", ((1, 1, 8, 8),), 1, "avx2", "float32", "some cpu", "0.1.0", other_us, layers)
 
 
