@@ -21,7 +21,7 @@ from cosparse.cli import run
 
 BUDGET = ("--flops", "0.789", "--params", "0.756")
 SCHEDULE = ("--epochs", "6,54", "--batch", "256", "--lr", "0.02", "--weight-decay", "5e-5", "--ema", "0.9998", "--precision", "bfloat16")
-TINY = ("--epochs", "1,1", "--batch", "8", "--lr", "0.001", "--workers", "0")
+TINY = ("--size", "3,64,64", "--epochs", "1,1", "--batch", "8", "--lr", "0.001", "--workers", "0")
 
 
 def tiny_tree(folder: Path, classes: int = 3, images: int = 10, seed: int = 0) -> Path:
