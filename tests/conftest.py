@@ -25,11 +25,11 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_torch_threads() -> None:
-    """The suite runs beside others on small machines, and its tensors are small."""
+def one_torch_thread() -> None:
+    """The suite's tensors are small, and two threads that wait for each other beside other work take several times as long as one."""
     import torch
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
