@@ -24,7 +24,7 @@ def _row(table: str, name: str, network: str, weights: str, options: str) -> Row
 
 def _controls() -> list[Row]:
     """Equal parameters kept, equal epochs of step 2 alone, no teacher: what differs is the domain."""
-    domains = {"identity": "identity", "random": "random:0", "dct": "dct", "klt": "klt"}
+    domains = {"identity": "identity", "random": "random:0!", "dct": "dct!", "klt": "klt!"}  # !: however dear its basis step
     return [
         _row(
             "controls", f"control-{name}-r{r}", "resnet20", JPEG20, f"--params 0.75 --transform {spec} --block {r} --epochs 0,3 --distill 0"
