@@ -97,11 +97,14 @@ class NNCS:
     def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
         """`optimizer.step()` with what the current phase adds: before `mask` the pull of step 1, after it the projection.
 
-        With the `scaler` of a float16 loop given, the gradients are unscaled first and the step is the scaler's; `scaler.update()` stays
-        the caller's.
+        With the `scaler` of a float16 loop given, the gradients are unscaled first and the step is the scaler's, which leaves out a step
+        whose gradients have overflowed; so does everything here then. `scaler.update()` stays the caller's.
         """
         if scaler is not None:
             scaler.unscale_(optimizer)
+            if not _finite(optimizer):
+                scaler.step(optimizer)
+                return
         if not self.masked:
             if self.score == "fisher":
                 self.fisher.add(self.choices)
@@ -187,3 +190,9 @@ class NNCS:
             for key in MOMENTA:
                 if isinstance(state.get(key), torch.Tensor):
                     state[key].copy_(masks.keep_only(state[key], mask))
+
+
+def _finite(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether no gradient has overflowed."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return not gradients or bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())

@@ -172,3 +172,39 @@ def test_impossible_budget_is_refused_at_once() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(Error, match="NNCS: expected ramp >= 1, got ramp 0"):
         NNCS(seeded(Residual), Budget(flops=0.5), EXAMPLE.float(), ramp=0)
+
+
+def scaled_run(scale: float | None, overflow_at: int | None = None) -> NNCS:
+    """Eight steps, the mask after four, with a scaler or without; at one step the gradients may overflow."""
+    model = seeded(Residual, 5).double().train()
+    nncs = NNCS(model, Budget(flops=0.5), EXAMPLE, ramp=4, score="fisher")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+    for step, (x, y) in enumerate(data(8)):
+        if step == 4:
+            nncs.mask(optimizer)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if step == overflow_at:
+            model.conv2.weight.grad[0, 0, 0, 0] = float("inf")
+        nncs.step(optimizer, scaler)
+        if scaler is not None:
+            scaler.update()
+    nncs.finish()
+    return nncs
+
+
+def test_a_scaler_changes_nothing() -> None:
+    plain, scaled = scaled_run(None), scaled_run(1024.0)
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(scaled.model.state_dict()[name], value, rtol=1e-12, atol=1e-14)
+    assert scaled.steps == 8
+
+
+@pytest.mark.parametrize("at", [1, 6])
+def test_a_step_that_overflows_is_left_out(at: int) -> None:
+    nncs = scaled_run(1024.0, overflow_at=at)
+    assert nncs.steps == 7
+    assert all(torch.isfinite(value).all() for value in nncs.model.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in nncs.fisher.mean.values())
