@@ -19,7 +19,7 @@ import numpy as np
 
 import cosparse
 from cosparse import _C
-from cosparse.bench import cold, neighbours, roofline
+from cosparse.bench import cold, neighbours, roofline, signal_stack
 from cosparse.bench.check import Check
 from cosparse.bench.contest import Opened, check_all, contenders, open_peers, way_of
 from cosparse.bench.dense import densify, parameters
@@ -54,6 +54,7 @@ class Case:
     folder: Path
 
 
+@signal_stack.kept()
 def bench(path: str | Path, settings: Settings | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """The bench object of the artifact at `path`: keys as in the README's section "Measuring"; figures that do not exist are None.
 

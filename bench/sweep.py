@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cosparse
 from cosparse import _C
-from cosparse.bench import harness, neighbours
+from cosparse.bench import harness, neighbours, signal_stack
 from cosparse.bench.break_even import break_even, rises
 from cosparse.bench.check import Check, compare
 from cosparse.bench.contest import Opened, check_all, contenders, open_peers, way_of
@@ -74,6 +74,7 @@ def density_sweep(
     return result | {"block": block, "break_even": found, "monotone": not up if curve else None, "rises": [list(pair) for pair in up]}
 
 
+@signal_stack.kept()
 def together(
     variants: Mapping[str, Path], baseline: Path, settings: Settings | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:

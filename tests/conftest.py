@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def one_torch_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_signal_stack() -> Iterator[None]:
+    """OpenVINO's models leave a dangling one behind."""
+    from cosparse.bench import signal_stack
+
+    with signal_stack.kept():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
