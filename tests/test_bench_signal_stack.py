@@ -29,7 +29,12 @@ def test_the_stack_is_put_back() -> None:
 
     assert careless() == ctypes.addressof(memory)
     assert address() == before
-    with pytest.raises(RuntimeError, match="inside"), signal_stack.kept():
-        careless.__wrapped__()
+
+    @signal_stack.kept()
+    def careless_and_failing() -> None:
+        careless.__wrapped__()  # type: ignore[attr-defined]
         raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        careless_and_failing()
     assert address() == before
