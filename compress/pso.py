@@ -1,0 +1,155 @@
+"""Particle swarm optimisation over pruning rates (Kennedy and Eberhart 1995, inertia weight after Shi and Eberhart 1998).
+
+    v <- w v + c1 u1 (p - x) + c2 u2 (g - x),   x <- repaired(x + v)         u1, u2 uniform in [0, 1), for every group anew
+
+p is the best place a particle has seen, g the best of all. After every move the particle is repaired to the cost target, and its velocity
+becomes what it really moved. Particle 0 starts at equal rates, the given starts follow, the rest are random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cosparse.compress.search import Array, Found, Problem, Runner, Scorer, load_state, save_state, serially
+from cosparse.errors import Error
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """Settings. `inertia`: from the first round to the last. `speed`: largest |v| as a share of the upper bound. `elites`: so many of the
+    best particles are copied, with a small random step, over the worst in every round. `patience`: rounds without a better fitness after
+    which the search ends, None for never."""
+
+    particles: int = 20
+    rounds: int = 30
+    inertia: tuple[float, float] = (0.9, 0.4)
+    own: float = 1.5
+    social: float = 1.5
+    speed: float = 0.2
+    elites: int = 1
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.particles < 2 or self.rounds < 1 or not 0 <= self.elites < self.particles / 2:
+            got = f"{self.particles} particles, {self.rounds} rounds, {self.elites} elites"
+            raise Error("swarm", "at least 2 particles, 1 round, fewer elites than half of the particles", got)
+        if not 0 < self.speed <= 1 or min(*self.inertia, self.own, self.social) < 0:
+            raise Error(
+                "swarm", "speed in (0, 1], no negative weights", f"speed {self.speed}, inertia {self.inertia}, {self.own}, {self.social}"
+            )
+
+
+@dataclass
+class _Flock:
+    """Where all particles are: [particles, n] each, and [particles] the best fitness that each has seen."""
+
+    x: Array
+    v: Array
+    best_x: Array
+    best: Array
+    rounds: int
+    history: list[float]
+    rng: np.random.Generator
+
+
+def swarm(
+    problem: Problem,
+    settings: Swarm | None = None,
+    *,
+    starts: Sequence[Array] = (),
+    runner: Runner = serially,
+    save_to: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+) -> Found:
+    """Minimises the problem's fitness. `save_to` is rewritten after every round; with `resume` the search goes on from it and ends where an
+    uninterrupted one does. `progress` hears (round, best fitness)."""
+    settings = settings or Swarm()
+    path = Path(save_to) if save_to is not None else None
+    scorer = Scorer(problem, runner)
+    flock = (
+        _restored(path, settings, scorer) if resume and path is not None and path.exists() else _hatched(problem, settings, starts, scorer)
+    )
+    while flock.rounds < settings.rounds and not _stalled(flock.history, settings.patience):
+        _move(flock, problem, settings)
+        _judge(flock, scorer)
+        flock.history.append(float(flock.best.min()))
+        flock.rounds += 1
+        if path is not None:
+            save_state(path, _state(flock, settings, scorer))
+        if progress:
+            progress(flock.rounds, flock.history[-1])
+    widths, fitness = scorer.best()
+    return Found(widths, fitness, scorer.evaluations, tuple(flock.history))
+
+
+def _hatched(problem: Problem, settings: Swarm, starts: Sequence[Array], scorer: Scorer) -> _Flock:
+    rng = np.random.default_rng(settings.seed)
+    n = len(problem.upper)
+    if any(np.shape(start) != (n,) for start in starts) or len(starts) >= settings.particles:
+        raise Error("starts", f"fewer than {settings.particles} vectors of {n} rates", f"{[np.shape(start) for start in starts]}")
+    x = rng.random((settings.particles, n)) * problem.upper
+    x[0] = problem.upper / 2
+    for place, start in enumerate(starts, 1):
+        x[place] = np.clip(start, 0, problem.upper)
+    x = np.stack([problem.repaired(row) for row in x])
+    v = rng.uniform(-1, 1, x.shape) * settings.speed * problem.upper
+    flock = _Flock(x, v, x.copy(), np.full(len(x), np.inf), 0, [], rng)
+    _judge(flock, scorer)
+    flock.history.append(float(flock.best.min()))
+    return flock
+
+
+def _move(flock: _Flock, problem: Problem, settings: Swarm) -> None:
+    share = flock.rounds / max(1, settings.rounds - 1)
+    inertia = settings.inertia[0] + (settings.inertia[1] - settings.inertia[0]) * share
+    leader = flock.best_x[int(flock.best.argmin())]
+    own, social = flock.rng.random((2, *flock.x.shape))
+    v = inertia * flock.v + settings.own * own * (flock.best_x - flock.x) + settings.social * social * (leader - flock.x)
+    bound = settings.speed * problem.upper
+    target = flock.x + np.clip(v, -bound, bound)
+    if settings.elites:
+        order = np.argsort(flock.best, kind="stable")
+        step = flock.rng.normal(0, 0.1, (settings.elites, flock.x.shape[1])) * bound
+        target[order[-settings.elites :]] = flock.best_x[order[: settings.elites]] + step
+    moved = np.stack([problem.repaired(np.clip(row, 0, problem.upper)) for row in target])
+    flock.v, flock.x = np.clip(moved - flock.x, -bound, bound), moved
+
+
+def _judge(flock: _Flock, scorer: Scorer) -> None:
+    fitness = np.array(scorer(flock.x))
+    better = fitness < flock.best
+    flock.best[better] = fitness[better]
+    flock.best_x[better] = flock.x[better]
+
+
+def _stalled(history: Sequence[float], patience: int | None) -> bool:
+    return patience is not None and len(history) > patience and min(history[-patience:]) >= min(history[:-patience])
+
+
+def _state(flock: _Flock, settings: Swarm, scorer: Scorer) -> dict[str, Any]:
+    arrays = {name: getattr(flock, name).tolist() for name in ("x", "v", "best_x", "best")}
+    known = [[list(widths), value] for widths, value in scorer.known.items()]
+    about = {"kind": "swarm", "settings": _plain(settings), "rng": flock.rng.bit_generator.state, "known": known}
+    return {**about, **arrays, "rounds": flock.rounds, "history": flock.history, "evaluations": scorer.evaluations}
+
+
+def _plain(settings: Swarm) -> dict[str, Any]:
+    """The settings as JSON gives them back; the number of rounds may be raised on resume."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items() if key != "rounds"}
+
+
+def _restored(path: Path, settings: Swarm, scorer: Scorer) -> _Flock:
+    state = load_state(path, "swarm", _plain(settings))
+    scorer.known = {tuple(widths): float(value) for widths, value in state["known"]}
+    scorer.evaluations = state["evaluations"]
+    rng = np.random.default_rng()
+    rng.bit_generator.state = state["rng"]
+    x, v, best_x, best = (np.array(state[name], dtype=np.float64) for name in ("x", "v", "best_x", "best"))
+    return _Flock(x, v, best_x, best, state["rounds"], state["history"], rng)
