@@ -253,6 +253,7 @@ def test_settings_are_plain_and_whole() -> None:
         "budget": {"flops": 0.5}, "transform": "dct", "block": 8, "nncs_seed": 0,
         "recovery": "fista", "measurement": "bernoulli", "measure_share": 0.4, "schedule": "cosine",
         "shrink": 2.0, "iterations": 7, "tolerance": 0.0, "refresh": 5, "segment": 90,
+        "score": "energy", "group": False, "regrow": None,
     }  # fmt: skip
 
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-
-from cosparse.cli import run
 
 BUDGET = ("--flops", "0.789", "--params", "0.756")
 SCHEDULE = ("--epochs", "6,54", "--batch", "256", "--lr", "0.02", "--weight-decay", "5e-5", "--ema", "0.9998", "--precision", "bfloat16")
@@ -61,7 +60,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
     line = arguments(parser.parse_args(given))
     print("cosparse", shlex.join(line), flush=True)
-    return run(line)
+    return subprocess.run([sys.executable, "-m", "cosparse", *line], check=False).returncode
 
 
 if __name__ == "__main__":
