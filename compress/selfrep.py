@@ -56,8 +56,9 @@ def filters(weight: Array, scale: str = "raw", gamma: Array | None = None, varia
     if scale == "unit":
         return x / np.maximum(np.linalg.norm(x, axis=0), np.finfo(np.float64).tiny)
     if scale == "bn":
-        if gamma is None or variance is None or np.shape(gamma) != (x.shape[1],) or np.shape(variance) != (x.shape[1],):
-            raise Error("scale 'bn'", f"gamma and variance of {x.shape[1]} filters", f"{np.shape(gamma)} and {np.shape(variance)}")
+        if gamma is None or variance is None or gamma.shape != (x.shape[1],) or variance.shape != (x.shape[1],):
+            got = " and ".join("none" if given is None else str(list(given.shape)) for given in (gamma, variance))
+            raise Error("scale 'bn'", f"gamma and variance of {x.shape[1]} filters", got)
         return x * np.asarray(gamma, np.float64) / np.sqrt(np.asarray(variance, np.float64) + np.finfo(np.float32).eps)
     return x
 
