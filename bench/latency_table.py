@@ -27,6 +27,7 @@ from cosparse.bench import zoo
 from cosparse.bench.environment import cpu_model, version
 from cosparse.bench.peers import Arrays
 from cosparse.bench.settings import DTYPE, Settings, calibration_of, inputs_of, require
+from cosparse.compress.atomic import replacing
 from cosparse.compress.latency import LatencyTable, LayerTime
 from cosparse.compress.pack import owner
 from cosparse.engine import artifact
@@ -216,7 +217,8 @@ def main(
         settings = Settings(threads=threads or default_threads(), against=(), dtype=dtype, isa=isa)
         tell = lambda text: typer.echo(text, err=True)  # noqa: E731
         table = measure(model.eval(), zoo.example(name), settings, name=name, block=block, transform=transform, progress=tell)
-        out.write_text(table.to_json() + "\n", encoding="utf-8")
+        with replacing(out) as part:
+            part.write_text(table.to_json() + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         typer.echo(f"latency_table: {error}", err=True)
         raise typer.Exit(2) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from cosparse.compress.atomic import replacing
 from cosparse.errors import Error
 
 KEY = "cosparse.training"
@@ -22,12 +22,8 @@ def save(path: str | Path, groups: Mapping[str, Mapping[str, torch.Tensor]], not
     path = Path(path)
     tensors = {f"{group}/{name}": t.detach().cpu().contiguous().clone() for group, members in groups.items() for name, t in members.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         save_file(tensors, part, metadata={KEY: json.dumps(dict(notes))})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:

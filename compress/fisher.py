@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cosparse.compress import transforms
+from cosparse.compress import distributed, transforms
 from cosparse.compress.layers import Choice
 from cosparse.compress.score import IGNORED, placed
 from cosparse.errors import Error
@@ -125,9 +125,9 @@ def fisher(
 
 def _shared(mean: torch.Tensor, name: str) -> torch.Tensor:
     """The mean over all ranks, where there are several; checked after that, so that all of them raise or none."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if distributed.ranks() > 1:
         torch.distributed.all_reduce(mean)
-        mean /= torch.distributed.get_world_size()
+        mean /= distributed.ranks()
     if not bool(mean.isfinite().all()):
         raise Error(f"gradient of {name}", "finite values", "NaN or infinity", "check the weights and the data")
     return mean

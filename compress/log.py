@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cosparse.compress.atomic import replacing
 from cosparse.errors import Error
 
 COLUMNS = ("epoch", "phase", "lr", "train_loss", "accuracy", "loss", "density", "flops_share", "seconds")
@@ -46,14 +47,10 @@ class EpochLog:
 
     def _start(self, history: Sequence[Mapping[str, Any]]) -> None:
         lines = [_line(COLUMNS), *(_line([_cell(entry.get(name)) for name in COLUMNS]) for entry in history)]
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with replacing(self.path) as part:
                 part.write_text("".join(lines), encoding="utf-8")
-                os.replace(part, self.path)
-            finally:
-                part.unlink(missing_ok=True)
         except OSError as error:
             raise Error(str(self.path), "a log that can be written", str(error.strerror)) from error
         self.written, self._started = len(history), True

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cosparse.compress.atomic import replacing
 from cosparse.errors import Error, UnsupportedError
 
 Array = np.ndarray
@@ -136,15 +137,8 @@ class Found:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Writes the state of a search as JSON, atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_text(json.dumps(state), encoding="utf-8")
 
 
 def load_state(path: Path, kind: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cosparse.bench.recipes.nncs_rows import ROWS, Row
+from cosparse.compress.atomic import replacing
 
 RESULTS = Path("docs/results/nncs")
 
@@ -41,7 +42,8 @@ def run(row: Row, data: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     shown = shlex.join(line).replace(str(data), "DATA").replace(str(out.parent), "out")
     entry = {"row": row.name, "command": shown, "seconds": round(time.perf_counter() - start), "result": result}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{row.name}.json").write_text(json.dumps(entry, indent=1) + "\n")
+    with replacing(RESULTS / f"{row.name}.json") as part:
+        part.write_text(json.dumps(entry, indent=1) + "\n")
     return entry
 
 

@@ -17,6 +17,7 @@ from cosparse.bench.recipes.nncs import RESULTS
 from cosparse.bench.recipes.nncs_rows import ROWS
 from cosparse.bench.settings import Settings
 from cosparse.bench.timing import Effort
+from cosparse.compress.atomic import replacing
 
 LATENCY = RESULTS / "latency.json"
 TIMED = ("reached", "curves")
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         known[row.name] = time_artifact(path, options.seconds)
         print(row.name, json.dumps(known[row.name]), flush=True)
-        LATENCY.write_text(json.dumps(known, indent=1) + "\n")
+        with replacing(LATENCY) as part:
+            part.write_text(json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":
