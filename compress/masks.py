@@ -53,6 +53,18 @@ class LayerMask:
         """The mask of every single coefficient, bool [O, K]."""
         return self.keep.repeat_interleave(self.block, dim=0)[: self.filters]
 
+    @cached_property
+    def _copies(self) -> dict[torch.device, torch.Tensor]:
+        return {}
+
+    def full_on(self, device: torch.device) -> torch.Tensor:
+        """`full` on a device; the copy is kept, as training asks for it at every step."""
+        if device.type == "cpu":
+            return self.full
+        if device not in self._copies:
+            self._copies[device] = self.full.to(device)
+        return self._copies[device]
+
     def kept(self) -> int:
         """Number of coefficients kept; the padding of a partial last block counts nothing."""
         return int(self.full.sum())
@@ -115,7 +127,7 @@ def masked(model: nn.Module) -> Iterator[tuple[str, Layer, LayerMask]]:
 def keep_only(tensor: torch.Tensor, mask: LayerMask) -> torch.Tensor:
     """Projects a tensor of the weight's shape onto the kept coefficients: T^-1 (mask * T w)."""
     coefficients = transforms.forward(tensor, mask.transform)
-    kept = coefficients * mask.full.to(tensor.device).reshape(tensor.shape)
+    kept = coefficients * mask.full_on(tensor.device).reshape(tensor.shape)
     return transforms.inverse(kept, mask.transform)
 
 
@@ -135,7 +147,7 @@ def residue(module: Layer) -> float:
         return 0.0
     coefficients = transforms.forward(module.weight.double(), mask.transform).abs().reshape(mask.full.shape)
     largest = float(coefficients.max()) if coefficients.numel() else 0.0
-    outside = coefficients.masked_fill(mask.full.to(coefficients.device), 0.0)
+    outside = coefficients.masked_fill(mask.full_on(coefficients.device), 0.0)
     return float(outside.max()) / largest if largest else 0.0
 
 

@@ -40,7 +40,7 @@ def run(row: Row, data: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     result = json.loads(done.stdout)
     result.pop("file", None)
     shown = shlex.join(line).replace(str(data), "DATA").replace(str(out.parent), "out")
-    entry = {"row": row.name, "command": shown, "seconds": round(time.perf_counter() - start), "result": result}
+    entry = {"row": row.name, "command": shown, "device": device, "seconds": round(time.perf_counter() - start), "result": result}
     RESULTS.mkdir(parents=True, exist_ok=True)
     with replacing(RESULTS / f"{row.name}.json") as part:
         part.write_text(json.dumps(entry, indent=1) + "\n")
