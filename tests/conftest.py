@@ -10,6 +10,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+os.environ.setdefault("TRITON_INTERPRET", "1")
+"""Triton reads it when a kernel is defined: its kernels then run on the CPU, for their numbers. Compiling them is tested in processes apart."""
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

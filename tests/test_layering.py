@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 PACKAGES = ("cosparse", "engine", "kernels", "compress", "bench")
 LONGEST_FILE = 400
 IMPORTERS = ("importlib.import_module", "import_module", "__import__")
-EXTRAS = ("torch", "scipy", "onnxruntime", "onnx", "openvino", "nncf", "typer", "rich", "matplotlib", "pyarrow", "PIL", "sklearn", "kornia")
+EXTRAS = ("torch", "triton", "scipy", "onnxruntime", "onnx", "openvino", "nncf", "typer", "rich", "matplotlib", "pyarrow", "PIL", "sklearn", "kornia")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,12 @@ def test_the_packages_are_there() -> None:
 
 
 def test_kernels_know_neither_engine_nor_compress_nor_bench() -> None:
-    assert not offenders(library_files("kernels"), "cosparse.engine", "cosparse.compress", "cosparse.bench", "cosparse.cli", "torch")
+    assert not offenders(library_files("kernels"), "cosparse.engine", "cosparse.compress", "cosparse.bench", "cosparse.cli")
+
+
+def test_only_the_gpu_kernels_know_torch() -> None:
+    gpu = REPOSITORY / "kernels" / "gpu"
+    assert not offenders([f for f in library_files("kernels") if not f.is_relative_to(gpu)], "torch", "triton", "cosparse.kernels.gpu")
 
 
 def test_engine_knows_neither_compress_nor_bench() -> None:
