@@ -152,8 +152,8 @@ def residue(module: Layer) -> float:
 
 
 def block_energy(weight: torch.Tensor, transform: Transform | str, block: int) -> torch.Tensor:
-    """Sum of squared coefficients of every block, float64 [ceil(O / block), K]."""
-    return block_sums(transforms.forward(weight.detach().double().cpu(), transform).square(), block)
+    """Sum of squared coefficients of every block, float64 [ceil(O / block), K], on the CPU; computed where the weight is."""
+    return block_sums(transforms.forward(weight.detach().double(), transform).square(), block).cpu()
 
 
 def block_sums(values: torch.Tensor, block: int) -> torch.Tensor:

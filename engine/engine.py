@@ -203,8 +203,10 @@ def load(
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
     for, Error for bad options.
     """
+    if device.partition(":")[0] == "cuda":
+        return _on_gpu(path, device, dtype, tune=tune, dense=dense)
     if device != "cpu":
-        raise UnsupportedError("device", "cpu", device, "this build has CPU kernels only")
+        raise UnsupportedError("device", "cpu, cuda or cuda:N", device)
     start = time.perf_counter()
     artifact = _C.read_artifact(path)
     samples = calibration if isinstance(calibration, tuple) else () if calibration is None else (calibration,)
@@ -222,6 +224,14 @@ def load(
     )
     logger().info("%s loaded in %.0f ms: %r", os.fspath(path), (time.perf_counter() - start) * 1e3, engine)
     return engine
+
+
+def _on_gpu(path: str | os.PathLike[str], device: str, dtype: str | None, *, tune: bool, dense: bool) -> Any:
+    try:
+        from cosparse.engine.gpu.engine import load_gpu
+    except ImportError as error:
+        raise UnsupportedError("device", "torch and triton for a GPU", str(error), "pip install 'cosparse[gpu]'") from error
+    return load_gpu(path, device, dtype, tune=tune, dense=dense)
 
 
 def default_threads() -> int:

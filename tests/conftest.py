@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-os.environ.setdefault("TRITON_INTERPRET", "1")
-"""Triton reads it when a kernel is defined: its kernels then run on the CPU, for their numbers. Compiling them is tested in processes apart."""
+if not torch.cuda.is_available():
+    # Triton reads it when a kernel is defined: its kernels then run on the CPU, for their numbers. Compiling is tested in processes apart.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +33,6 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
     """The suite's tensors are small, and two threads that wait for each other beside other work take several times as long as one."""
-    import torch
-
     torch.set_num_threads(1)
 
 

@@ -93,6 +93,18 @@ def steps(done: Results) -> str:
     return _table(["variant", "options", "engine's top-1", "drop"], rows)
 
 
+def trained(done: Results) -> str:
+    """What the training alone brings to a network that keeps all its weights."""
+    rows = []
+    for name, entry in done.items():
+        if ROWS[name].table == "trained-on":
+            result = entry["result"]
+            rows.append(
+                [ROWS[name].network, _option(name, "--epochs"), f"{result['dense_top1']:.2f}", f"{result['top1']:.2f}", _drop(result)]
+            )
+    return _table(["network", "epochs", "before", "after, engine's top-1", "drop"], rows)
+
+
 def curves(done: Results) -> str:
     times = latencies()
     rows = []
@@ -104,7 +116,13 @@ def curves(done: Results) -> str:
     return _table(["network", "r", "FLOPs", "parameters", "engine's top-1", "drop", "ms", "dense peer, ms", "ratio"], rows)
 
 
-TABLES: dict[str, Callable[[Results], str]] = {"reached": reached, "controls": controls, "steps": steps, "curves": curves}
+TABLES: dict[str, Callable[[Results], str]] = {
+    "reached": reached,
+    "controls": controls,
+    "steps": steps,
+    "trained": trained,
+    "curves": curves,
+}
 
 
 def filled(page: str, done: Results) -> str:

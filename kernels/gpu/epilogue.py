@@ -1,6 +1,6 @@
 """What follows a convolution in the same kernel: y = act(z + bias + residual), in float32, rounded once.
 
-    act     one of ACTS; alpha and beta as in kernels/activation.py
+act     one of ACTS; alpha and beta as in kernels/activation.py
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     columns  [B]        int32; ascending within a group; k = (c R + u) S + v as in kernels/conv.py
     values   [B, R]     float32; coefficients with `scale` multiplied in; 0 where the artifact's smaller blocks are empty
 
-Block rows of r < R filters are merged: a group's columns are the union of theirs. So an artifact of 8 x 1 blocks runs, with as many zeros in
-its tiles as its block rows differ; one of R x 1 blocks, or of 8 x 1 blocks inside shared R-filter lists, runs without any.
+Block rows of r < R filters are merged: a group's columns are the union of theirs. So an artifact of 8 x 1 blocks runs, with as many zeros
+in its tiles as its block rows differ; one of R x 1 blocks, or of 8 x 1 blocks inside shared R-filter lists, runs without any.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def grouped(matrix: np.ndarray, keep: np.ndarray, rows: int) -> Groups:
     values = np.pad(matrix.astype(np.float32), padding).reshape(-1, rows, total)
     used = np.pad(keep, padding).reshape(-1, rows, total).any(1)  # [G, K]
     starts = np.concatenate([[0], used.sum(1).cumsum()]).astype(np.int64)
-    group, columns = used.nonzero()
+    group, columns = np.nonzero(used)
     return Groups(rows, filters, total, starts, columns.astype(np.int32), values[group, :, columns])
 
 

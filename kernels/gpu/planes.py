@@ -3,7 +3,7 @@
     data [C, stride]      float16 or bfloat16; pixel (n, h, w) of channel c is data[c, (n H + h) W + w]
     stride                a multiple of ALIGN numbers, so that every row starts on 128 bytes; what lies behind N H W is anything, NaN too
 
-A row of the matrix product over channels is thus one contiguous run of pixels, whatever channels it gathers. A value [N, F] is [N, F, 1, 1].
+A row of the matrix product over channels is thus one contiguous run of pixels, whatever channels it gathers. [N, F] is [N, F, 1, 1].
 """
 
 from __future__ import annotations

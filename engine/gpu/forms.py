@@ -1,0 +1,138 @@
+"""The ways in which the GPU can run one convolution; the planner times them (tune.py) and takes the fastest.
+
+rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
+basis          the fused basis step of kernels/gpu/conv_basis.py, in CUDA C++
+depthwise      kernels/gpu/depthwise.py, for several channel groups
+library        the dense layer by torch's own convolution (cuDNN), with the planes turned into its layout and back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cosparse.engine.gpu.fuse import Step
+from cosparse.kernels.conv import unpack, weight_shape
+from cosparse.kernels.gpu import conv_basis
+from cosparse.kernels.gpu.depthwise import Depthwise
+from cosparse.kernels.gpu.epilogue import Epilogue
+from cosparse.kernels.gpu.groups import Groups, coefficient_groups, weight_groups
+from cosparse.kernels.gpu.planes import Planes
+from cosparse.kernels.gpu.product import ROWS, TAP_TILES, TILES, Product
+
+Run = Callable[[Planes, Planes, Epilogue], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
+    `pixels` of its tile, 0 where it has none."""
+
+    name: str
+    run: Run
+    density: float
+    bytes: int
+    pixels: int = 0
+
+
+def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = False) -> Iterator[Form]:
+    """Every form that can run the step's node, the likeliest first. `dense`: only those that multiply by every weight."""
+    node = step.node
+    if node.attrs.get("groups", 1) != 1:
+        layer = Depthwise(node, device, dtype)
+        yield Form("depthwise", layer, 1.0, layer.bytes)
+        return
+    if not dense and not conv_basis.supports(node) and conv_basis.available()[0] and step.act in conv_basis.ACTIVATIONS:
+        groups = coefficient_groups(node, conv_basis.ROWS)
+        for variant in conv_basis.VARIANTS:
+            if variant.groups == 1 or variant.groups < 2 * len(groups):
+                layer_of_maps = Basis(step, groups, variant, dtype, device)
+                yield Form(f"basis/{variant.name}", layer_of_maps, groups.density, 2 * groups.values.size, variant.pixels)
+    yield from _products(step, dtype, device, dense or not _identity(node))
+    if node.op == "conv" and step.act in ("none", "relu") and device.type == "cuda":
+        layer_ = Library(step, dtype, device)
+        yield Form("library", layer_, 1.0, layer_.bytes)
+
+
+def _products(step: Step, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
+    node = step.node
+    block: int = 1 if dense or node.attrs["format"] == "dense" else node.attrs["block"]  # type: ignore[assignment]
+    for rows in _group_sizes(weight_shape(node)[0], block, every_column=dense):
+        groups = weight_groups(node, rows) if dense or not _identity(node) else coefficient_groups(node, rows)
+        product = Product(node, groups, dtype, device)
+        for tile in TILES if product.whole_rows else TAP_TILES:
+            if rows * tile.pixels <= 64 * 256:  # more sums than that do not fit the registers
+                kind = "rows" if product.whole_rows else "taps"
+                yield Form(f"{kind}{rows}/{tile}", _tiled(product, tile), groups.density, product.bytes, tile.pixels)
+
+
+def _group_sizes(filters: int, block: int, every_column: bool) -> list[int]:
+    """The artifact's own where it is large; else several, as merging small block rows costs zeros and keeping them costs reads."""
+    if block >= 64:
+        return [block]
+    sizes = [rows for rows in ROWS if rows < 2 * filters] or [ROWS[0]]
+    wanted = (64,) if every_column else (64, 32, 16) if block > 1 else (64, 128)
+    return [rows for rows in wanted if rows in sizes] or sizes[-1:]
+
+
+def _tiled(product: Product, tile: object) -> Run:
+    return lambda x, out, epilogue: product(x, out, epilogue, tile)  # type: ignore[arg-type]
+
+
+def _identity(node: object) -> bool:
+    attrs = node.attrs  # type: ignore[attr-defined]
+    return attrs["transform"] == "identity" and not any(f"{axis}_tile" in attrs for axis in ("channels", "filters"))
+
+
+class Library:
+    """The dense layer through torch: planes to channels-last, convolution, and back."""
+
+    def __init__(self, step: Step, dtype: torch.dtype, device: torch.device) -> None:
+        attrs = step.node.attrs
+        weights = torch.from_numpy(unpack(step.node)).to(device=device, dtype=dtype)
+        self.weights = weights.contiguous(memory_format=torch.channels_last)
+        self.pad: Sequence[int] = attrs["pad"]  # type: ignore[assignment]
+        self.stride, self.dilation = attrs["stride"], attrs["dilation"]
+
+    @property
+    def bytes(self) -> int:
+        return self.weights.numel() * self.weights.element_size()
+
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue) -> None:
+        value, (top, left, bottom, right) = x.nchw, self.pad
+        pad = (top, left)
+        if (bottom, right) != pad:
+            value, pad = torch.nn.functional.pad(value, (left, right, top, bottom)), (0, 0)
+        value = value.contiguous(memory_format=torch.channels_last)
+        y = torch.nn.functional.conv2d(value, self.weights, None, self.stride, pad, self.dilation)  # type: ignore[arg-type]
+        if epilogue.bias is not None:
+            y = y + epilogue.bias[:, None, None].to(y.dtype)
+        if epilogue.residual is not None:
+            y = y + epilogue.residual.nchw
+        out.nchw.copy_(y.relu_() if epilogue.act == "relu" else y)
+
+
+class Basis:
+    """The fused basis step in one variant, packed when it is first tried: there are many variants, and packing takes a while."""
+
+    def __init__(self, step: Step, groups: Groups, variant: conv_basis.Variant, dtype: torch.dtype, device: torch.device) -> None:
+        self.node, self.groups, self.variant, self.dtype, self.device = step.node, groups, variant, dtype, device
+        self.packed: conv_basis.PackedBasis | None = None
+
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue) -> None:
+        if self.packed is None:
+            self.packed = conv_basis.pack(self.groups, weight_shape(self.node)[1], self.dtype, self.device, self.variant)
+        conv_basis.launch(self.packed, self.node.attrs, x, out, epilogue)
+
+
+def fits(form: Form, pixels: int) -> bool:
+    """Whether the form's tile is worth a try at so many pixels: few programs leave processors idle, many small ones only cost."""
+    if not form.pixels:
+        return True
+    if pixels <= 1024:
+        return form.pixels <= 64
+    if pixels <= 16384:
+        return form.pixels <= 128
+    return form.pixels >= 64 if pixels <= 131072 else form.pixels >= 128

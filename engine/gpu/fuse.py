@@ -1,0 +1,69 @@
+"""Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cosparse.engine.graph import Graph, Node, consumers
+
+HEADS = ("conv", "linear")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One launch: `node` on `inputs`, then `residual` added (a value's name, or empty), then `act`; gives the value `output`."""
+
+    node: Node
+    inputs: tuple[str, ...]
+    output: str
+    residual: str = ""
+    act: str = "none"
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.inputs, self.residual) if self.residual else self.inputs
+
+
+def fuse(graph: Graph, shapes: Mapping[str, Sequence[int]], acts: Sequence[str]) -> list[Step]:
+    """The steps in the order in which they can run. An addition is taken in where both sides have one shape, an activation where `acts`
+    names it; each only if nobody else reads what comes before it.
+    """
+    readers, nodes = consumers(graph), {node.name: node for node in graph.nodes}
+    place = {node.name: i for i, node in enumerate(graph.nodes)}
+    taken: set[str] = set()
+    steps = []
+    for node in graph.nodes:
+        if node.name in taken:
+            continue
+        step = Step(node, node.inputs, node.name)
+        if node.op in HEADS:
+            while (following := _follower(step, readers, nodes, graph.outputs)) is not None and following.name not in taken:
+                longer = _with(step, following, shapes, acts)
+                if longer is None:
+                    break
+                taken.add(following.name)
+                step = longer
+        steps.append(step)
+    # A residual may come later than its convolution: a step stands where the last of its nodes stood.
+    return sorted(steps, key=lambda step: place[step.output])
+
+
+def _follower(step: Step, readers: Mapping[str, Sequence[str]], nodes: Mapping[str, Node], outputs: Sequence[str]) -> Node | None:
+    """The one node that reads what the step gives."""
+    names = readers[step.output]
+    return nodes[names[0]] if len(names) == 1 and step.output not in outputs else None
+
+
+def _with(step: Step, node: Node, shapes: Mapping[str, Sequence[int]], acts: Sequence[str]) -> Step | None:
+    """The step with the node taken in; None where it does not fit."""
+    if node.op == "add" and not step.residual and step.act == "none":
+        others = [name for name in node.inputs if name != step.output]
+        if len(others) == 1 and tuple(shapes[others[0]]) == tuple(shapes[step.output]):
+            return replace(step, output=node.name, residual=others[0])
+    if node.op == "activation" and step.act == "none" and node.attrs["kind"] in acts:
+        alpha, beta = float(node.attrs["alpha"]), float(node.attrs["beta"])  # type: ignore[arg-type]
+        return replace(step, output=node.name, act=str(node.attrs["kind"]), alpha=alpha, beta=beta)
+    return None

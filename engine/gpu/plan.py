@@ -1,0 +1,137 @@
+"""How one network runs at one set of shapes: its steps, where their values lie, and the form of each convolution."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from cosparse.engine.gpu import forms
+from cosparse.engine.gpu.arena import arrange, lifetimes
+from cosparse.engine.gpu.forms import Form
+from cosparse.engine.gpu.fuse import HEADS, Step, fuse
+from cosparse.engine.gpu.measure import Cache, microseconds
+from cosparse.engine.graph import Graph
+from cosparse.kernels.conv import weight_shape
+from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
+from cosparse.kernels.gpu.launches import LAUNCHES
+from cosparse.kernels.gpu.planes import Planes, stride_of
+
+Shape = tuple[int, int, int, int]
+
+
+def four(shape: Sequence[int]) -> Shape:
+    """[N, F] is [N, F, 1, 1]."""
+    n, c, h, w = (*shape, 1, 1)[:4]
+    return n, c, h, w
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One launch of the plan with all its memory, and what is known of it: `us` where it was measured, `why` it is this form."""
+
+    step: Step
+    run: Callable[[], None]
+    form: str
+    density: float
+    bytes: int
+    dense_flops: float
+    us: float | None
+    why: str
+
+
+@dataclass(eq=False)
+class Built:
+    """A plan in memory: the arena, the values that the caller's tensors go to and come from, the launches in order."""
+
+    memory: torch.Tensor
+    inputs: list[Planes]
+    outputs: list[Planes]
+    launches: list[Launch] = field(default_factory=list)
+
+    def run(self) -> None:
+        for launch in self.launches:
+            launch.run()
+
+
+class Planner:
+    """Keeps each layer's forms on the device, for all shapes alike."""
+
+    def __init__(self, graph: Graph, device: torch.device, dtype: str, tune: bool, dense: bool) -> None:
+        self.graph, self.device, self.tune, self.dense = graph, device, tune, dense
+        self.dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}[dtype]
+        self.cache = Cache(device, dtype)
+        self.forms: dict[tuple[str, str], list[Form]] = {}
+        self.biases: dict[str, torch.Tensor | None] = {}
+
+    def build(self, shapes: Mapping[str, Sequence[int]]) -> Built:
+        """`shapes`: of every value."""
+        steps = fuse(self.graph, shapes, tuple(ACTS))
+        names, outputs = [i.name for i in self.graph.inputs], list(self.graph.outputs)
+        lives = lifetimes(steps, names, outputs)
+        sizes = {name: 2 * four(shapes[name])[1] * stride_of(four(shapes[name])) for name in lives}
+        arena = arrange(lives, sizes)
+        memory = torch.zeros(arena.bytes, dtype=torch.uint8, device=self.device)
+        memory.view(self.dtype).normal_()  # what forms are timed on; zeros would run faster than real numbers
+        values = {}
+        for name, offset in arena.offsets.items():
+            shape = four(shapes[name])
+            data = memory[offset : offset + sizes[name]].view(self.dtype).view(shape[1], stride_of(shape))
+            values[name] = Planes(data, shape)
+        built = Built(memory, [values[name] for name in names], [values[name] for name in outputs])
+        for step in steps:
+            built.launches.append(self._convolution(step, values) if step.node.op in HEADS else _other(step, values))
+        if self.tune:
+            self.cache.save()
+        return built
+
+    def _convolution(self, step: Step, values: Mapping[str, Planes]) -> Launch:
+        x, out = values[step.inputs[0]], values[step.output]
+        residual = values[step.residual] if step.residual else None
+        epilogue = Epilogue(self._bias(step), residual, step.act, step.alpha, step.beta)
+        key = (step.node.name, step.act)
+        if key not in self.forms:
+            self.forms[key] = list(forms.forms(step, self.dtype, self.device, self.dense))
+        candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels)]
+        form, us, why = self._choose(step, candidates, x, out, epilogue)
+        filters, *rest = weight_shape(step.node)
+        flops = float(out.pixels * filters * rest[0] * rest[1] * rest[2])
+        return Launch(step, lambda: form.run(x, out, epilogue), form.name, form.density, form.bytes, flops, us, why)
+
+    def _choose(self, step: Step, candidates: list[Form], x: Planes, out: Planes, epilogue: Epilogue) -> tuple[Form, float | None, str]:
+        if not self.tune or len(candidates) == 1:
+            return candidates[0], None, "the only form" if len(candidates) == 1 else "not measured: the first form that fits"
+        times = self.cache.layers.setdefault(_signature(step, x.shape, candidates), {})
+        for form in candidates:
+            if form.name not in times:
+                times[form.name] = microseconds(lambda form=form: form.run(x, out, epilogue))  # type: ignore[misc]
+        best = min(candidates, key=lambda form: times[form.name])
+        families: dict[str, float] = {}
+        for form in candidates:
+            family = form.name.partition("/")[0]
+            families[family] = min(families.get(family, float("inf")), times[form.name])
+        others = ", ".join(f"{family} {us:.1f}" for family, us in sorted(families.items(), key=lambda item: item[1]))
+        return best, times[best.name], f"measured, us: {others}"
+
+    def _bias(self, step: Step) -> torch.Tensor | None:
+        node = step.node
+        if node.name not in self.biases:
+            bias = node.tensors.get("bias")
+            self.biases[node.name] = None if bias is None else torch.from_numpy(bias.copy()).to(self.device)
+        return self.biases[node.name]
+
+
+def _other(step: Step, values: Mapping[str, Planes]) -> Launch:
+    inputs, out, launch = [values[name] for name in step.inputs], values[step.output], LAUNCHES[step.node.op]
+    return Launch(step, lambda: launch(step.node, inputs, out), step.node.op, 1.0, 0, 0.0, None, "")
+
+
+def _signature(step: Step, shape: Shape, candidates: Sequence[Form]) -> str:
+    """What a measurement holds for: the layer's sizes and density, the input's shape, what is fused. Equal layers share it."""
+    key = [step.node.op, step.node.attrs, shape, bool(step.residual), step.act, "bias" in step.node.tensors]
+    key += [[form.name, round(form.density, 3), form.bytes] for form in candidates]
+    text = "x".join(map(str, shape)) + f" -> {step.node.attrs['filters']} "
+    return text + hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,120 @@
+"""Every Triton kernel with the arguments of a typical launch, so that all can be compiled, and their registers counted, without a GPU.
+
+A file with kernels of its own adds a function that returns its entries; `inventory` joins them. Where one entry of a module is listed, all
+its functions called `..._kernel` have to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cosparse.kernels.gpu import boundary, depthwise, pointwise, pool, resample
+from cosparse.kernels.gpu.epilogue import ACTS
+
+ELEMENTS = ("fp16", "bf16")
+FLOATS = ("alpha", "beta", "ratio_h", "ratio_w")
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them."""
+
+    name: str
+    fn: Any
+    signature: dict[str, str]
+    constexprs: dict[str, Any]
+    num_warps: int = 4
+    num_stages: int = 3
+
+    @property
+    def aligned(self) -> list[int]:
+        """Positions of the arguments that a launch finds divisible by 16: pointers, strides of planes, widths of rows."""
+        return [
+            i
+            for i, (name, kind) in enumerate(self.signature.items())
+            if kind.startswith("*") or (kind == "i32" and (name.endswith("stride") or name in ("width", "a_c", "b_c")))
+        ]
+
+
+def compiled(name: str, fn: Any, pointers: Mapping[str, str], constexprs: Mapping[str, Any], **options: int) -> Compiled:
+    """An entry whose other arguments are float32 where FLOATS names them, else int32."""
+    kinds = {**dict.fromkeys(FLOATS, "fp32"), **pointers, **dict.fromkeys(constexprs, "constexpr")}
+    return Compiled(name, fn, {argument: kinds.get(argument, "i32") for argument in fn.arg_names}, dict(constexprs), **options)
+
+
+def _planes(element: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, f"*{element}")
+
+
+def _tile(channels: int, pixels: int) -> dict[str, int]:
+    return {"block_c": channels, "block_p": pixels}
+
+
+def _pointwise(element: str) -> Iterator[Compiled]:
+    xy = _planes(element, "x", "y")
+    for act in ("relu", "silu", "gelu", "gelu_tanh", "mish"):
+        yield compiled(f"activation {act} {element}", pointwise.activation_kernel, xy, {"act": ACTS[act], **_tile(1, 1024)})
+    for prelu in (False, True):
+        pointers = {**xy, "scale": "*fp32", "shift": "*fp32"}
+        yield compiled(f"{'prelu' if prelu else 'affine'} {element}", pointwise.channel_kernel, pointers, {"prelu": prelu, **_tile(4, 256)})
+    for op, same_b in ((0, True), (2, False), (3, False)):
+        fixed = {"op": op, "same_a": True, "same_b": same_b, **_tile(1, 1024)}
+        yield compiled(f"binary {op} same={same_b} {element}", pointwise.binary_kernel, _planes(element, "a", "b", "y"), fixed)
+
+
+def _window(kernel: int, stride: int, pad: int) -> dict[str, int]:
+    numbers = {"kernel": kernel, "stride": stride, "dilation": 1}
+    return {f"{what}_{axis}": number for what, number in numbers.items() for axis in "hw"} | {"pad_top": pad, "pad_left": pad}
+
+
+def _pool(element: str) -> Iterator[Compiled]:
+    xy = _planes(element, "x", "y")
+    for largest, count, size in ((True, 0, 3), (True, 0, 7), (False, 0, 2), (False, 1, 3), (False, 2, 3)):
+        fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
+        fixed |= {"unrolled": size * size <= pool.UNROLLED, **_tile(1, 512)}
+        yield compiled(f"pool {size}x{size} largest={largest} count={count} {element}", pool.window_kernel, xy, fixed)
+    for largest in (False, True):
+        yield compiled(f"cells largest={largest} {element}", pool.cell_kernel, xy, {"largest": largest, **_tile(8, 64)})
+        for rows, block in ((16, 64), (1, 1024)):
+            fixed = {"largest": largest, "rows": rows, "block": block}
+            yield compiled(f"plane {rows}x{block} largest={largest} {element}", pool.plane_kernel, xy, fixed)
+
+
+def _resample(element: str) -> Iterator[Compiled]:
+    for bilinear, corners in ((False, False), (True, False), (True, True)):
+        fixed = {"bilinear": bilinear, "corners": corners, **_tile(1, 1024)}
+        yield compiled(f"upsample {bilinear=} {corners=} {element}", resample.upsample_kernel, _planes(element, "x", "y"), fixed)
+
+
+def _depthwise(element: str) -> Iterator[Compiled]:
+    pointers = {**_planes(element, "x", "residual", "y"), "weights": "*fp32", "bias": "*fp32"}
+    # (kernel, stride, channels a group; 0: known at the launch only, act, residual)
+    for size, stride, per_group, act, residual in (
+        (3, 1, 1, "clip", False),
+        (5, 2, 1, "silu", True),
+        (7, 1, 1, "none", False),
+        (9, 1, 1, "none", False),
+        (3, 1, 0, "relu", True),
+    ):
+        fixed = {**_window(size, stride, size // 2), "act": ACTS[act], "has_bias": True, "has_residual": residual}
+        fixed |= {"unrolled": size * size <= depthwise.UNROLLED, **_tile(1, 512)} | ({"per_group": per_group} if per_group else {})
+        yield compiled(f"grouped {size}x{size} {per_group=} {act} {element}", depthwise.grouped_kernel, pointers, fixed)
+
+
+def _boundary(element: str) -> Iterator[Compiled]:
+    for reads in (True, False):
+        for other in ("fp32", element):
+            pointers = {"planes": f"*{element}", "other": f"*{other}"}
+            way = "read" if reads else "write"
+            flat = {"reads": reads, "flat": True, "other_w": 1, **_tile(1, 2048)}
+            yield compiled(f"{way} {other} flat {element}", boundary.convert_kernel, pointers, flat)
+            last = {"reads": reads, "flat": False, "other_c": 1, **_tile(32, 64)}
+            yield compiled(f"{way} {other} channels last {element}", boundary.convert_kernel, pointers, last)
+
+
+def inventory() -> list[Compiled]:
+    """All entries, for float16 and bfloat16."""
+    families = (_pointwise, _pool, _resample, _depthwise, _boundary)
+    return [entry for family in families for element in ELEMENTS for entry in family(element)]

@@ -1,0 +1,182 @@
+"""max_pool, avg_pool, adaptive_avg_pool, adaptive_max_pool, mean on a GPU; formulas and windows as in kernels/pool.py.
+
+    x, y  Planes of one dtype, float16 or bfloat16; sums in float32, rounded once; NaN in a window is NaN in y
+
+One number for each window (taps unrolled where they are few) or each cell; a whole plane becomes one number (global averages, adaptive
+pools to 1 x 1) by a program that reads `rows` images' planes at a time. `mean` over other axes than (2, 3) is rare and left to torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.planes import Planes, stride_of
+from cosparse.kernels.gpu.pointwise import Launch, Tiles, tile
+
+UNROLLED = 25
+"""Windows of at most this many taps become straight code, so that their loads are in flight together."""
+
+
+@triton.jit
+def larger(a, b):
+    """The larger of two; NaN where one is NaN."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _with_tap(total, plane, top, left, height, wide, readable, largest: tl.constexpr):
+    """`total` and one more pixel of each window; outside the image lies what changes nothing."""
+    seen = readable & (top >= 0) & (top < height) & (left >= 0) & (left < wide)
+    value = tl.load(plane + top * wide + left, mask=seen, other=0.0).to(tl.float32)
+    if largest:
+        total = larger(total, tl.where(seen, value, float("-inf")))
+    else:
+        total += value
+    return total
+
+
+@triton.jit
+def _overlap(start, stop, first, last):
+    """How many of start .. stop lie in first .. last."""
+    return tl.maximum(tl.minimum(stop, last) - tl.maximum(start, first), 0)
+
+
+@triton.jit
+def window_kernel(
+    x, y, x_stride, y_stride, channels, pixels, height, wide, out_height, out_wide, width, across, divisor,
+    kernel_h: tl.constexpr, kernel_w: tl.constexpr, stride_h: tl.constexpr, stride_w: tl.constexpr,
+    dilation_h: tl.constexpr, dilation_w: tl.constexpr,
+    pad_top: tl.constexpr, pad_left: tl.constexpr, pad_bottom: tl.constexpr, pad_right: tl.constexpr,
+    largest: tl.constexpr, count: tl.constexpr, unrolled: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    """max_pool (`largest`) and avg_pool; `count` 0: divide by `divisor`, 1: by the window's pixels in the image, 2: padding counted."""
+    c, p = tile(across, block_c, block_p)
+    at = tl.minimum(p, pixels - 1)
+    row = at // out_wide
+    top = (row % out_height) * stride_h - pad_top
+    left = (at % out_wide) * stride_w - pad_left
+    plane = x + c * x_stride + (row // out_height) * (height * wide)
+    total = tl.full((block_c, block_p), float("-inf") if largest else 0.0, tl.float32)
+    if unrolled:
+        for u in tl.static_range(kernel_h):
+            for v in tl.static_range(kernel_w):
+                total = _with_tap(total, plane, top + u * dilation_h, left + v * dilation_w, height, wide, c < channels, largest)
+    else:
+        for u in range(kernel_h):
+            for v in range(kernel_w):
+                total = _with_tap(total, plane, top + u * dilation_h, left + v * dilation_w, height, wide, c < channels, largest)
+    if not largest:
+        if count == 0:
+            total = total / divisor
+        elif count == 1:
+            cells = _overlap(top, top + kernel_h, 0, height) * _overlap(left, left + kernel_w, 0, wide)
+            total = total / tl.maximum(cells, 1)
+        else:
+            rows = _overlap(top, top + kernel_h, -pad_top, height + pad_bottom)
+            cells = rows * _overlap(left, left + kernel_w, -pad_left, wide + pad_right)
+            total = total / tl.maximum(cells, 1)
+    tl.store(y + c * y_stride + p, total.to(y.dtype.element_ty), mask=(c < channels) & (p < width))
+
+
+@triton.jit
+def cell_kernel(
+    x, y, x_stride, y_stride, channels, pixels, height, wide, out_height, out_wide, width, across, most_h, most_w,
+    largest: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    """Adaptive pools: the cell from floor(i H / n) to ceil((i + 1) H / n) along each axis, at most `most_h` x `most_w` pixels."""
+    c, p = tile(across, block_c, block_p)
+    at = tl.minimum(p, pixels - 1)
+    row, j = at // out_wide, at % out_wide
+    i = row % out_height
+    top, left = i * height // out_height, j * wide // out_wide
+    bottom, right = ((i + 1) * height + out_height - 1) // out_height, ((j + 1) * wide + out_wide - 1) // out_wide
+    plane = x + c * x_stride + (row // out_height) * (height * wide)
+    total = tl.full((block_c, block_p), float("-inf") if largest else 0.0, tl.float32)
+    for u in range(most_h):
+        for v in range(most_w):
+            here = (c < channels) & (top + u < bottom) & (left + v < right)
+            total = _with_tap(total, plane, top + u, left + v, height, wide, here, largest)
+    if not largest:
+        total = total / ((bottom - top) * (right - left))
+    tl.store(y + c * y_stride + p, total.to(y.dtype.element_ty), mask=(c < channels) & (p < width))
+
+
+@triton.jit
+def plane_kernel(x, y, x_stride, y_stride, planes, batch, size, largest: tl.constexpr, rows: tl.constexpr, block: tl.constexpr):
+    """y[c, n] = the mean or the largest of the `size` pixels of plane (c, n), `rows` planes a program."""
+    r = tl.program_id(0) * rows + tl.arange(0, rows)
+    c, n = (r // batch).to(tl.int64), r % batch
+    base = x + (c * x_stride + n.to(tl.int64) * size)[:, None]
+    seen = tl.full((rows, block), float("-inf") if largest else 0.0, tl.float32)
+    for start in range(0, size, block):
+        q = start + tl.arange(0, block)
+        inside = (r < planes)[:, None] & (q < size)[None, :]
+        value = tl.load(base + q[None, :], mask=inside, other=0.0).to(tl.float32)
+        if largest:
+            seen = larger(seen, tl.where(inside, value, float("-inf")))
+        else:
+            seen += value
+    result = tl.reduce(seen, 1, larger) if largest else tl.sum(seen, 1) / size
+    tl.store(y + c * y_stride + n, result.to(y.dtype.element_ty), mask=r < planes)
+
+
+def _window(node: Node, x: Planes, out: Planes, dilation: Sequence[int], largest: bool, count: int, divisor: int) -> None:
+    kernel, attrs, width = node.attrs["kernel"], node.attrs, stride_of(out.shape)
+    cut = Tiles.over(out.shape[1], width, 512)
+    sizes = (x.stride, out.stride, out.shape[1], out.pixels, *x.shape[2:], *out.shape[2:], width, cut.across, divisor)
+    fixed = (*kernel, *attrs["stride"], *dilation, *attrs["pad"], largest, count, kernel[0] * kernel[1] <= UNROLLED)
+    window_kernel[cut.grid](x.data, out.data, *sizes, *fixed, cut.channels, cut.pixels)
+
+
+def max_pool(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    _window(node, inputs[0], out, node.attrs["dilation"], largest=True, count=0, divisor=1)
+
+
+def avg_pool(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    divisor = node.attrs["divisor"]
+    _window(node, inputs[0], out, (1, 1), largest=False, count=0 if divisor else 1 + node.attrs["count_pad"], divisor=divisor)
+
+
+def whole_planes(x: Planes, out: Planes, largest: bool) -> None:
+    """out [N, C, 1, 1] = the mean or the largest of each plane of x."""
+    n, c, h, w = x.shape
+    block = min(triton.next_power_of_2(h * w), 1024)
+    rows = max(1, min(1024 // block, triton.next_power_of_2(n * c)))
+    plane_kernel[(triton.cdiv(n * c, rows),)](x.data, out.data, x.stride, out.stride, n * c, n, h * w, largest, rows, block)
+
+
+def _adaptive(largest: bool) -> Launch:
+    def launch(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+        (x,), width = inputs, stride_of(out.shape)
+        if out.shape[2:] == (1, 1):
+            whole_planes(x, out, largest)
+            return
+        cut = Tiles.over(out.shape[1], width, 512)
+        # A cell that starts inside a pixel and ends inside another is one pixel larger than ceil(H / n).
+        most = [-(-size // cells) + (size % cells > 0) for size, cells in zip(x.shape[2:], out.shape[2:], strict=True)]
+        sizes = (x.stride, out.stride, out.shape[1], out.pixels, *x.shape[2:], *out.shape[2:], width, cut.across, *most)
+        cell_kernel[cut.grid](x.data, out.data, *sizes, largest, cut.channels, cut.pixels)
+
+    return launch
+
+
+def mean(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    (x,), axes = inputs, tuple(node.attrs["axes"])
+    if axes == (2, 3):
+        whole_planes(x, out, largest=False)
+    else:
+        out.nchw.copy_(torch.mean(x.nchw, axes, keepdim=True, dtype=torch.float32))
+
+
+LAUNCHES: dict[str, Launch] = {
+    "max_pool": max_pool,
+    "avg_pool": avg_pool,
+    "adaptive_avg_pool": _adaptive(largest=False),
+    "adaptive_max_pool": _adaptive(largest=True),
+    "mean": mean,
+}

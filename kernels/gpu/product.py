@@ -1,0 +1,182 @@
+"""conv, linear on a GPU: for every group of R filters a dense product with the rows that its columns gather.
+
+    y[o,p] = act(bias[o] + residual[o,p] + sum over k in columns of o's group of S[o,k] x^[k,p])          groups.py, epilogue.py
+
+    gathered rows     1x1 with stride 1 and without pads, and linear: x^[k] is row k of x, one contiguous run of pixels
+    gathered taps     any kernel, stride, dilation, pad: x^[(c R + u) S + v, p] = x[c, p stride + (u,v) dilation - pad], 0 outside
+
+    x, residual, y    Planes of one dtype, float16 or bfloat16; sums in float32, rounded once
+    S                 [B, R], R one of 16, 32, 64, 128, rounded to the planes' dtype
+
+Refused (UnsupportedError): more than one channel group (depthwise.py has them). Triton; `tl.dot` becomes matrix instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from cosparse.errors import UnsupportedError
+from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.epilogue import ACTS, Epilogue, activated
+from cosparse.kernels.gpu.groups import Groups
+from cosparse.kernels.gpu.planes import Planes
+
+ROWS = (16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`pixels` x R sums a program, `depth` columns a step, `stages` steps of loads in flight."""
+
+    pixels: int
+    depth: int
+    warps: int = 4
+    stages: int = 3
+
+    def __str__(self) -> str:
+        return f"{self.pixels}px {self.depth}k {self.warps}w {self.stages}s"
+
+
+TILES = (
+    Tile(16, 128, 4, 3), Tile(16, 64, 4, 5), Tile(32, 64, 4, 5), Tile(64, 32, 4, 5), Tile(64, 64, 4, 5), Tile(128, 16, 4, 5),
+    Tile(128, 32, 4, 5), Tile(128, 64, 4, 3), Tile(256, 16, 4, 5), Tile(256, 32, 4, 5), Tile(256, 16, 8, 5), Tile(256, 32, 8, 5),
+)  # fmt: skip
+"""What the planner chooses among, by measuring; few pixels a program where the planes are small, so that all processors have work. Triton
+gives the gathered loads every second stage, as the columns are loaded before them."""
+
+TAP_TILES = (Tile(16, 64, 4, 3), Tile(32, 64, 4, 3), Tile(64, 32, 4, 3), Tile(128, 32, 4, 3))
+"""The same for gathered taps, which hold an address for each number."""
+
+
+@triton.jit
+def _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta,
+            rows: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+    o = group * rows + tl.arange(0, rows)
+    if has_bias:
+        acc += tl.load(bias + o, mask=o < filters, other=0.0)[:, None]
+    row = o.to(tl.int64)[:, None]
+    inside = (o < filters)[:, None] & (p < y_stride)[None, :]
+    if has_residual:
+        acc += tl.load(residual + row * r_stride + p[None, :], mask=inside, other=0.0).to(tl.float32)
+    acc = activated(acc, act, alpha, beta)
+    tl.store(y + row * y_stride + p[None, :], acc.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta,
+                  rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
+                  has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+    """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
+
+    `early`: the launch may begin before the one ahead of it has ended, and waits for it here (programmatic dependent launch).
+    """
+    if early:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
+    start, stop = tl.load(starts + group), tl.load(starts + group + 1)
+    p = tile * pixels + tl.arange(0, pixels)
+    m, k = tl.arange(0, rows), tl.arange(0, depth)
+    acc = tl.zeros((rows, pixels), tl.float32)
+    for at in range(start, stop, depth):
+        there = at + k < stop
+        c = tl.load(columns + at + k, mask=there, other=0).to(tl.int64)
+        a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=there[None, :], other=0.0)
+        b = tl.load(x + c[:, None] * x_stride + p[None, :], mask=there[:, None] & (p < x_stride)[None, :], other=0.0)
+        acc = tl.dot(a, b, acc)
+    _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
+
+
+@triton.jit
+def gathered_taps(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta,
+                  count, height, width, out_height, out_width,
+                  kernel_h: tl.constexpr, kernel_w: tl.constexpr, stride_h: tl.constexpr, stride_w: tl.constexpr,
+                  dilation_h: tl.constexpr, dilation_w: tl.constexpr, top: tl.constexpr, left: tl.constexpr,
+                  rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
+                  has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+    """The same with an address for each number: `count` = N Ho Wo output pixels."""
+    if early:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
+    start, stop = tl.load(starts + group), tl.load(starts + group + 1)
+    p = tile * pixels + tl.arange(0, pixels)
+    line = p // out_width
+    h, v0 = (line % out_height) * stride_h - top, (p % out_width) * stride_w - left
+    image = (line // out_height) * height
+    m, k = tl.arange(0, rows), tl.arange(0, depth)
+    acc = tl.zeros((rows, pixels), tl.float32)
+    for at in range(start, stop, depth):
+        there = at + k < stop
+        column = tl.load(columns + at + k, mask=there, other=0)
+        c, tap = (column // (kernel_h * kernel_w)).to(tl.int64), column % (kernel_h * kernel_w)
+        i = h[None, :] + (tap // kernel_w * dilation_h)[:, None]
+        j = v0[None, :] + (tap % kernel_w * dilation_w)[:, None]
+        inside = there[:, None] & (p < count)[None, :] & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+        a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=there[None, :], other=0.0)
+        b = tl.load(x + c[:, None] * x_stride + (image[None, :] + i) * width + j, mask=inside, other=0.0)
+        acc = tl.dot(a, b, acc)
+    _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
+
+
+@lru_cache
+def begins_early(device: torch.device) -> bool:
+    """Whether launches on the device can begin before the one ahead has ended: compute capability 9.0 on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+WINDOW = ("kernel", "stride", "dilation", "pad")
+POINT = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)}
+
+
+class Product:
+    """One layer on the device, ready to launch in any tile."""
+
+    def __init__(self, node: Node, groups: Groups, dtype: torch.dtype, device: torch.device | str) -> None:
+        if node.attrs.get("groups", 1) != 1:
+            raise UnsupportedError(f"node {node.name} ({node.op})", "one channel group", f"groups {node.attrs['groups']}")
+        if groups.rows not in ROWS:
+            raise UnsupportedError(f"node {node.name} ({node.op})", f"groups of {', '.join(map(str, ROWS))} filters", str(groups.rows))
+        self.groups, self.rows, self.filters = len(groups), groups.rows, groups.filters
+        self.window: Mapping[str, Any] = POINT if node.op == "linear" else {key: tuple(node.attrs[key]) for key in WINDOW}
+        self.whole_rows = all(tuple(self.window[key]) == POINT[key] for key in ("kernel", "stride", "pad"))
+        self.weights = torch.from_numpy(groups.values).to(device=device, dtype=dtype)
+        self.columns = torch.from_numpy(groups.columns).to(device)
+        self.starts = torch.from_numpy(groups.starts.astype("int32")).to(device)
+        self.early = begins_early(torch.device(device))
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (self.weights, self.columns, self.starts))
+
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
+        """Launches on the current stream."""
+        bias, residual = epilogue.bias, epilogue.residual
+        given = (x.data, self.weights, self.columns, self.starts, out.data if bias is None else bias)
+        planes = (out.data if residual is None else residual.data, out.data, x.stride, out.stride, residual.stride if residual else 0)
+        sizes = (self.groups, self.filters, epilogue.alpha, epilogue.beta)
+        shared: dict[str, Any] = {
+            "rows": self.rows, "pixels": tile.pixels, "depth": tile.depth, "act": ACTS[epilogue.act],
+            "has_bias": bias is not None, "has_residual": residual is not None,
+            "num_warps": tile.warps, "num_stages": tile.stages, "early": self.early,
+        }  # fmt: skip
+        if self.early:
+            shared["launch_pdl"] = True
+        grid = (triton.cdiv(out.pixels, tile.pixels) * self.groups,)
+        if self.whole_rows:
+            gathered_rows[grid](*given, *planes, *sizes, **shared)
+            return
+        (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
+        (kernel_h, kernel_w), (stride_h, stride_w) = self.window["kernel"], self.window["stride"]
+        (dilation_h, dilation_w), (top, left) = self.window["dilation"], self.window["pad"][:2]
+        gathered_taps[grid](
+            *given, *planes, *sizes, n * ho * wo, h, w, ho, wo, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left,
+            **shared,
+        )  # fmt: skip

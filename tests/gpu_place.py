@@ -1,0 +1,8 @@
+"""Where the tests of GPU kernels run: on a CUDA device where there is one, else on the CPU in Triton's interpreter."""
+
+from __future__ import annotations
+
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""conftest.py sets TRITON_INTERPRET by the same rule, before a kernel is defined."""

@@ -1,0 +1,56 @@
+"""The CUDA sources compile for the GPUs that they are meant for, keep their sums in registers and use the tensor cores."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cosparse.errors import Error
+from cosparse.kernels.gpu import build
+
+KERNEL = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The library, and what the assembler said."""
+    try:
+        build.compiler()
+    except Error as error:
+        pytest.skip(str(error))
+    library = tmp_path_factory.mktemp("cuda") / "_cuda.so"
+    return library, build.build(library, flags=("-Xptxas", "-v", "--threads", "2"))
+
+
+def test_sums_stay_in_registers(built: tuple[Path, str]) -> None:
+    """On sm_80 the assembler may put one or two words aside for the whole of a kernel; in a loop they would be far more."""
+    spills = [(kernel, arch, int(stores)) for kernel, arch, stores, _ in KERNEL.findall(built[1])]
+    assert {arch for _, arch, _ in spills} == {f"sm_{arch}" for arch in build.ARCHITECTURES}
+    assert [spill for spill in spills if spill[2] > (8 if spill[1] == "sm_80" else 0)] == []
+
+
+def test_products_run_on_tensor_cores(built: tuple[Path, str]) -> None:
+    triton = pytest.importorskip("triton")
+    within = sorted(Path(triton.__file__).parent.rglob("cuobjdump"))
+    cuobjdump = shutil.which("cuobjdump") or (str(within[0]) if within else None)
+    if cuobjdump is None:
+        pytest.skip("no cuobjdump, neither on the path nor in triton")
+    text = subprocess.run([cuobjdump, "--dump-sass", str(built[0])], capture_output=True, text=True, check=True).stdout
+    functions = text.split("Function :")[1:]
+    assert len(functions) == len(KERNEL.findall(built[1]))
+    assert [function.split()[0] for function in functions if "HMMA.16816.F32" not in function or "LDSM.16.MT88.4" not in function] == []
+
+
+def test_a_failing_compiler_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSPARSE_NVCC", "false")
+    with pytest.raises(Error, match="exit status 1"):
+        build.build(tmp_path / "_cuda.so")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("COSPARSE_NVCC", "no-such-compiler")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(Error, match="nvcc"):
+        build.compiler()
