@@ -18,7 +18,7 @@ SANITIZED := build/sanitize/reader
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench micro sanitize clean distclean
+.PHONY: help setup demo test lint cuda bench micro sanitize clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ lint: $(READY) ## ruff and mypy
 	@rm -rf build/types && mkdir -p build/types/cosparse
 	@ln -s $(addprefix $(CURDIR)/,$(filter-out %__pycache__,$(wildcard cosparse/*)) engine kernels compress bench) build/types/cosparse/
 	MYPYPATH=build/types $(BIN)/mypy --cache-dir=/dev/null
+
+cuda: $(READY) ## the CUDA kernels, for GPUs (needs nvcc; without them the Triton kernels serve alone)
+	$(BIN)/python -m cosparse.kernels.gpu.build
 
 bench: $(READY) ## ResNet-56 at 60 % fewer operations against torch and ONNX Runtime, one image at a time
 	@mkdir -p out

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CAPABILITIES = (80, 90)
+PRODUCTS = re.compile(r"\bH?G?MMA\.[0-9x]+\.F32[.A-Z0-9]*")
 USAGE = re.compile(r"(REG|STACK|SHARED|LOCAL):(\d+)")
 
 
@@ -24,6 +25,8 @@ def test_kernels_compile_without_spills(tmp_path: Path, record_property: Callabl
         record_property(f"{row['name']} sm_{row['capability']}", f"{row['REG']} registers")
         if "largest=True" in row["name"]:
             assert row["maxima"] == ["max.NaN.f32"], f"NaN gets lost in {row['name']}, which the interpreter does not show"
+        if row["name"].startswith(("rows", "taps", "pairs")):
+            assert row["products"], f"no matrix instructions in {row['name']} sm_{row['capability']}"
     spilled = [row for row in rows if row["STACK"] or row["LOCAL"]]
     assert not spilled, f"kernels with numbers in local memory: {spilled}"
 
@@ -41,7 +44,7 @@ def unlisted() -> list[str]:
 
 
 def main() -> None:
-    """Prints a line of JSON for each kernel and GPU: registers a thread, bytes of stack and of shared and local memory, maxima it takes."""
+    """Prints a line of JSON for each kernel and GPU: registers a thread, bytes of stack and of shared and local memory, maxima and products."""
     import triton
     import triton.backends.nvidia
     from triton.backends.compiler import GPUTarget
@@ -63,7 +66,9 @@ def main() -> None:
             report = subprocess.run([cuobjdump, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
             usage = {name: int(number) for name, number in USAGE.findall(report)}
             maxima = sorted(set(re.findall(r"max\.[A-Za-z.]*f32", made.asm["ptx"])))
-            print(json.dumps({"name": entry.name, "capability": capability, **usage, "maxima": maxima}), flush=True)
+            code = subprocess.run([cuobjdump, "-sass", cubin], capture_output=True, text=True, check=True).stdout
+            products = sorted(set(PRODUCTS.findall(code)))
+            print(json.dumps({"name": entry.name, "capability": capability, **usage, "maxima": maxima, "products": products}), flush=True)
         if entry.name.endswith("fp16"):
             # Triton compiles an integer that is 1 in as a constant: sizes of 1 are other code.
             ones = {n: 1 for i, (n, kind) in enumerate(entry.signature.items()) if kind == "i32" and i not in entry.aligned}

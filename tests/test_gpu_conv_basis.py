@@ -282,6 +282,15 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         conv_basis.library()
 
 
+def test_a_library_of_other_sources_is_refused(on_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_basis, "INTERFACE", conv_basis.INTERFACE + 1)
+    conv_basis._load.cache_clear()
+    fine, why = conv_basis.available()
+    conv_basis._load.cache_clear()
+    assert not fine
+    assert "interface" in why
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 @EACH_VARIANT
@@ -291,4 +300,4 @@ def test_on_a_gpu(on_gpu: str, variant: Variant, dtype: Any) -> None:
     for stride, dilation, pad in ((2, 1, 1), (1, 2, 2), (1, 4, 4), (1, 3, 3), (2, 2, 0)):
         node = layer(256, 64, stride=stride, dilation=dilation, pad=(pad,) * 4)
         check(on_gpu, node, (3, 23, 18), dtype, variant, act="silu", gain=1.2)
-    check(on_gpu, layer(512, 512, density=0.2), (2, 14, 14), dtype, variant, residual=True)
+    check(on_gpu, layer(64, 512, density=0.2), (2, 14, 14), dtype, variant, residual=True)

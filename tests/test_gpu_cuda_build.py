@@ -26,11 +26,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return library, build.build(library, flags=("-Xptxas", "-v", "--threads", "2"))
 
 
-def test_sums_stay_in_registers(built: tuple[Path, str]) -> None:
-    """On sm_80 the assembler may put one or two words aside for the whole of a kernel; in a loop they would be far more."""
-    spills = [(kernel, arch, int(stores)) for kernel, arch, stores, _ in KERNEL.findall(built[1])]
-    assert {arch for _, arch, _ in spills} == {f"sm_{arch}" for arch in build.ARCHITECTURES}
-    assert [spill for spill in spills if spill[2] > (8 if spill[1] == "sm_80" else 0)] == []
+def test_nothing_is_spilled(built: tuple[Path, str]) -> None:
+    kernels = KERNEL.findall(built[1])
+    assert {arch for _, arch, _, _ in kernels} == {f"sm_{arch}" for arch in build.ARCHITECTURES}
+    assert [(kernel, arch) for kernel, arch, *spilled in kernels if spilled != ["0", "0"]] == []
 
 
 def test_products_run_on_tensor_cores(built: tuple[Path, str]) -> None:

@@ -13,6 +13,7 @@ from gpu_place import DEVICE
 from nodes import FakeNode, conv, node, normal
 
 from cosparse.errors import ShapeError, UnsupportedError
+from cosparse.kernels.gpu import pool
 from cosparse.kernels.gpu.boundary import read, write
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
@@ -156,6 +157,24 @@ def test_pools(name: str, ceil: int, dtype: torch.dtype) -> None:
         check(node("avg_pool", **POOLS[name], ceil=ceil, count_pad=count_pad, divisor=divisor), x, dtype=dtype, slack=1e-5)
 
 
+@pytest.mark.parametrize("kernel", [[3, 3], [2, 2], [3, 1], [1, 5], [6, 4]], ids=str)
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_pools_by_words(kernel: list[int], left: int, dtype: torch.dtype) -> None:
+    """Horizontal stride 2 over rows of even width: windows that begin at even and odd pixels."""
+    attrs = {"kernel": kernel, "stride": [kernel[0] % 3 + 1, 2], "pad": [1, min(left, kernel[1] // 2), 0, kernel[1] // 2], "ceil": 1}
+    x = image(2, 3, 11, 10) - 5
+    check(node("max_pool", **attrs, dilation=[1, 1]), x, dtype=dtype)
+    check(node("max_pool", **attrs, dilation=[2, 1]), x, dtype=dtype)
+    for count_pad, divisor in ((0, 0), (1, 0), (0, 7)):
+        check(node("avg_pool", **attrs, count_pad=count_pad, divisor=divisor), x, dtype=dtype, slack=1e-5)
+
+
+def test_pools_of_many_outputs(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Larger programs."""
+    monkeypatch.setattr(pool, "FULL", 1)
+    check(node("max_pool", **POOLS["3x3_stride2"], dilation=[1, 1], ceil=0), image(2, 3, 62, 66), dtype=dtype)
+
+
 @pytest.mark.parametrize("stride", [[2, 1], [3, 3]], ids=str)
 def test_dilated_max_pools(stride: list[int], dtype: torch.dtype) -> None:
     """Also one whose taps step over a plane of one row: what no tap meets is minus infinity."""
@@ -171,10 +190,15 @@ def test_adaptive_pools(op: str, size: list[int], dtype: torch.dtype) -> None:
     check(node(op, size=size), image(2, 2, 7, 10), dtype=dtype, slack=1e-5)
 
 
-@pytest.mark.parametrize("plane", [(1, 1), (7, 7), (8, 8), (3, 5), (31, 37)], ids=str)
+@pytest.mark.parametrize("plane", [(1, 1), (1, 2), (7, 7), (8, 8), (3, 5), (31, 37), (45, 47), (3, 683)], ids=str)
 def test_means_of_planes(plane: tuple[int, int], dtype: torch.dtype) -> None:
+    """Also planes that begin inside a word, of one word, and of several steps; many images a program."""
     for keep in (0, 1):
         check(node("mean", axes=[2, 3], keep=keep), image(3, 5, *plane), dtype=dtype, slack=1e-5)
+    x = image(67 if plane[0] * plane[1] < 64 else 1, 5, *plane) - 9
+    x[-1, 1, -1, -1] = x[0, 2, 0, 0] = np.nan
+    check(node("mean", axes=[2, 3], keep=1), x, dtype=dtype, slack=2e-5)
+    check(node("adaptive_max_pool", size=[1, 1]), x, dtype=dtype)
 
 
 @pytest.mark.parametrize("axes", [[1], [2], [3], [1, 3], [1, 2, 3]], ids=str)
@@ -187,6 +211,9 @@ def test_maxima_hand_nan_on(dtype: torch.dtype) -> None:
     x[0, 1, 3, 2] = x[1, 0, 8, 7] = np.nan
     check(node("max_pool", kernel=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1], dilation=[1, 1], ceil=0), x, dtype=dtype)
     check(node("avg_pool", kernel=[2, 2], stride=[2, 2], pad=[0, 0, 0, 0], ceil=0, count_pad=0, divisor=0), x, dtype=dtype)
+    x[0, 0, 3, 7] = np.nan  # beside windows of one pixel, in their words
+    for left in (0, 1):
+        check(node("max_pool", kernel=[1, 1], stride=[1, 2], pad=[0, left, 0, 0], dilation=[1, 1], ceil=0), x, dtype=dtype)
     for size in ([1, 1], [2, 3]):
         check(node("adaptive_max_pool", size=size), x, dtype=dtype)
 

@@ -39,7 +39,8 @@ template <int pixels> struct MapShape {
   static constexpr int kParts = pixels / (64 * kPairs);  // warps that share a channel's row
 };
 
-// Which rows and columns of taps each of a lane's pixels has inside its image: bits 6 i + (0..2 rows, 3..5 columns); none behind the last pixel.
+// Which rows and columns of taps each of a lane's pixels has inside its image: bits 6 i + (0..2 rows, 3..5 columns); none behind the last
+// pixel.
 template <int pairs> DEVICE uint32_t inside_bits(const Args& a, int first) {
   uint32_t bits = 0;
   const int plane = a.out_height * a.out_width, end = a.images * plane;

@@ -45,8 +45,8 @@ conv_basis(const Call call) {
   const int x_row = (pixels + 2 * call.geometry.lead) * 2, x_bytes = a.most_channels * x_row;
   char* const copies = memory + 2 * map_bytes;
   int2* const ring = (int2*)(memory + ring_at<pixels>(call));
-  const int lane_at = (warp % Shape::kParts * 32 + lane) * 2 * Shape::kPairs;
-  const uint32_t bits = inside_bits<Shape::kPairs>(a, pixel + lane_at);
+  const auto own_pixels = [](int thread) { return (thread / 32 % Shape::kParts * 32 + thread % 32) * 2 * Shape::kPairs; };
+  const uint32_t bits = inside_bits<Shape::kPairs>(a, pixel + own_pixels(thread_index()));
   const Source source = call.geometry.source;
   const int set_chunk = read_only(a.chunks + block_y()), set_count = read_only(a.chunks + block_y() + 1) - set_chunk;
   const int slice_chunk = set_count * block_z() / a.slices, count = set_count * (block_z() + 1) / a.slices - slice_chunk;
@@ -54,7 +54,7 @@ conv_basis(const Call call) {
   const auto first_entry = [&](int c) { return read_only(a.firsts + chunk0 + c); };
 
   // Of the block's chunk c: entries, the copies of its channels, its maps.
-  const auto entries_of = [&](int c) { return ring + c % kRing * a.most_channels; };
+  const auto entries_of = [&](int c) { return ring + (c & (kRing - 1)) * a.most_channels; };
   const auto fetch_entries = [&](int c) {
     if (c >= count || warp > 0) return;
     const int first = first_entry(c), last = first_entry(c + 1);
@@ -63,12 +63,13 @@ conv_basis(const Call call) {
   const auto copy = [&](int c, const int2* entries) {
     if (source == kGather || c >= count) return;
     const int channels = first_entry(c + 1) - first_entry(c);
-    copy_channels<warps>(a, entries, channels, pixel - call.geometry.lead, x_row, warp, lane, copies + c % 2 * x_bytes);
+    copy_channels<warps>(a, entries, channels, pixel - call.geometry.lead, x_row, warp, lane, copies + (c & 1) * x_bytes);
   };
   const auto make_maps = [&](int c) {
     if (c >= count) return;
-    const Chunk chunk{entries_of(c), first_entry(c + 1) - first_entry(c), memory + c % 2 * map_bytes};
-    const Copies x{copies + c % 2 * x_bytes, x_row, call.geometry.lead};
+    const Chunk chunk{entries_of(c), first_entry(c + 1) - first_entry(c), memory + (c & 1) * map_bytes};
+    const int t = thread_again(), warp = t / 32, lane_at = own_pixels(t);
+    const Copies x{copies + (c & 1) * x_bytes, x_row, call.geometry.lead};
     switch (source) {
       case kEven: basis_step<T, kEven, pixels, warps>(a, chunk, x, bits, warp, lane_at); break;
       case kOdd: basis_step<T, kOdd, pixels, warps>(a, chunk, x, bits, warp, lane_at); break;
@@ -78,28 +79,28 @@ conv_basis(const Call call) {
     }
   };
 
-  for (int c = 0; c < 3; ++c) fetch_entries(c);
-  for (int c = 0; c < 2; ++c)
-    if (c < count) copy(c, (const int2*)a.entries + first_entry(c));
+  fetch_entries(0);
+  fetch_entries(1);
+  if (count > 0) copy(0, (const int2*)a.entries + first_entry(0));
   const int team = warp % teams, group = team / across;
   const int step0 = set_chunk * groups + group * set_count + slice_chunk;
   Product<T, wide, Shape::kRowBytes, split> product(a, read_only(a.steps + step0), warp / teams, lane);
   wait_copies();
   sync_block();
-  make_maps(0);
-  sync_block();
   const Shared maps = shared_address(memory) + team % across * wide * 2;
   const int product_turn = warp / 4 % 2;  // of each multiprocessor quarter's warps one half multiplies while the other makes maps
+  // Chunk -1 has no steps: there the maps of chunk 0 are made.
 #pragma unroll 1
-  for (int c = 0; c < count; ++c) {
+  for (int c = -1; c < count; ++c) {
     fetch_entries(c + 3);
     copy(c + 2, entries_of(c + 2));
 #pragma unroll 1
     for (int turn = 0; turn < 2; ++turn) {
-      if (turn == product_turn)
-        product.add_until(a, read_only(a.steps + step0 + c + 1), maps + c % 2 * map_bytes, lane);
-      else
+      if (turn == product_turn) {
+        product.add_until(a, read_only(a.steps + step0 + c + 1), maps + (c & 1) * map_bytes, thread_again() % 32);
+      } else {
         make_maps(c + 1);
+      }
     }
     wait_copies();
     sync_block();
@@ -113,9 +114,9 @@ conv_basis(const Call call) {
       float4* const parts = (float4*)(counters + COSPARSE_COUNTERS) + (int64_t)tile * a.slices * teams * wide * 16;
       if (!add_slices<wide, teams>(a, parts, counters + tile, (int*)memory, thread, product.sums)) return;
     }
-  if (thread / 32 < teams)
-    finish<T, wide>(a, (block_y() * groups + own / across) * 64, block_x() * pixels + own % across * wide, memory + own * Stage<wide>::kBytes,
-                    thread % 32, product.sums);
+  if (thread / 32 >= teams) return;
+  const int filter = (block_y() * groups + own / across) * 64, first_pixel = block_x() * pixels + own % across * wide;
+  finish<T, wide>(a, filter, first_pixel, memory + own * Stage<wide>::kBytes, thread % 32, product.sums);
 }
 
 struct Instance {
@@ -242,6 +243,8 @@ extern "C" const char* cosparse_cuda_error(int code) {
   return cudaGetErrorString((cudaError_t)code);
 #endif
 }
+
+extern "C" int cosparse_cuda_interface(void) { return COSPARSE_CUDA_INTERFACE; }
 
 #ifdef COSPARSE_CUDA_ON_HOST
 extern "C" int cosparse_cuda_on_host(void) { return 1; }

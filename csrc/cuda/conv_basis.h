@@ -19,8 +19,8 @@ enum cosparse_refusal {
   COSPARSE_BAD_DTYPE = 100002,      // neither float16 nor bfloat16
   COSPARSE_BAD_ACTIVATION = 100003, // an activation that this kernel does not know
   COSPARSE_BAD_ALIGNMENT = 100004,  // rows that do not start on 16 bytes
-  COSPARSE_NO_WORKSPACE = 100006,   // slices without a workspace, or of too many tiles
   COSPARSE_TOO_LARGE = 100005,      // a plane of 2^31 numbers, or maps that exceed the shared memory of a multiprocessor
+  COSPARSE_NO_WORKSPACE = 100006,   // slices without a workspace, or of too many tiles
 };
 
 // y[o,p] = act(bias[o] + residual[o,p] + sum over the columns k of o's group of S[o,k] xhat[k,p]); kernels/gpu/conv_basis.py packs it.
@@ -47,6 +47,10 @@ struct cosparse_conv_basis_args {
   int32_t slices;  // blocks that share a tile's chunks
   int32_t sets, most_channels, most_rows;  // most_*: of any chunk
 };
+
+// Which form of this file, and of what is packed for it, a library was compiled from: COSPARSE_CUDA_INTERFACE, one more with each change.
+enum { COSPARSE_CUDA_INTERFACE = 1 };
+int cosparse_cuda_interface(void);
 
 int cosparse_conv_basis(const struct cosparse_conv_basis_args* args, void* stream);
 

@@ -1,4 +1,4 @@
-// What the kernels ask of the machine, once for the GPU here and once for the CPU in host.h. Two numbers of a word: the first is the low half.
+// What the kernels ask of the machine, for the GPU here and for the CPU in host.h. Of two numbers in a word the first is the low half.
 #pragma once
 
 #include <stdint.h>
@@ -62,7 +62,9 @@ template <> DEVICE uint32_t sub2<BFloat>(uint32_t a, uint32_t b) { return word(_
 
 // a - 2 b, rounded once.
 template <class T> DEVICE uint32_t minus_twice(uint32_t a, uint32_t b);
-template <> DEVICE uint32_t minus_twice<Half>(uint32_t a, uint32_t b) { return word(__hfma2(as_half(0xC000C000u), as_half(b), as_half(a))); }
+template <> DEVICE uint32_t minus_twice<Half>(uint32_t a, uint32_t b) {
+  return word(__hfma2(as_half(0xC000C000u), as_half(b), as_half(a)));
+}
 template <> DEVICE uint32_t minus_twice<BFloat>(uint32_t a, uint32_t b) {
   return word(__hfma2(as_bfloat(0xC000C000u), as_bfloat(b), as_bfloat(a)));
 }

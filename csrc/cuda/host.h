@@ -114,7 +114,8 @@ template <class Args> struct Call {
   Args args;
 };
 
-template <class Args> void launch(void (*kernel)(Args), const Args& args, int blocks_x, int blocks_y, int blocks_z, int threads, size_t bytes) {
+template <class Args>
+void launch(void (*kernel)(Args), const Args& args, int blocks_x, int blocks_y, int blocks_z, int threads, size_t bytes) {
   Block& b = block();
   const Call<Args> call{kernel, args};
   b.threads = threads, b.blocks_x = blocks_x, b.args = &call;

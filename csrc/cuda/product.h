@@ -17,7 +17,7 @@ template <int wide, class F> DEVICE void for_each(Sums<wide>& sums, const F& f) 
       for (int i = 0; i < 4; ++i) sums[m][n][i] = f(sums[m][n][i]);
 }
 
-// A group's product. Its steps, 16 columns each, follow each other from chunk to chunk, so that weights are under way before the maps are made.
+// A group's product. Its steps, 16 columns each, follow each other from chunk to chunk, so that weights are under way before the maps are.
 // Warps of a split take every `split`-th of them.
 template <class T, int wide, int row_bytes, int split> struct Product {
   // Weights wait in registers from one chunk to the next where there are registers: not where 64 sums leave room for two blocks.
@@ -81,10 +81,10 @@ template <int wide, int split> DEVICE void add_splits(float* memory, int team, i
   }
 }
 
-inline bool activation_known(int act) { return act == 0 || act == 1 || act == 2 || act == 3 || act == 5 || act == 6 || act == 10 || act == 11; }
+inline bool activation_known(int act) { return (act >= 0 && act <= 3) || act == 5 || act == 6 || act == 10 || act == 11; }
 
-// Blocks of one tile bring their sums together in the one that comes last, always in the same order; false for the others. `parts` is what the
-// tile's blocks write, [slices][teams] warps' sums; `counter` counts them. Warps from `teams` on have no sums.
+// Blocks of one tile bring their sums together in the one that comes last, always in the same order; false for the others. `parts` is what
+// the tile's blocks write, [slices][teams] warps' sums; `counter` counts them. Warps from `teams` on have no sums.
 template <int wide, int teams>
 DEVICE bool add_slices(const Args& a, float4* parts, int* counter, int* shared, int thread, Sums<wide>& sums) {
   constexpr int count = wide / 2;  // fours of a lane
@@ -152,7 +152,8 @@ template <class T, int wide> DEVICE void finish(const Args& a, int filter, int p
   if (a.residual) {
     for (int row = row0; row < 64; row += 32 / per_row) {
       uint4 eight = make_uint4(0, 0, 0, 0);
-      if (filter + row < a.filters && p < end) eight = read_only((const uint4*)((const uint16_t*)a.residual + (filter + row) * a.residual_stride + p));
+      const uint16_t* from = (const uint16_t*)a.residual + (filter + row) * a.residual_stride + p;
+      if (filter + row < a.filters && p < end) eight = read_only((const uint4*)from);
       *(uint4*)(moved + row * S::kRowBytes) = eight;
     }
     sync_warp();

@@ -1,9 +1,11 @@
-"""The ways in which the GPU can run one convolution; the planner times them (tune.py) and takes the fastest.
+"""The ways in which the GPU can run one convolution; the planner times them (measure.py) and takes the fastest.
 
-rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
-basis          the fused basis step of kernels/gpu/conv_basis.py, in CUDA C++
-depthwise      kernels/gpu/depthwise.py, for several channel groups
-library        the dense layer by torch's own convolution (cuDNN), with the planes turned into its layout and back
+    rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
+    maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
+    basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
+    pairs          kernels/gpu/pairs.py, for dense layers with stride 2
+    depthwise      kernels/gpu/depthwise.py, for several channel groups
+    library        the dense layer by torch's own convolution (cuDNN), with the planes turned into its layout and back
 """
 
 from __future__ import annotations
@@ -14,13 +16,17 @@ from dataclasses import dataclass
 import torch
 
 from cosparse.engine.gpu.fuse import Step
+from cosparse.engine.graph import Node
 from cosparse.kernels.conv import unpack, weight_shape
-from cosparse.kernels.gpu import conv_basis
+from cosparse.kernels.gpu import conv_basis, maps, pairs
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import Groups, coefficient_groups, weight_groups
 from cosparse.kernels.gpu.planes import Planes
-from cosparse.kernels.gpu.product import ROWS, TAP_TILES, TILES, Product
+from cosparse.kernels.gpu.product import POINT, ROWS, TAP_TILES, TILES, Product, Tile
+
+MOST_SUMS = 64 * 256
+"""A program's, in float32: more do not fit the registers of its warps."""
 
 Run = Callable[[Planes, Planes, Epilogue], None]
 
@@ -28,13 +34,14 @@ Run = Callable[[Planes, Planes, Epilogue], None]
 @dataclass(frozen=True, eq=False)
 class Form:
     """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
-    `pixels` of its tile, 0 where it has none."""
+    `pixels` of its tile, 0 where it has none; `even`: only for images of even width."""
 
     name: str
     run: Run
     density: float
     bytes: int
     pixels: int = 0
+    even: bool = False
 
 
 def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = False) -> Iterator[Form]:
@@ -50,20 +57,46 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
             if variant.groups == 1 or variant.groups < 2 * len(groups):
                 layer_of_maps = Basis(step, groups, variant, dtype, device)
                 yield Form(f"basis/{variant.name}", layer_of_maps, groups.density, 2 * groups.values.size, variant.pixels)
+    if not dense and not maps.supports(node):
+        yield from _mapped(step, dtype, device)
+    if pairs.supports(node, 2) and (dense or node.attrs["format"] == "dense"):
+        pair = pairs.Pairs(node, dtype, device)
+        for tile in pairs.TILES:
+            yield Form(f"pairs64/{tile}", _tiled(pair, tile), 1.0, pair.bytes, tile.pixels, even=True)
     yield from _products(step, dtype, device, dense or not _identity(node))
     if node.op == "conv" and step.act in ("none", "relu") and device.type == "cuda":
         layer_ = Library(step, dtype, device)
         yield Form("library", layer_, 1.0, layer_.bytes)
 
 
+def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
+    node = step.node
+    points = list(node.attrs["kernel"]) == [1, 1]  # type: ignore[arg-type]
+    if node.attrs["transform"] == "identity" and (_whole_rows(node) or (node.attrs["format"] == "dense" and not points)):
+        return  # the gathered product reads rows as they are, and taps of which all are wanted are better not written down
+    for rows in _group_sizes(weight_shape(node)[0], _block(node), every_column=False):
+        groups = coefficient_groups(node, rows)
+        layer = maps.Maps(node, groups, dtype, device)
+        for tile in TILES:
+            if rows * tile.pixels <= MOST_SUMS:
+                yield Form(f"maps{rows}/{tile}", _tiled(layer, tile), groups.density, layer.bytes, tile.pixels)
+
+
+def _block(node: Node) -> int:
+    return 1 if node.attrs["format"] == "dense" else int(node.attrs["block"])  # type: ignore[arg-type]
+
+
+def _whole_rows(node: Node) -> bool:
+    return node.op == "linear" or all(tuple(node.attrs[key]) == POINT[key] for key in ("kernel", "stride", "pad"))  # type: ignore[arg-type]
+
+
 def _products(step: Step, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
     node = step.node
-    block: int = 1 if dense or node.attrs["format"] == "dense" else node.attrs["block"]  # type: ignore[assignment]
-    for rows in _group_sizes(weight_shape(node)[0], block, every_column=dense):
+    for rows in _group_sizes(weight_shape(node)[0], 1 if dense else _block(node), every_column=dense):
         groups = weight_groups(node, rows) if dense or not _identity(node) else coefficient_groups(node, rows)
         product = Product(node, groups, dtype, device)
         for tile in TILES if product.whole_rows else TAP_TILES:
-            if rows * tile.pixels <= 64 * 256:  # more sums than that do not fit the registers
+            if rows * tile.pixels <= MOST_SUMS:
                 kind = "rows" if product.whole_rows else "taps"
                 yield Form(f"{kind}{rows}/{tile}", _tiled(product, tile), groups.density, product.bytes, tile.pixels)
 
@@ -73,16 +106,16 @@ def _group_sizes(filters: int, block: int, every_column: bool) -> list[int]:
     if block >= 64:
         return [block]
     sizes = [rows for rows in ROWS if rows < 2 * filters] or [ROWS[0]]
-    wanted = (64,) if every_column else (64, 32, 16) if block > 1 else (64, 128)
+    wanted = (64,) if every_column else (64, 32, 16) if block > 1 else (64, 128, 16)
     return [rows for rows in wanted if rows in sizes] or sizes[-1:]
 
 
-def _tiled(product: Product, tile: object) -> Run:
-    return lambda x, out, epilogue: product(x, out, epilogue, tile)  # type: ignore[arg-type]
+def _tiled(layer: Product | maps.Maps | pairs.Pairs, tile: Tile) -> Run:
+    return lambda x, out, epilogue: layer(x, out, epilogue, tile)
 
 
-def _identity(node: object) -> bool:
-    attrs = node.attrs  # type: ignore[attr-defined]
+def _identity(node: Node) -> bool:
+    attrs = node.attrs
     return attrs["transform"] == "identity" and not any(f"{axis}_tile" in attrs for axis in ("channels", "filters"))
 
 
@@ -127,8 +160,11 @@ class Basis:
         conv_basis.launch(self.packed, self.node.attrs, x, out, epilogue)
 
 
-def fits(form: Form, pixels: int) -> bool:
-    """Whether the form's tile is worth a try at so many pixels: few programs leave processors idle, many small ones only cost."""
+def fits(form: Form, pixels: int, width: int) -> bool:
+    """Whether the form can run at this width of images, and whether its tile is worth a try at so many pixels of output: few programs leave
+    processors idle, many small ones only cost."""
+    if form.even and width % 2:
+        return False
     if not form.pixels:
         return True
     if pixels <= 1024:

@@ -14,7 +14,7 @@ from cosparse.engine.gpu.arena import arrange, lifetimes
 from cosparse.engine.gpu.forms import Form
 from cosparse.engine.gpu.fuse import HEADS, Step, fuse
 from cosparse.engine.gpu.measure import Cache, microseconds
-from cosparse.engine.graph import Graph
+from cosparse.engine.graph import Graph, drop_nodes
 from cosparse.kernels.conv import weight_shape
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
 from cosparse.kernels.gpu.launches import LAUNCHES
@@ -27,6 +27,12 @@ def four(shape: Sequence[int]) -> Shape:
     """[N, F] is [N, F, 1, 1]."""
     n, c, h, w = (*shape, 1, 1)[:4]
     return n, c, h, w
+
+
+def without_renames(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> Graph:
+    """The graph without the reshapes that change nothing in memory: [N, F, 1, 1] to [N, F]."""
+    same = [n for n in graph.nodes if n.op == "reshape" and four(shapes[n.name]) == four(shapes[n.inputs[0]])]
+    return drop_nodes(graph, {node.name: node.inputs[0] for node in same})
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +75,9 @@ class Planner:
 
     def build(self, shapes: Mapping[str, Sequence[int]]) -> Built:
         """`shapes`: of every value."""
-        steps = fuse(self.graph, shapes, tuple(ACTS))
-        names, outputs = [i.name for i in self.graph.inputs], list(self.graph.outputs)
+        graph = without_renames(self.graph, shapes)
+        steps = fuse(graph, shapes, tuple(ACTS))
+        names, outputs = [i.name for i in graph.inputs], list(graph.outputs)
         lives = lifetimes(steps, names, outputs)
         sizes = {name: 2 * four(shapes[name])[1] * stride_of(four(shapes[name])) for name in lives}
         arena = arrange(lives, sizes)
@@ -95,7 +102,7 @@ class Planner:
         key = (step.node.name, step.act)
         if key not in self.forms:
             self.forms[key] = list(forms.forms(step, self.dtype, self.device, self.dense))
-        candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels)]
+        candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels, x.shape[3])]
         form, us, why = self._choose(step, candidates, x, out, epilogue)
         filters, *rest = weight_shape(step.node)
         flops = float(out.pixels * filters * rest[0] * rest[1] * rest[2])

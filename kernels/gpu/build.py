@@ -34,7 +34,9 @@ def build(output: Path, archs: Sequence[str] = ARCHITECTURES, flags: Sequence[st
     sources = sorted(SOURCES.glob("*.cu"))
     if not sources:
         raise Error("building the CUDA kernels", f"sources in {SOURCES}", "none", "build from a checkout: wheels do not carry them")
-    targets = [word for arch in archs for word in ("-gencode", f"arch=compute_{arch},code=sm_{arch}")]
+    # And the oldest as PTX, which drivers compile for GPUs that are newer than all of these.
+    kinds = [(arch, f"sm_{arch}") for arch in archs] + [(archs[0], f"compute_{archs[0]}")]
+    targets = [word for arch, code in kinds for word in ("-gencode", f"arch=compute_{arch},code={code}")]
     output.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target and renamed at the end: a process that has the old library open keeps it whole.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".cuda-") as folder:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ ACTIVATIONS = ("none", "relu", "clip", "leaky_relu", "sigmoid", "silu", "hardswi
 
 SCALES = np.array([1 / 3, 1 / 2, 1 / 6]) ** 0.5
 """What makes (1,1,1), (1,0,-1), (1,-2,1) orthonormal."""
+
+INTERFACE = 1
+"""COSPARSE_CUDA_INTERFACE of csrc/cuda/conv_basis.h: what pack() packs for."""
 
 _DTYPES = {torch.float16: 0, torch.bfloat16: 1}
 
@@ -115,6 +118,7 @@ class PackedBasis:
     chunks: torch.Tensor
     firsts: torch.Tensor
     entries: torch.Tensor
+    spaces: dict[int, torch.Tensor] = field(default_factory=dict)  # that launches without one made, by size
 
     @property
     def bytes(self) -> int:
@@ -278,6 +282,9 @@ def _load(path: Path) -> ctypes.CDLL:
     except OSError as error:
         next_step = "build it with `python -m cosparse.kernels.gpu.build`, or name it with COSPARSE_CUDA_LIBRARY"
         raise UnsupportedError(f"{path}", "the library of CUDA kernels", str(error), next_step) from error
+    interface = loaded.cosparse_cuda_interface() if hasattr(loaded, "cosparse_cuda_interface") else 0
+    if interface != INTERFACE:
+        raise UnsupportedError(f"{path}", f"CUDA kernels of interface {INTERFACE}", f"interface {interface}", "build it from these sources")
     loaded.cosparse_conv_basis.argtypes = [ctypes.POINTER(_Args), ctypes.c_void_p]
     loaded.cosparse_cuda_error.restype = ctypes.c_char_p
     return loaded
@@ -319,11 +326,15 @@ def launch(
 ) -> None:
     """Runs the kernel on torch's current stream; `attrs` are the conv node's. Writes `out`, whose shape says Ho and Wo.
 
-    `space` is workspace(packed, out.shape) or a larger one, which launches on one stream may share; without it, this launch makes its own.
+    `space` is workspace(packed, out.shape) or a larger one, which launches on one stream may share. Without it, the first launch makes one
+    that `packed` keeps: then such a layer runs on one stream at a time, and its first run should not be one that a CUDA graph captures.
     """
     loaded = library()
-    if space is None:
-        space = workspace(packed, out.shape)
+    needed = workspace_numbers(packed, out.shape)
+    if space is None and needed:
+        space = packed.spaces.get(needed)
+        if space is None:
+            space = packed.spaces[needed] = torch.zeros(needed, dtype=torch.float32, device=packed.weights.device)
     _check(packed, x, out, epilogue, space, on_host=bool(loaded.cosparse_cuda_on_host()))
     variant, residual, bias = packed.variant, epilogue.residual, epilogue.bias
     args = _Args(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cosparse.kernels.gpu import boundary, depthwise, pointwise, pool, resample
+from cosparse.kernels.gpu import boundary, depthwise, pairs, pointwise, pool, product, resample
 from cosparse.kernels.gpu.epilogue import ACTS
 
 ELEMENTS = ("fp16", "bf16")
@@ -75,9 +75,14 @@ def _pool(element: str) -> Iterator[Compiled]:
         fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
         fixed |= {"unrolled": size * size <= pool.UNROLLED, **_tile(1, 512)}
         yield compiled(f"pool {size}x{size} largest={largest} count={count} {element}", pool.window_kernel, xy, fixed)
+    for largest, count, size, block in ((True, 0, 3, 1024), (True, 0, 2, 256), (False, 1, 3, 1024), (False, 2, 3, 256)):
+        fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
+        fixed |= {"height": 112, "wide": 112, "out_height": 56, "out_wide": 56, **_tile(1, block)}
+        name = f"pool by words {size}x{size} {block=} largest={largest} count={count} {element}"
+        yield compiled(name, pool.pair_window_kernel, xy, {key: fixed[key] for key in fixed if key not in ("stride_w", "dilation_w")})
     for largest in (False, True):
         yield compiled(f"cells largest={largest} {element}", pool.cell_kernel, xy, {"largest": largest, **_tile(8, 64)})
-        for rows, block in ((16, 64), (1, 1024)):
+        for rows, block in ((64, 8), (16, 8), (2, 256)):
             fixed = {"largest": largest, "rows": rows, "block": block}
             yield compiled(f"plane {rows}x{block} largest={largest} {element}", pool.plane_kernel, xy, fixed)
 
@@ -103,6 +108,43 @@ def _depthwise(element: str) -> Iterator[Compiled]:
         yield compiled(f"grouped {size}x{size} {per_group=} {act} {element}", depthwise.grouped_kernel, pointers, fixed)
 
 
+def _layer(element: str) -> dict[str, str]:
+    return {**_planes(element, "x", "w", "residual", "y"), "columns": "*i32", "starts": "*i32", "bias": "*fp32"}
+
+
+def _sums(rows: int, tile: product.Tile) -> dict[str, Any]:
+    sizes = {"rows": rows, "pixels": tile.pixels, "depth": tile.depth}
+    return {**sizes, "has_bias": True, "has_residual": True, "act": ACTS["relu"], "early": False}
+
+
+def _product(element: str) -> Iterator[Compiled]:
+    for rows in (16, 64, 128):
+        tiles, taps = (product.Tile(16, 64, 4, 5), product.Tile(64, 64, 4, 5), product.Tile(128, 32, 4, 5)), product.TAP_TILES[1:]
+        for tile in tiles:
+            options = {"num_warps": tile.warps, "num_stages": tile.stages}
+            yield compiled(f"rows{rows} {tile} {element}", product.gathered_rows, _layer(element), _sums(rows, tile), **options)
+        for tile in taps:
+            options = {"num_warps": tile.warps, "num_stages": tile.stages}
+            window = {key: value for key, value in _window(3, 1, 1).items() if not key.startswith("pad")} | {"top": 1, "left": 1}
+            fixed = {**window, **_sums(rows, tile)}
+            yield compiled(f"taps{rows} {tile} {element}", product.gathered_taps, _layer(element), fixed, **options)
+
+
+def _pairs(element: str) -> Iterator[Compiled]:
+    for rows, size, tile in (
+        *((64, 7, tile) for tile in pairs.TILES),
+        *((rows, 3, tile) for rows in (16, 32) for tile in pairs.TILES[2:5:2]),
+        (128, 3, pairs.TILES[1]),
+    ):
+        across = (size + 1) // 2
+        total = 2 * tile.depth * -(-3 * size * across // tile.depth)
+        image = {"channels": 3, "height": 224, "width": 224, "out_height": 112, "out_width": 112}
+        window = {"kernel_h": size, "kernel_w": size, "stride_h": 2, "top": size // 2, "left": size // 2}
+        fixed = {**image, **window, "across": across, "total": total, "unrolled": True, **_sums(rows, tile)}
+        options = {"num_warps": tile.warps, "num_stages": tile.stages}
+        yield compiled(f"pairs{rows} {size}x{size} {tile} {element}", pairs.gathered_pairs, _layer(element), fixed, **options)
+
+
 def _boundary(element: str) -> Iterator[Compiled]:
     for reads in (True, False):
         for other in ("fp32", element):
@@ -116,5 +158,5 @@ def _boundary(element: str) -> Iterator[Compiled]:
 
 def inventory() -> list[Compiled]:
     """All entries, for float16 and bfloat16."""
-    families = (_pointwise, _pool, _resample, _depthwise, _boundary)
+    families = (_pointwise, _pool, _resample, _depthwise, _product, _pairs, _boundary)
     return [entry for family in families for element in ELEMENTS for entry in family(element)]

@@ -77,11 +77,11 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
 
     `early`: the launch may begin before the one ahead of it has ended, and waits for it here (programmatic dependent launch).
     """
-    if early:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     start, stop = tl.load(starts + group), tl.load(starts + group + 1)
+    if early:  # the weights' side needs no waiting for
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     p = tile * pixels + tl.arange(0, pixels)
     m, k = tl.arange(0, rows), tl.arange(0, depth)
     acc = tl.zeros((rows, pixels), tl.float32)
@@ -102,11 +102,11 @@ def gathered_taps(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
                   has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """The same with an address for each number: `count` = N Ho Wo output pixels."""
-    if early:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     start, stop = tl.load(starts + group), tl.load(starts + group + 1)
+    if early:  # the weights' side needs no waiting for
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     p = tile * pixels + tl.arange(0, pixels)
     line = p // out_width
     h, v0 = (line % out_height) * stride_h - top, (p % out_width) * stride_w - left
@@ -139,13 +139,14 @@ POINT = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0
 class Product:
     """One layer on the device, ready to launch in any tile."""
 
-    def __init__(self, node: Node, groups: Groups, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(self, node: Node, groups: Groups, dtype: torch.dtype, device: torch.device | str, pointwise: bool = False) -> None:
+        """`pointwise`: whatever the node's window, the rows of x are what its columns name: maps that were made before (maps.py)."""
         if node.attrs.get("groups", 1) != 1:
             raise UnsupportedError(f"node {node.name} ({node.op})", "one channel group", f"groups {node.attrs['groups']}")
         if groups.rows not in ROWS:
             raise UnsupportedError(f"node {node.name} ({node.op})", f"groups of {', '.join(map(str, ROWS))} filters", str(groups.rows))
         self.groups, self.rows, self.filters = len(groups), groups.rows, groups.filters
-        self.window: Mapping[str, Any] = POINT if node.op == "linear" else {key: tuple(node.attrs[key]) for key in WINDOW}
+        self.window: Mapping[str, Any] = POINT if pointwise or node.op == "linear" else {key: tuple(node.attrs[key]) for key in WINDOW}
         self.whole_rows = all(tuple(self.window[key]) == POINT[key] for key in ("kernel", "stride", "pad"))
         self.weights = torch.from_numpy(groups.values).to(device=device, dtype=dtype)
         self.columns = torch.from_numpy(groups.columns).to(device)
