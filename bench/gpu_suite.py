@@ -3,7 +3,7 @@
     python -m cosparse.bench.gpu_suite --cache DIR [--only environment,kernels,...] [--out docs/results]
 
     environment   the machine, and its ceilings: a copy within the device, an fp16 product
-    kernels       the tests marked `gpu`, each kernel against its reference
+    kernels       the kernels' tests on the device, each against its reference
     agreement     whole networks against float64, beside cuDNN's own error
     networks      the network table: engines and dense peers in turn
     layers        each step beside cuDNN's dense layer and the hardware's floors
@@ -16,6 +16,7 @@ all bars kept, 1 something failed or missed its bar, 2 bad input or no GPU.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -41,6 +42,8 @@ from cosparse.errors import Error
 
 ODD = 3
 """A batch size that no tile divides, run without tuning."""
+KERNEL_TESTS = ("product", "maps", "pairs", "conv_basis", "plan", "ops")
+"""tests/test_gpu_NAME.py; they run on a CUDA device where there is one."""
 LAYER_ROWS, LAYER_BATCH = ("resnet50-even", "vgg16-even"), 32
 SPARSE_BATCH, SPARSE_DENSITY = 32, 0.2
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -71,11 +74,13 @@ def environment(suite: Suite) -> None:
 
 
 def kernels(suite: Suite) -> None:
-    """Runs the marked tests in a process of their own: a kernel that faults takes its process's device memory with it."""
-    tests = sorted((REPOSITORY / "tests").glob("test_gpu*.py"))
+    """Runs the kernels' tests in processes of their own: a kernel that faults takes its process's device memory with it."""
+    tests = [path for name in KERNEL_TESTS if (path := REPOSITORY / "tests" / f"test_gpu_{name}.py").exists()]
     if not tests:
         raise Error("GPU tests", "tests/test_gpu*.py in the checkout", "none", "run the suite from a checkout")
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short", *map(str, tests)]
+    # Most of the time is compiling, which several processes share where pytest-xdist is installed.
+    several = ["-n", str(min(8, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *several, *map(str, tests)]
     environment = os.environ | {"TRITON_INTERPRET": "0"}  # the tests' own default is the interpreter, on the CPU
     try:
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=suite.limit or None)
@@ -141,9 +146,9 @@ def sparse_products(suite: Suite) -> None:
 
 SECTIONS: dict[str, tuple[Callable[[Suite], None], float]] = {
     "environment": (environment, 20.0),
-    "kernels": (kernels, 90.0),
+    "kernels": (kernels, 120.0),
     "agreement": (agreement, 80.0),
-    "networks": (networks, 240.0),
+    "networks": (networks, 210.0),
     "layers": (layer_tables, 50.0),
     "sparse": (sparse_products, 30.0),
 }

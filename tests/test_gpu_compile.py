@@ -24,7 +24,8 @@ def test_kernels_compile_without_spills(tmp_path: Path, record_property: Callabl
     for row in rows:
         record_property(f"{row['name']} sm_{row['capability']}", f"{row['REG']} registers")
         if "largest=True" in row["name"]:
-            assert row["maxima"] == ["max.NaN.f32"], f"NaN gets lost in {row['name']}, which the interpreter does not show"
+            kept = [".NaN." in name for name in row["maxima"]]
+            assert set(kept) == {True}, f"NaN gets lost in {row['name']}, which the interpreter does not show"
         if row["name"].startswith(("rows", "taps", "pairs")):
             assert row["products"], f"no matrix instructions in {row['name']} sm_{row['capability']}"
     spilled = [row for row in rows if row["STACK"] or row["LOCAL"]]
@@ -44,7 +45,7 @@ def unlisted() -> list[str]:
 
 
 def main() -> None:
-    """Prints a line of JSON for each kernel and GPU: registers a thread, bytes of stack and of shared and local memory, maxima and products."""
+    """Prints a line of JSON for each kernel and GPU: registers a thread, bytes of stack, shared and local memory, maxima, products."""
     import triton
     import triton.backends.nvidia
     from triton.backends.compiler import GPUTarget
@@ -59,13 +60,13 @@ def main() -> None:
     for entry in inventory():
         attrs = {(i,): [["tt.divisibility", 16]] for i in entry.aligned}
         options = {"num_warps": entry.num_warps, "num_stages": entry.num_stages}
-        for capability in CAPABILITIES:
+        for capability in (capability for capability in CAPABILITIES if capability >= entry.least):
             source = ASTSource(entry.fn, entry.signature, entry.constexprs, attrs)
             made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
             cubin.write_bytes(made.asm["cubin"])
             report = subprocess.run([cuobjdump, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
             usage = {name: int(number) for name, number in USAGE.findall(report)}
-            maxima = sorted(set(re.findall(r"max\.[A-Za-z.]*f32", made.asm["ptx"])))
+            maxima = sorted(set(re.findall(r"max\.[A-Za-z.]*f(?:16x2|16|32)", made.asm["ptx"])))
             code = subprocess.run([cuobjdump, "-sass", cubin], capture_output=True, text=True, check=True).stdout
             products = sorted(set(PRODUCTS.findall(code)))
             print(json.dumps({"name": entry.name, "capability": capability, **usage, "maxima": maxima, "products": products}), flush=True)

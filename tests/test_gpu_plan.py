@@ -13,10 +13,14 @@ from torch import nn
 import cosparse
 from cosparse.compress import Budget, export, impose
 from cosparse.engine import artifact
+from cosparse.engine.gpu import plan
 from cosparse.engine.gpu.arena import arrange, lifetimes
 from cosparse.engine.gpu.engine import GpuEngine, load_gpu
+from cosparse.engine.gpu.forms import Form
 from cosparse.engine.gpu.fuse import fuse
 from cosparse.errors import UnsupportedError
+from cosparse.kernels.gpu.epilogue import Epilogue
+from cosparse.kernels.gpu.planes import Planes
 
 
 class Residual(nn.Module):
@@ -90,6 +94,40 @@ def test_a_network_gives_what_the_cpu_gives(network: tuple[nn.Module, Path], bat
     assert np.abs(got.numpy() - want).max() < 2e-2 * np.abs(want).max()
     assert np.array_equal(engine(x.numpy()), got.numpy())
     assert len(engine.plan_for(x.shape)) == len(fuse(artifact.read(path), dict(engine._shapes([x.shape])), ("relu",)))
+
+
+def test_the_fastest_form_is_taken_and_remembered(network: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With made-up times: forms that cannot run are passed over, and a second engine measures nothing."""
+    monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path))
+    asked: list[str] = []
+
+    def made_up(form: Form, x: Planes, out: Planes, epilogue: Epilogue) -> float | None:
+        asked.append(form.name)
+        return None if form.name.startswith("rows") and "16px" in form.name else 1.0 + len(form.name) % 7 + form.pixels / 1000
+
+    monkeypatch.setattr(plan, "_measured", made_up)
+    engine = GpuEngine(network[1], torch.device(DEVICE), "float16", tune=True)
+    rows = [row for row in engine.plan if row.dense_flops]
+    assert len(asked) > len(rows) == 5
+    assert all(row.why.startswith("measured, us: ") for row in rows)
+    assert not any(row.kernel.startswith("rows") and "16px" in row.kernel for row in rows)
+    first = len(asked)
+    again = GpuEngine(network[1], torch.device(DEVICE), "float16", tune=True)
+    assert [row.kernel for row in again.plan] == [row.kernel for row in engine.plan]
+    assert len(asked) == first
+    (file,) = tmp_path.glob("gpu-*.json")
+    file.write_text("{ damaged", encoding="utf-8")
+    assert [row.kernel for row in GpuEngine(network[1], torch.device(DEVICE), "float16", tune=True).plan] == [
+        row.kernel for row in engine.plan
+    ]
+    assert len(asked) == 2 * first
+
+
+def test_a_layer_that_no_form_can_run_is_named(network: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(plan, "_measured", lambda *_: None)
+    with pytest.raises(UnsupportedError, match=r"stem.*that all fail"):
+        GpuEngine(network[1], torch.device(DEVICE), "float16", tune=True).warmup()
 
 
 def test_a_device_that_is_not_there_is_named(network: tuple[nn.Module, Path]) -> None:

@@ -1,11 +1,11 @@
 """The ways in which the GPU can run one convolution; the planner times them (measure.py) and takes the fastest.
 
-    rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
-    maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
-    basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
-    pairs          kernels/gpu/pairs.py, for dense layers with stride 2
-    depthwise      kernels/gpu/depthwise.py, for several channel groups
-    library        the dense layer by torch's own convolution (cuDNN), with the planes turned into its layout and back
+rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
+maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
+basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
+pairs          kernels/gpu/pairs.py, for dense layers with stride 2
+depthwise      kernels/gpu/depthwise.py, for several channel groups
+library        the dense layer by torch's own convolution (cuDNN), with the planes turned into its layout and back
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         layer = Depthwise(node, device, dtype)
         yield Form("depthwise", layer, 1.0, layer.bytes)
         return
+    if not dense and not maps.supports(node):
+        yield from _mapped(step, dtype, device)
     if not dense and not conv_basis.supports(node) and conv_basis.available()[0] and step.act in conv_basis.ACTIVATIONS:
         groups = coefficient_groups(node, conv_basis.ROWS)
         for variant in conv_basis.VARIANTS:
             if variant.groups == 1 or variant.groups < 2 * len(groups):
                 layer_of_maps = Basis(step, groups, variant, dtype, device)
                 yield Form(f"basis/{variant.name}", layer_of_maps, groups.density, 2 * groups.values.size, variant.pixels)
-    if not dense and not maps.supports(node):
-        yield from _mapped(step, dtype, device)
     if pairs.supports(node, 2) and (dense or node.attrs["format"] == "dense"):
         pair = pairs.Pairs(node, dtype, device)
         for tile in pairs.TILES:

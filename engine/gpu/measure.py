@@ -47,7 +47,8 @@ def microseconds(launch: Callable[[], None], most: int = 20) -> float:
 
 
 class Cache:
-    """Signature of a layer at a shape -> form -> us; one readable JSON file for each device and set of versions, in COSPARSE_CACHE."""
+    """Signature of a layer at a shape -> form -> us, None where it cannot run. One readable JSON file for each device and dtype, in
+    COSPARSE_CACHE; one of other versions counts as empty."""
 
     def __init__(self, device: torch.device, dtype: str) -> None:
         self.what = {
@@ -60,15 +61,16 @@ class Cache:
         }
         folder = _folder()
         self.path = folder / f"gpu-{_word(self.what['device'])}-{dtype}.json" if folder else None
-        self.layers: dict[str, dict[str, float]] = self._read()
+        self.layers: dict[str, dict[str, float | None]] = self._read()
 
-    def _read(self) -> dict[str, dict[str, float]]:
+    def _read(self) -> dict[str, dict[str, float | None]]:
         if self.path is None or not self.path.exists():
             return {}
         try:
             content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
             fits = all(content.get(key) == value for key, value in self.what.items())
-            return {sign: {form: float(us) for form, us in times.items()} for sign, times in content["layers"].items()} if fits else {}
+            kept = content["layers"] if fits else {}
+            return {sign: {form: None if us is None else float(us) for form, us in times.items()} for sign, times in kept.items()}
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return {}  # a damaged cache costs a measurement, no more
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from triton.runtime.errors import OutOfResources
 
 from cosparse.engine.gpu import forms
 from cosparse.engine.gpu.arena import arrange, lifetimes
@@ -15,6 +16,7 @@ from cosparse.engine.gpu.forms import Form
 from cosparse.engine.gpu.fuse import HEADS, Step, fuse
 from cosparse.engine.gpu.measure import Cache, microseconds
 from cosparse.engine.graph import Graph, drop_nodes
+from cosparse.errors import UnsupportedError
 from cosparse.kernels.conv import weight_shape
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
 from cosparse.kernels.gpu.launches import LAUNCHES
@@ -91,8 +93,6 @@ class Planner:
         built = Built(memory, [values[name] for name in names], [values[name] for name in outputs])
         for step in steps:
             built.launches.append(self._convolution(step, values) if step.node.op in HEADS else _other(step, values))
-        if self.tune:
-            self.cache.save()
         return built
 
     def _convolution(self, step: Step, values: Mapping[str, Planes]) -> Launch:
@@ -112,16 +112,22 @@ class Planner:
         if not self.tune or len(candidates) == 1:
             return candidates[0], None, "the only form" if len(candidates) == 1 else "not measured: the first form that fits"
         times = self.cache.layers.setdefault(_signature(step, x.shape, candidates), {})
-        for form in candidates:
-            if form.name not in times:
-                times[form.name] = microseconds(lambda form=form: form.run(x, out, epilogue))  # type: ignore[misc]
-        best = min(candidates, key=lambda form: times[form.name])
+        new = [form for form in candidates if form.name not in times]
+        for form in new:
+            times[form.name] = _measured(form, x, out, epilogue)
+        if new:
+            self.cache.save()  # at once: what a run that is interrupted has measured is kept
+        able = {form: us for form in candidates if (us := times[form.name]) is not None}
+        if not able:
+            got = f"{len(candidates)} that all fail"
+            raise UnsupportedError(f"node {step.node.name} ({step.node.op})", f"a form that runs at {x.shape}", got, "run it on the CPU")
+        best = min(able, key=lambda form: able[form])
         families: dict[str, float] = {}
-        for form in candidates:
+        for form, us in able.items():
             family = form.name.partition("/")[0]
-            families[family] = min(families.get(family, float("inf")), times[form.name])
+            families[family] = min(families.get(family, us), us)
         others = ", ".join(f"{family} {us:.1f}" for family, us in sorted(families.items(), key=lambda item: item[1]))
-        return best, times[best.name], f"measured, us: {others}"
+        return best, able[best], f"measured, us: {others}"
 
     def _bias(self, step: Step) -> torch.Tensor | None:
         node = step.node
@@ -129,6 +135,14 @@ class Planner:
             bias = node.tensors.get("bias")
             self.biases[node.name] = None if bias is None else torch.from_numpy(bias.copy()).to(self.device)
         return self.biases[node.name]
+
+
+def _measured(form: Form, x: Planes, out: Planes, epilogue: Epilogue) -> float | None:
+    """us of the form; None where this device cannot run it: too little shared memory, a window that its kernel does not know."""
+    try:
+        return microseconds(lambda: form.run(x, out, epilogue))
+    except (UnsupportedError, OutOfResources):
+        return None
 
 
 def _other(step: Step, values: Mapping[str, Planes]) -> Launch:

@@ -32,14 +32,14 @@ class Epilogue:
 
 
 @triton.jit
-def _tanh(x):  # type: ignore[no-untyped-def]
+def _tanh(x):
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)
     return tl.where(x < 0, -t, t)
 
 
 @triton.jit
-def activated(x, act: tl.constexpr, alpha, beta):  # type: ignore[no-untyped-def]
+def activated(x, act: tl.constexpr, alpha, beta):
     """f(x) for float32 x; NaN in, NaN out."""
     if act == 1:
         x = tl.where(x < 0.0, 0.0, x)

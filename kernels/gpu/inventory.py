@@ -19,7 +19,8 @@ FLOATS = ("alpha", "beta", "ratio_h", "ratio_w")
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them."""
+    """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them. `least`:
+    the compute capability, times ten, from which on it is meant to run."""
 
     name: str
     fn: Any
@@ -27,6 +28,7 @@ class Compiled:
     constexprs: dict[str, Any]
     num_warps: int = 4
     num_stages: int = 3
+    least: int = 80
 
     @property
     def aligned(self) -> list[int]:
@@ -75,14 +77,14 @@ def _pool(element: str) -> Iterator[Compiled]:
         fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
         fixed |= {"unrolled": size * size <= pool.UNROLLED, **_tile(1, 512)}
         yield compiled(f"pool {size}x{size} largest={largest} count={count} {element}", pool.window_kernel, xy, fixed)
-    for largest, count, size, block in ((True, 0, 3, 1024), (True, 0, 2, 256), (False, 1, 3, 1024), (False, 2, 3, 256)):
+    for largest, count, size, block in ((True, 0, 3, 1024), (False, 1, 3, 1024), (False, 2, 3, 256)):
         fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
         fixed |= {"height": 112, "wide": 112, "out_height": 56, "out_wide": 56, **_tile(1, block)}
         name = f"pool by words {size}x{size} {block=} largest={largest} count={count} {element}"
         yield compiled(name, pool.pair_window_kernel, xy, {key: fixed[key] for key in fixed if key not in ("stride_w", "dilation_w")})
     for largest in (False, True):
         yield compiled(f"cells largest={largest} {element}", pool.cell_kernel, xy, {"largest": largest, **_tile(8, 64)})
-        for rows, block in ((64, 8), (16, 8), (2, 256)):
+        for rows, block in ((64, 8), (2, 256)):
             fixed = {"largest": largest, "rows": rows, "block": block}
             yield compiled(f"plane {rows}x{block} largest={largest} {element}", pool.plane_kernel, xy, fixed)
 
@@ -118,31 +120,29 @@ def _sums(rows: int, tile: product.Tile) -> dict[str, Any]:
 
 
 def _product(element: str) -> Iterator[Compiled]:
-    for rows in (16, 64, 128):
-        tiles, taps = (product.Tile(16, 64, 4, 5), product.Tile(64, 64, 4, 5), product.Tile(128, 32, 4, 5)), product.TAP_TILES[1:]
-        for tile in tiles:
-            options = {"num_warps": tile.warps, "num_stages": tile.stages}
-            yield compiled(f"rows{rows} {tile} {element}", product.gathered_rows, _layer(element), _sums(rows, tile), **options)
-        for tile in taps:
-            options = {"num_warps": tile.warps, "num_stages": tile.stages}
-            window = {key: value for key, value in _window(3, 1, 1).items() if not key.startswith("pad")} | {"top": 1, "left": 1}
-            fixed = {**window, **_sums(rows, tile)}
-            yield compiled(f"taps{rows} {tile} {element}", product.gathered_taps, _layer(element), fixed, **options)
+    window = {key: value for key, value in _window(3, 1, 1).items() if not key.startswith("pad")} | {"top": 1, "left": 1}
+    for rows, tile, tap_tile in (
+        (16, product.Tile(16, 64, 4, 5), product.TAP_TILES[1]),
+        (64, product.Tile(128, 32, 4, 5), product.TAP_TILES[2]),
+        (128, product.Tile(64, 64, 4, 5), product.TAP_TILES[0]),
+    ):
+        yield _launch(f"rows{rows} {tile} {element}", product.gathered_rows, element, _sums(rows, tile), tile)
+        yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, {**window, **_sums(rows, tap_tile)}, tap_tile)
+
+
+def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: product.Tile, least: int = 80) -> Compiled:
+    return compiled(name, fn, _layer(element), fixed, num_warps=tile.warps, num_stages=tile.stages, least=least)
 
 
 def _pairs(element: str) -> Iterator[Compiled]:
-    for rows, size, tile in (
-        *((64, 7, tile) for tile in pairs.TILES),
-        *((rows, 3, tile) for rows in (16, 32) for tile in pairs.TILES[2:5:2]),
-        (128, 3, pairs.TILES[1]),
-    ):
+    # (filters a group, kernel, tile, least capability: 80 has registers for fewer sums)
+    for rows, size, tile, least in ((64, 7, pairs.TILES[2], 80), (64, 7, pairs.TILES[5], 90), (32, 3, pairs.TILES[4], 80)):
         across = (size + 1) // 2
         total = 2 * tile.depth * -(-3 * size * across // tile.depth)
         image = {"channels": 3, "height": 224, "width": 224, "out_height": 112, "out_width": 112}
         window = {"kernel_h": size, "kernel_w": size, "stride_h": 2, "top": size // 2, "left": size // 2}
         fixed = {**image, **window, "across": across, "total": total, "unrolled": True, **_sums(rows, tile)}
-        options = {"num_warps": tile.warps, "num_stages": tile.stages}
-        yield compiled(f"pairs{rows} {size}x{size} {tile} {element}", pairs.gathered_pairs, _layer(element), fixed, **options)
+        yield _launch(f"pairs{rows} {size}x{size} {tile} {element}", pairs.gathered_pairs, element, fixed, tile, least)
 
 
 def _boundary(element: str) -> Iterator[Compiled]:

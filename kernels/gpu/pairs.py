@@ -34,27 +34,28 @@ TILES = (
     Tile(64, 16, 4, 1), Tile(64, 32, 4, 1), Tile(128, 16, 4, 1), Tile(128, 32, 4, 1),
     Tile(256, 16, 4, 1), Tile(256, 32, 4, 1), Tile(256, 16, 8, 1),
 )  # fmt: skip
-"""What the planner chooses among, by measuring; `depth` is words. 256 pixels on four warps need the fewest instructions and 245 registers."""
+"""What the planner chooses among, by measuring; `depth` is words. 256 pixels on four warps take the fewest instructions, and 255
+registers for 64 filters."""
 
 UNROLLED = 8
 """At most so many steps become straight code."""
 
 
 @triton.jit
-def words_of(x):  # type: ignore[no-untyped-def]
+def words_of(x):
     """A pointer to a row as one to its words: pixel 2 w lies in the low half of word w, 2 w + 1 in the high half."""
     return x.to(tl.pointer_type(tl.int32), bitcast=True)
 
 
 @triton.jit
-def halves(word, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
+def halves(word, dtype: tl.constexpr):
     """Both pixels of words, as `dtype`."""
     return word.to(tl.int16).to(dtype, bitcast=True), (word >> 16).to(tl.int16).to(dtype, bitcast=True)
 
 
 @triton.jit
 def _windows(x, p, count, height: tl.constexpr, width: tl.constexpr, out_height: tl.constexpr, out_width: tl.constexpr,
-             stride_h: tl.constexpr, top: tl.constexpr, left: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+             stride_h: tl.constexpr, top: tl.constexpr, left: tl.constexpr):  # fmt: skip
     """Where the windows of output pixels `p` begin: the address of channel 0's word, its row, its column."""
     line = p // out_width
     row = tl.where(p < count, (line % out_height) * stride_h - top, -(2**20))  # behind the pixels: no row of any image
@@ -64,7 +65,7 @@ def _windows(x, p, count, height: tl.constexpr, width: tl.constexpr, out_height:
 
 @triton.jit
 def _taps(window, at, k, x_stride, dtype: tl.constexpr, channels: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
-          kernel_h: tl.constexpr, kernel_w: tl.constexpr, odd: tl.constexpr, across: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+          kernel_h: tl.constexpr, kernel_w: tl.constexpr, odd: tl.constexpr, across: tl.constexpr):  # fmt: skip
     """Both pixels of words at + k of the windows, [depth, windows] each."""
     lines: tl.constexpr = k.shape[0] // across
     line, j = at // across + k % lines, k // lines
@@ -73,7 +74,7 @@ def _taps(window, at, k, x_stride, dtype: tl.constexpr, channels: tl.constexpr, 
     inside = (row.to(tl.uint32, bitcast=True) < height) & (column.to(tl.uint32, bitcast=True) < width // 2)
     inside &= ((line < channels * kernel_h) & (2 * j < kernel_w + odd))[:, None]
     place = window[0][None, :] + (c.to(tl.int64) * (x_stride // 2))[:, None] + (u * (width // 2) + j)[:, None]
-    # They are not neighbours. The hint has lanes lie along pixels; vectors it cannot make, as words are aligned to 4 bytes and masked one by one.
+    # They are not neighbours. The hint has lanes lie along pixels; it makes no vectors, as words are aligned to 4 bytes and masked singly.
     word = tl.load(tl.multiple_of(tl.max_contiguous(place, (1, 32)), (4, 4)), mask=inside, other=0)
     keep = tl.where(2 * j >= odd, 0xFFFF, 0) | tl.where(2 * j + 1 - odd < kernel_w, -65536, 0)
     return halves(word & keep[:, None], dtype)
@@ -81,7 +82,7 @@ def _taps(window, at, k, x_stride, dtype: tl.constexpr, channels: tl.constexpr, 
 
 @triton.jit
 def _step(acc, even, odds, w, at, m, k, x_stride, total: tl.constexpr, channels: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
-          kernel_h: tl.constexpr, kernel_w: tl.constexpr, odd: tl.constexpr, across: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+          kernel_h: tl.constexpr, kernel_w: tl.constexpr, odd: tl.constexpr, across: tl.constexpr):  # fmt: skip
     """`acc` and the products of words at + k. A thread has two pixels beside each other: with one, Triton lays b out by pixels in shared
     memory, and every half is stored alone; so a word goes there whole."""
     dtype: tl.constexpr = w.dtype.element_ty
@@ -99,11 +100,8 @@ def gathered_pairs(x, w, bias, residual, y, x_stride, y_stride, r_stride, groups
                    kernel_h: tl.constexpr, kernel_w: tl.constexpr, stride_h: tl.constexpr, top: tl.constexpr, left: tl.constexpr,
                    across: tl.constexpr, total: tl.constexpr, unrolled: tl.constexpr,
                    rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
-                   has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+                   has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip
     """Program (tile, group), the groups of a tile one after the other; `count` = N Ho Wo, w [groups rows, total], J = `across`."""
-    if early:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     odd: tl.constexpr = left % 2
     p = tile * pixels + 2 * tl.arange(0, pixels // 2)
@@ -111,6 +109,9 @@ def gathered_pairs(x, w, bias, residual, y, x_stride, y_stride, r_stride, groups
     odds = _windows(x, p + 1, count, height, width, out_height, out_width, stride_h, top, left)
     m, k = group * rows + tl.arange(0, rows), tl.arange(0, depth)
     acc = tl.zeros((rows, pixels), tl.float32)
+    if early:  # addresses need no waiting for
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     if unrolled:
         for at in tl.static_range(0, total // 2, depth):
             acc = _step(acc, even, odds, w, at, m, k, x_stride, total, channels, height, width, kernel_h, kernel_w, odd, across)
@@ -125,7 +126,7 @@ def supports(node: Node, width: int) -> bool:
     """Whether the layer can run so on images of this width."""
     if node.op != "conv" or node.attrs.get("groups", 1) != 1:
         return False
-    kernel, stride, dilation = (tuple(node.attrs[key]) for key in ("kernel", "stride", "dilation"))  # type: ignore[arg-type]
+    kernel, stride, dilation = (tuple(node.attrs[key]) for key in ("kernel", "stride", "dilation"))
     return width % 2 == 0 and max(kernel) <= WIDEST and stride[1] == 2 and dilation == (1, 1)
 
 
@@ -137,7 +138,7 @@ class Pairs:
             wanted = f"one channel group, kernels up to {WIDEST}, stride 2, dilation 1, groups of {', '.join(map(str, ROWS))} filters"
             raise UnsupportedError(f"node {node.name} ({node.op})", wanted, f"{dict(node.attrs)}, {rows} filters")
         self.name, self.rows, self.dtype, self.device = node.name, rows, dtype, device
-        (self.stride_h, _), (self.top, self.left, *_) = node.attrs["stride"], node.attrs["pad"]  # type: ignore[misc]
+        (self.stride_h, _), (self.top, self.left, *_) = node.attrs["stride"], node.attrs["pad"]
         self.early = begins_early(torch.device(device))
         taps = unpack(node)
         self.filters, self.channels, self.kernel_h, self.kernel_w = taps.shape

@@ -191,9 +191,9 @@ def _window(node: Node, x: Planes, out: Planes, dilation: Sequence[int], largest
     unrolled = kernel[0] * kernel[1] <= UNROLLED
     if unrolled and stride_w == 2 and dilation_w == 1 and x.shape[3] % 2 == 0:
         cut = Tiles.over(out.shape[1], width, 1024 if out.shape[1] * width >= FULL else 256)
-        sizes = (x.stride, out.stride, out.shape[1], out.pixels, width, cut.across, divisor)
+        numbers = (x.stride, out.stride, out.shape[1], out.pixels, width, cut.across, divisor)
         fixed = (*sides, *kernel, stride_h, dilation_h, *attrs["pad"], largest, count)
-        pair_window_kernel[cut.grid](x.data, out.data, *sizes, *fixed, cut.channels, cut.pixels)
+        pair_window_kernel[cut.grid](x.data, out.data, *numbers, *fixed, cut.channels, cut.pixels)
         return
     cut = Tiles.over(out.shape[1], width, 512)
     sizes = (x.stride, out.stride, out.shape[1], out.pixels, *sides, width, cut.across, divisor)
