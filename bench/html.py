@@ -61,7 +61,7 @@ def _view(result: Mapping[str, Any], index: int) -> dict[str, Any]:
     pictures = [(title, draw(result, f"r{index}-{draw.__name__}")) for title, draw in PLOTS]
     passed = all(point["check"]["passed"] for point in result["points"]) if sweep else result["check"]["passed"]
     return {
-        "setting": f"batch {result['batch']}, {result['threads']} thread{'s' * (result['threads'] != 1)}, {result['dtype']}",
+        "setting": f"{report.setting(result)}, {result['dtype']}",
         "isa": result["machine"]["isa"],
         "result": result,
         "sweep": sweep,
@@ -69,7 +69,7 @@ def _view(result: Mapping[str, Any], index: int) -> dict[str, Any]:
         "stable": bool(result["verdict"]["stable"]),
         "headline": _headline(result, passed),
         "sentence": " ".join(sweep_report.sentences(result)) if sweep else _check(result),
-        "verdict": report.verdict(dict(result["verdict"])),
+        "verdict": report.verdict(dict(result["verdict"]), result["device"]),
         "tiles": _sweep_tiles(result) if sweep else _tiles(result),
         "candidates": _candidates(result),
         "pictures": [(title, Markup(picture)) for title, picture in pictures if picture],
@@ -92,6 +92,9 @@ def _headline(result: Mapping[str, Any], passed: bool) -> tuple[str, str]:
 
 def _check(result: Mapping[str, Any]) -> str:
     check = result["check"]
+    if check.get("against") == "float64":
+        error = "not finite" if check["rms_rel_err"] is None else f"{check['rms_rel_err']:.2g} of the outputs' size"
+        return f"Against float64: error {error}, bound {check['tolerance']:.2g}, twice cuDNN's own."
     error = "not finite or of another shape" if check["max_abs_err"] is None else f"{check['max_abs_err']:.2g}"
     return f"Largest output difference {error}, bound {check['tolerance']:.2g}."
 

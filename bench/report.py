@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import RenderableType
@@ -15,8 +16,8 @@ LAYER_COLUMNS = ("step", "kernel", "density", "MFLOP", "kB", "us", "GFLOP/s", "o
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
     """What `cosparse bench` prints for one result."""
-    where = f"{result['machine']['isa']} on {result['machine']['cpu']}"
-    title = f"{result['model']}: batch {result['batch']}, {result['threads']} threads, {result['dtype']}, {where}"
+    where = f"{result['machine']['isa']} on {result['machine'].get('gpu') or result['machine']['cpu']}"
+    title = f"{result['model']}: {setting(result)}, {result['dtype']}, {where}"
     shown: list[RenderableType] = [title, _candidates(result), _sentence(result)]
     if result["layers"]:
         shown += ["", _layers(result["layers"]), "", *_limits(result)]
@@ -25,9 +26,8 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
 
 def failure(result: dict[str, Any]) -> str | None:
     """What `--strict` objects to, None if nothing: other outputs, a faster peer, or our own dense kernels that are faster."""
-    setting = f"batch {result['batch']}, {result['threads']} threads"
     if not result["check"]["passed"]:
-        return f"{setting}: outputs differ from the peers' ({_check(result)})"
+        return f"{setting(result)}: outputs differ from the peers' ({_check(result)})"
     reasons = []
     if result["speedup"] is not None and result["speedup"] < 1:
         reasons.append(f"{1 / result['speedup']:.2f} times slower than {result['fastest_peer']}")
@@ -37,7 +37,13 @@ def failure(result: dict[str, Any]) -> str | None:
     if result["losing_layers"]:
         count = len(result["losing_layers"])
         reasons.append(f"{count} layer{'s' if count > 1 else ''} slower than dense: {', '.join(result['losing_layers'])}")
-    return f"{setting}: {', '.join(reasons)}" if reasons else None
+    return f"{setting(result)}: {', '.join(reasons)}" if reasons else None
+
+
+def setting(result: Mapping[str, Any]) -> str:
+    """What was measured, in words: the batch, and the threads or the GPU."""
+    threads = f"{result['threads']} thread{'s' * (result['threads'] != 1)}"
+    return f"batch {result['batch']}, {threads if result['device'] == 'cpu' else result['device']}"
 
 
 def _candidates(result: dict[str, Any]) -> Table:
@@ -72,27 +78,30 @@ def _sentence(result: dict[str, Any]) -> str:
     if not result["check"]["passed"]:
         return f"Outputs differ ({_check(result)}): no speedup is given."
     parts = [f"Outputs agree ({_check(result)})"]
-    cut = f"-{result['flops_reduction']:.1%} multiply-adds with the basis step, -{result['params_reduction']:.1%} parameters"
+    counted = " with the basis step" if result["device"] == "cpu" else ""
+    cut = f"-{result['flops_reduction']:.1%} multiply-adds{counted}, -{result['params_reduction']:.1%} parameters"
     if result["speedup"] is None:
         parts.append(cut)
     else:
         flops = f"{result['flop_speedup']:.2f} x fewer multiply-adds" if result["flop_speedup"] else "no multiply-adds counted"
         realised = f", {result['realised']:.0%} of it realised" if result["realised"] else ""
         parts.append(f"{result['speedup']:.2f} x as fast as {result['fastest_peer']}; {flops} ({cut}){realised}")
-    return ". ".join(parts) + ". " + verdict(result["verdict"])
+    return ". ".join(parts) + ". " + verdict(result["verdict"], result["device"])
 
 
-def verdict(value: dict[str, Any]) -> str:
+def verdict(value: dict[str, Any], device: str = "cpu") -> str:
     """Whether the times can be trusted, in words."""
     busy = value["neighbours"]
-    beside = "neighbours cannot be seen here" if busy is None else f"others kept {busy:.2f} processors busy"
+    whom = "" if busy is None else f"{busy:.2f} processors busy" if device == "cpu" else f"the GPU busy for {busy:.0%} of the time"
+    beside = f"others kept {whom}" if whom else "neighbours cannot be seen here"
     return f"Times are stable ({beside})." if value["stable"] else f"Times are NOT stable ({beside}): measure again on a quiet machine."
 
 
 def _limits(result: dict[str, Any]) -> list[str]:
     """What the roof of the layers is, and which of them lose."""
     machine, losing = result["machine"], result["losing_layers"]
-    lines = [f"Slower than on our dense kernels: {', '.join(losing)}."] if losing else []
+    dense = "on our dense kernels" if result["device"] == "cpu" else "cuDNN's dense layer"
+    lines = [f"Slower than {dense}: {', '.join(losing)}."] if losing else []
     if machine["peak_gflops"] is not None:
         lines.append(f"Roof: {machine['peak_gflops']:.0f} GFLOP/s, {machine['bandwidth_gbs']:.1f} GB/s ({machine['roofline_by']}).")
     return lines
@@ -104,7 +113,8 @@ def _check(result: dict[str, Any]) -> str:
     size = "not finite or of another shape" if figure is None else f"{figure:.2g}"
     if check["bound"] == "max_abs_err":
         return f"largest difference {size}, bound {check['tolerance']:.2g}"
-    return f"against float32: error {size} of the outputs' size, bound {check['tolerance']:.2g}; same top-1 {check['top1_agreement']:.1%}"
+    against = f"against {check.get('against', 'float32')}"
+    return f"{against}: error {size} of the outputs' size, bound {check['tolerance']:.2g}; same top-1 {check['top1_agreement']:.1%}"
 
 
 def _number(value: float | None, digits: int) -> str:

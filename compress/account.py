@@ -12,6 +12,7 @@ from cosparse.compress import masks, transforms
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report
 from cosparse.compress.fisher import Fisher
+from cosparse.compress.hierarchy import Hierarchy, select_in_groups
 from cosparse.compress.latency import AGAIN, LayerTime
 from cosparse.compress.layers import Choice
 from cosparse.compress.select import Candidates, Cost, Selection, Unreachable, least_cost, select, select_share
@@ -126,13 +127,20 @@ def account(report: Report, layers: Sequence[Candidates], budget: Budget) -> Acc
     )
 
 
-def within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: int) -> Selection:
-    """Selects within the account; a density asks for no account. Raises Error, with what could be reached, where it cannot be met."""
-    if budget.density is not None:
-        return select_share(layers, budget.density, seed)
+def within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: int, groups: Hierarchy | None = None) -> Selection:
+    """Selects within the account, with `groups` in two levels; a density asks for no account.
+
+    Raises Error, with what could be reached, where it cannot be met.
+    """
     books = account(report, layers, budget)
+
+    def pick(layers: Sequence[Candidates], slack: float = 1.0) -> Selection:
+        if budget.density is not None:
+            return select_share(layers, min(1.0, slack * budget.density), seed)
+        return select(layers, *(slack * bound for bound in books.bounds), floor=budget.floor, seed=seed)
+
     try:
-        return select(layers, *books.bounds, floor=budget.floor, seed=seed)
+        return pick(layers) if groups is None else select_in_groups(layers, groups, pick)
     except Unreachable as error:
         least = tuple(a + b for a, b in zip(books.fixed, error.least, strict=True))
         raise _unreachable(report, layers, budget, least) from None

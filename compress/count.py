@@ -27,6 +27,7 @@ class LayerCount:
     """One layer: `pixels` = multiply-adds per weight and image; `form` = how it is stored, with the reason where it was left dense.
 
     `params` are its kept coefficients, `params_matrices` the numbers of its transform's own matrices, `flops_basis` the transform's steps.
+    `opened`: the density of open group columns, where the mask was chosen in filter groups.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LayerCount:
     flops_basis: float
     form: str
     params_matrices: int = 0
+    opened: float | None = None
 
     @property
     def flops(self) -> float:
@@ -91,19 +93,34 @@ class Report:
     def flops_reduction_coefficients(self) -> float:
         return 1 - self.flops_coefficients / self.flops_dense if self.flops_dense else 0.0
 
+    @property
+    def opened(self) -> dict[str, float]:
+        """Layer name -> density of its open group columns; empty where no mask was chosen in filter groups."""
+        return {layer.name: layer.opened for layer in self.layers if layer.opened is not None}
+
+    @property
+    def flops_opened(self) -> float:
+        """`flops` with every open group column executed whole."""
+        extra = [layer.opened * layer.flops_dense - layer.flops_coefficients for layer in self.layers if layer.opened is not None]
+        return self.flops + sum(extra)
+
     def totals(self) -> dict[str, float]:
-        """The totals as plain numbers, as the artifact's provenance keeps them."""
+        """The totals as plain numbers, as the artifact's provenance keeps them; `flops_opened` where there are filter groups."""
         names = ("params_dense", "params", "params_reduction", "flops_dense", "flops", "flops_coefficients")
-        return {name: getattr(self, name) for name in (*names, "flops_reduction", "flops_reduction_coefficients")}
+        opened = ("flops_opened",) if self.opened else ()
+        return {name: getattr(self, name) for name in (*names, "flops_reduction", "flops_reduction_coefficients", *opened)}
 
     def to_json(self) -> str:
         layers = [{**asdict(layer), "flops": layer.flops, "density": layer.density} for layer in self.layers]
+        for layer in layers:
+            if layer["opened"] is None:
+                del layer["opened"]
         rest = {"params_other": self.params_other, "flops_functional": self.flops_functional}
         return json.dumps({**self.totals(), **rest, "layers": layers}, indent=1)
 
     def __str__(self) -> str:
         head = ("layer", "kind", "weights", "params", "kept", "MFLOP dense", "MFLOP", "basis", "form")
-        rows = [head]
+        rows: list[tuple[str, ...]] = [head]
         for layer in self.layers:
             shape = "x".join(map(str, layer.shape))
             figures = (f"{layer.flops_dense / 1e6:.3f}", f"{layer.flops / 1e6:.3f}", f"{layer.flops_basis / 1e6:.3f}")
@@ -112,10 +129,14 @@ class Report:
             figures = (f"{self.flops_functional / 1e6:.3f}", f"{self.flops_functional / 1e6:.3f}", "0.000")
             rows.append(("(functional)", "", "", "0", "", *figures, "dense: computed outside Conv2d, ConvTranspose2d and Linear"))
         rows.append(("(other parameters)", "", "", f"{self.params_other:,}", "100.0%", "0.000", "0.000", "0.000", "biases, normalisation"))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        if self.opened:
+            cells = {name: f"{opened:.1%}" for name, opened in self.opened.items()}
+            rows = [(*row[:5], "open" if row is head else cells.get(row[0], ""), *row[5:]) for row in rows]
+        last = len(rows[0]) - 1
+        widths = [max(len(row[i]) for row in rows) for i in range(last + 1)]
         lines = [
             "  ".join(
-                cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(w) if i in (0, 1, last) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         ]
@@ -125,6 +146,8 @@ class Report:
             f"{self.flops / 1e6:.2f} (-{self.flops_reduction:.2%}), of which basis step {basis / 1e6:.2f} "
             f"(coefficients only -{self.flops_reduction_coefficients:.2%})"
         )
+        if self.opened:
+            total += f"; open columns executed whole {self.flops_opened / 1e6:.2f}"
         return "\n".join([*lines, total])
 
 
@@ -197,5 +220,8 @@ def _layer(name: str, module: masks.Layer, calls: int, pixels: float, tied: bool
     kept = mask.kept()
     step = transforms.basis_cost(mask.transform, *masks.geometry(module))
     steps = mask.channels_used() * step + transforms.output_cost(mask.transform, mask.filters)
-    form = f"{mask.transform} {mask.block}x1" + (f": {mask.why}" if mask.why else "")
-    return LayerCount(*common, kept, size * pixels, kept * pixels, steps * pixels, form, transforms.stored(mask.transform))
+    form = (
+        f"{mask.transform} {mask.block}x1" + (f" in {mask.group_rows}" if mask.group_rows else "") + (f": {mask.why}" if mask.why else "")
+    )
+    opened = mask.opened if mask.group_rows else None
+    return LayerCount(*common, kept, size * pixels, kept * pixels, steps * pixels, form, transforms.stored(mask.transform), opened)

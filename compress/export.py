@@ -50,7 +50,8 @@ def export(
 ) -> ExportReport:
     """Writes the model, in evaluation mode, as an artifact; the model itself is left as it was.
 
-    `preprocessing` and `provenance` are JSON objects that the file keeps; the counts and the check are added to the provenance.
+    `preprocessing` and `provenance` are JSON objects that the file keeps; the counts, the check and, where there are filter groups, the
+    density of open columns by layer are added to the provenance.
     `tolerance`: largest output difference from torch relative to the largest output (default 1e-4). Nothing is written, and an older file
     stays, where a layer has weight outside its mask, an operator cannot be stored, or the packed network differs from torch: Error names
     the node.
@@ -69,6 +70,7 @@ def export(
         for module, training in was_training.items():
             module.training = training
     check = {"largest_relative_difference": difference, "tolerance": bound}
-    notes = {**packed.provenance, **counts.totals(), "check": check, **(provenance or {})}
+    opened = {"opened": counts.opened} if counts.opened else {}
+    notes = {**packed.provenance, **counts.totals(), **opened, "check": check, **(provenance or {})}
     artifact.write(path, replace(packed, preprocessing=dict(preprocessing or {}), provenance=notes))
     return ExportReport(Path(path), packed.name, os.path.getsize(path), layers, counts, difference)

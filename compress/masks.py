@@ -7,7 +7,7 @@ plain attribute `cosparse`; it is no parameter and no buffer, so it leaves the s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,7 +31,7 @@ class LayerMask:
     """What one layer keeps: `keep` is bool [ceil(O / block), K], on the CPU; the last block row may reach beyond the O filters.
 
     `transform` may be given by the name of one that has no matrices of its own. `why` may say why it is this one and not the one that was
-    asked for.
+    asked for. `group_rows`: filters of a filter group, a multiple of `block`, where blocks were chosen with regard to each other; else 0.
     """
 
     transform: Transform
@@ -40,6 +40,7 @@ class LayerMask:
     filters: int
     taps: int
     why: str = ""
+    group_rows: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transform", transforms.resolved(self.transform))
@@ -47,6 +48,8 @@ class LayerMask:
         if self.keep.dtype != torch.bool or self.keep.ndim != 2 or self.keep.shape[0] != expected or self.keep.shape[1] % self.taps:
             wanted = f"bool [{expected}, a multiple of {self.taps}] for {self.filters} filters in blocks of {self.block}"
             raise Error("mask", wanted, f"{self.keep.dtype} {list(self.keep.shape)}")
+        if self.group_rows < 0 or self.group_rows % self.block:
+            raise Error("mask", f"group_rows 0 or a multiple of its {self.block} filters a block", repr(self.group_rows))
 
     @cached_property
     def full(self) -> torch.Tensor:
@@ -69,6 +72,17 @@ class LayerMask:
         """Number of coefficients kept; the padding of a partial last block counts nothing."""
         return int(self.full.sum())
 
+    def open_columns(self) -> torch.Tensor:
+        """Which columns of which filter group any block keeps, bool [ceil(O / group_rows), K]; of which block row, without groups."""
+        per = max(1, self.group_rows // self.block)
+        padded = nn.functional.pad(self.keep, (0, 0, 0, -self.keep.shape[0] % per))
+        return padded.reshape(-1, per, self.keep.shape[1]).any(1)
+
+    def open_blocks(self) -> torch.Tensor:
+        """The blocks in open group columns, kept or not, bool [ceil(O / block), K]."""
+        per = max(1, self.group_rows // self.block)
+        return self.open_columns().repeat_interleave(per, dim=0)[: self.keep.shape[0]]
+
     def channels_used(self) -> int:
         """Number of input channels whose basis step is paid: those of which a coefficient is kept, in whole tiles where they share one."""
         return units_used(self.keep.numpy(), self.taps * self.transform.unit) * self.transform.unit
@@ -76,6 +90,11 @@ class LayerMask:
     @property
     def density(self) -> float:
         return self.kept() / max(1, self.full.numel())
+
+    @property
+    def opened(self) -> float:
+        """Coefficients in open group columns over all: the density of what a GPU executes, the padding of a partial group left out."""
+        return replace(self, keep=self.open_blocks()).density
 
 
 def units_used(keep: np.ndarray, columns: int) -> int:
@@ -178,7 +197,7 @@ def to_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dic
                 "filters": mask.filters,
                 "taps": mask.taps,
                 "why": mask.why,
-            }
+            } | ({"group_rows": mask.group_rows} if mask.group_rows else {})
         elif why_dense(module):
             notes[name] = {"dense": why_dense(module)}
     return tensors, notes

@@ -19,6 +19,7 @@ from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.fisher import FisherMean, fisher
 from cosparse.compress.grouping import GroupReport, group_filters
+from cosparse.compress.hierarchy import hierarchy
 from cosparse.compress.impose import assign, densities, thresholds
 from cosparse.compress.layers import choose
 from cosparse.compress.pull import Pull
@@ -51,7 +52,8 @@ class NNCS:
     `transform` is a text as in transforms/spec.py, which `layers` overrides for single layers (also "dense"); a fitted transform is fitted
     to the weights given, for step 1, and anew in `mask`, unless Fisher scores were taken in it.
     `score`: what blocks are ranked by, "energy" or "fisher", which step 1 estimates from its gradients, else `estimate`. `group`: first put
-    filters that keep the same columns side by side; `grouped` reports it. `regrow`: let step 2 move the masks.
+    filters that keep the same columns side by side; `grouped` reports it. `regrow`: let step 2 move the masks. `group_rows`, `slack`: bound
+    what a GPU executes, as in `impose`.
     `model` may be wrapped in DistributedDataParallel: gradients that DDP has averaged keep weights and masks equal on all ranks, which
     `mask` checks. Raises Error at once where the budget cannot be met.
     """
@@ -73,6 +75,8 @@ class NNCS:
         score: str = "energy",
         group: bool = False,
         regrow: Regrow | None = None,
+        group_rows: int | None = None,
+        slack: float | None = None,
     ) -> None:
         if score not in SCORES:
             raise Error("NNCS.score", f"one of {', '.join(SCORES)}", repr(score))
@@ -84,13 +88,14 @@ class NNCS:
         self.step1, self.ramp = replace(step1 or Step1(), **given), ramp  # type: ignore[arg-type]
         self.report = count(model, example)
         self.choices = choose(model, self.report, transform, block, layers)
+        self.groups = hierarchy(group_rows, slack, block)
         self.steps = 0
         self.masked = any(True for _ in masks.masked(model))
         self.score, self.fisher = score, FisherMean()
         self.regrow, self.masked_at = regrow, 0
         self.grouped: GroupReport | None = None
         if group and not self.masked:
-            kept = densities(self.choices, self.report, budget, seed)
+            kept = densities(self.choices, self.report, budget, seed, self.groups)
             self.grouped = group_filters(model, example, transform, block, kept, layers=layers)
         self.pull = Pull(self.choices, self._cuts, self.step1, seed)
 
@@ -128,7 +133,7 @@ class NNCS:
         if self.score == "fisher" and not self.fisher.count:
             next_step = "step() makes them in step 1, estimate(loader) at any time before mask()"
             raise Error("NNCS.mask", "gradients for the Fisher score", "none yet", next_step)
-        assign(self.choices, self.report, self.budget, self.seed, self.fisher.mean if self.score == "fisher" else None)
+        assign(self.choices, self.report, self.budget, self.seed, self.fisher.mean if self.score == "fisher" else None, self.groups)
         distributed.require_equal("masks", {name: mask.keep for name, _, mask in masks.masked(self.model)})
         self.masked, self.masked_at = True, self.steps
         self.pull.release()
@@ -153,7 +158,8 @@ class NNCS:
     def settings(self) -> dict[str, Any]:
         """What decides the masks, as plain data: two runs of equal settings, data and recipe end alike."""
         masking = {"score": self.score, "group": self.grouped is not None, "regrow": self.regrow.settings() if self.regrow else None}
-        method = {"transform": self.transform, "block": self.block, **asdict(self.step1), **masking}
+        groups = self.groups.settings() if self.groups else {}
+        method = {"transform": self.transform, "block": self.block, **groups, **asdict(self.step1), **masking}
         return {"budget": self.budget.settings(), **method, "nncs_seed": self.seed}
 
     def state(self) -> State:
@@ -180,7 +186,7 @@ class NNCS:
     def _cuts(self) -> dict[str, torch.Tensor]:
         """The norms at which the budget's rule would cut now."""
         felt = self.fisher.mean if self.fisher.count >= self.step1.refresh else None  # fewer gradients say little: energy until then
-        return thresholds(self.choices, self.report, self.budget, self.seed, felt)
+        return thresholds(self.choices, self.report, self.budget, self.seed, felt, self.groups)
 
     @torch.no_grad()
     def _project(self, optimizer: torch.optim.Optimizer | None) -> None:

@@ -5,7 +5,8 @@ as many others, those of largest gradient energy sum (dL/ds)^2. The share falls 
 
 All costs stay within the budget exactly. Blocks of a partial last block row are exchanged among themselves, so that the coefficients
 stay as many. A block that opens an input channel adds a basis step: it is taken only while the channels in use are no more than before
-the exchange.
+the exchange. Where blocks were chosen in filter groups, only blocks in open group columns are taken; a layer that has too few of them is
+left as it is.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def regrow_masks(model: torch.nn.Module, share: float) -> int:
             raise Error(f"gradient of {name}", "finite values", "NaN or infinity", "lower the learning rate")
         energy = masks.block_energy(module.weight, mask.transform, mask.block)
         pull = masks.block_energy(gradient, mask.transform, mask.block)
-        keep = exchange(mask.keep, energy, pull, mask.taps * mask.transform.unit, share, _classes(mask))
+        allowed = mask.open_blocks() if mask.group_rows else None
+        keep = exchange(mask.keep, energy, pull, mask.taps * mask.transform.unit, share, _classes(mask), allowed)
         changed += int((keep != mask.keep).sum())
         masks.attach(module, replace(mask, keep=keep))
     return changed
@@ -76,13 +78,19 @@ def _classes(mask: masks.LayerMask) -> tuple[slice, ...]:
 
 
 def exchange(
-    keep: torch.Tensor, energy: torch.Tensor, pull: torch.Tensor, taps: int, share: float, classes: Sequence[slice]
+    keep: torch.Tensor,
+    energy: torch.Tensor,
+    pull: torch.Tensor,
+    taps: int,
+    share: float,
+    classes: Sequence[slice],
+    allowed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The new mask: within each class of block rows as many blocks as before, and in all no more input channels.
 
     keep: bool [block rows, K]. energy, pull: [block rows, K], what kept blocks hold and what the loss asks of the others. Blocks just
     dropped are candidates like the rest, so that there are always enough: what may be opened is what dropping closed. Ties go to the
-    earlier block.
+    earlier block. `allowed`, bool [block rows, K], leaves others out; where then there are too few, the old mask is returned.
     """
     after = keep.clone()
     quotas = []
@@ -94,7 +102,9 @@ def exchange(
         quotas.append(quota)
     spare = int(_open(keep, taps).sum() - _open(after, taps).sum())
     for rows, quota in zip(classes, quotas, strict=True):
-        spare -= _take(after, rows, pull, taps, quota, spare)
+        spare -= _take(after, rows, pull, taps, quota, spare, allowed)
+    if allowed is not None and any(after[rows].sum() != keep[rows].sum() for rows in classes):
+        return keep
     return after
 
 
@@ -104,10 +114,12 @@ def _open(keep: torch.Tensor, taps: int) -> torch.Tensor:
     return torch.nn.functional.pad(used, (0, -len(used) % taps)).reshape(-1, taps).any(1)
 
 
-def _take(keep: torch.Tensor, rows: slice, pull: torch.Tensor, taps: int, quota: int, spare: int) -> int:
+def _take(
+    keep: torch.Tensor, rows: slice, pull: torch.Tensor, taps: int, quota: int, spare: int, wanted: torch.Tensor | None = None
+) -> int:
     """Adds to these rows of `keep` the `quota` blocks of largest pull that open at most `spare` channels; how many they opened."""
     part, columns = keep[rows], keep.shape[1]
-    free = (~part).flatten().nonzero().flatten()
+    free = (~part if wanted is None else ~part & wanted[rows]).flatten().nonzero().flatten()
     ranked = free[torch.argsort(pull[rows].flatten()[free], descending=True, stable=True)]
     channel = (ranked % columns) // taps
     opened = _open(keep, taps)

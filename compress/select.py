@@ -41,7 +41,8 @@ class Candidates:
     """The blocks of one layer: energy or another score, float64 [block rows, K]; filters per block row; what keeping costs.
 
     `pixels`: multiply-adds a coefficient; `basis`: those of the basis step that `taps` columns share. `us`, `us_basis`: the same in time.
-    `fixed_params`, `fixed_flops`: what the layer costs whichever blocks are kept.
+    `fixed_params`, `fixed_flops`: what the layer costs whichever blocks are kept. `open`: which blocks may be kept, bool [block rows, K];
+    None: all. `parts`: as how many blocks those of a block row count for floors and shares, float64 [block rows]; None: one.
     """
 
     name: str
@@ -54,18 +55,34 @@ class Candidates:
     us_basis: float = 0.0
     fixed_params: int = 0
     fixed_flops: float = 0.0
+    open: np.ndarray | None = None
+    parts: np.ndarray | None = None
+
+    def holding(self, order: np.ndarray, parts: int) -> int:
+        """Number of the first blocks of `order` that hold so many parts, or of all."""
+        if self.parts is None:
+            return min(parts, order.size)
+        held = np.cumsum(self.parts[order // self.energy.shape[1]])
+        return min(int(held.searchsorted(parts)) + 1, order.size) if parts else 0
+
+    def share(self, share: float) -> float:
+        """That share of all parts, the closed blocks included."""
+        return share * (self.energy.size if self.parts is None else float(self.parts.sum()) * self.energy.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
     """`keep`: one bool [block rows, K] a layer, in the order given; `levels`: the energy per coefficient from which a block of that layer
-    is kept; and the cost, basis step included (`us` without what a layer takes even when it is empty)."""
+    is kept; and the cost, basis step included (`us` without what a layer takes even when it is empty). `bounded`, where blocks were chosen
+    in filter groups (`cosparse.compress.hierarchy`): one float64 [block rows, K] a layer, the share of its present energy at which the
+    bound on group columns would drop a block, infinite where it has."""
 
     keep: tuple[np.ndarray, ...]
     levels: tuple[float, ...]
     params: float
     flops: float
     us: float
+    bounded: tuple[np.ndarray, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +116,15 @@ def _rank(layer: Candidates, floor: float, generator: np.random.Generator) -> _R
     size = np.broadcast_to(layer.size[:, None], layer.energy.shape).ravel()
     density = layer.energy.ravel() / size
     order = np.lexsort((generator.permutation(density.size), -density))
+    if layer.open is not None:
+        order = order[layer.open.ravel()[order]]
     channel = (order % layer.energy.shape[1]) // layer.taps
     _, opens = np.unique(channel, return_index=True)
     params = np.concatenate([[0.0], np.cumsum(size[order])])
     price, basis = (1.0, layer.pixels, layer.us), (layer.basis, layer.us_basis)
     fixed = (float(layer.fixed_params), layer.fixed_flops)
-    return _Ranked(order, -density[order], params, np.sort(opens), ceil(floor * density.size), price, basis, fixed)
+    least = layer.holding(order, ceil(layer.share(floor)))
+    return _Ranked(order, -density[order], params, np.sort(opens), least, price, basis, fixed)
 
 
 def _cost(ranked: Sequence[_Ranked], blocks: Sequence[int]) -> Cost:
@@ -226,7 +246,8 @@ def select_share(layers: Sequence[Candidates], density: float, seed: int = 0) ->
     """Keeps the same share of blocks in every layer, at least one: those of most energy. Exact ties are broken by the seed."""
     generator = np.random.default_rng(seed)
     ranked = [_rank(layer, 0.0, generator) for layer in layers]
-    blocks = [max(1, round(density * rank.order.size)) for rank in ranked]
+    rounded = [round(layer.share(density)) if layer.parts is None else ceil(layer.share(density)) for layer in layers]
+    blocks = [max(1, layer.holding(rank.order, count)) for layer, rank, count in zip(layers, ranked, rounded, strict=True)]
     levels = tuple(-float(rank.lack[n - 1]) for rank, n in zip(ranked, blocks, strict=True))
     return _selection(layers, ranked, blocks, levels)
 

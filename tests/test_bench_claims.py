@@ -13,7 +13,7 @@ from small_net import small_net
 
 import cosparse
 from cosparse.bench.check import compare
-from cosparse.bench.claims import busy_neighbour, load_memory, monotone, network_table
+from cosparse.bench.claims import busy_neighbour, hierarchical_masks, load_memory, monotone, network_table
 from cosparse.bench.claims.network_table import ROWS, Row
 from cosparse.bench.claims.networks import Variant
 from cosparse.bench.claims.verdict import Bar, conclude, markdown
@@ -133,3 +133,16 @@ def test_a_program_that_does_not_compile_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.cpp").write_text("int main() { return missing; }", encoding="utf-8")
     with pytest.raises(Error, match=r"broken\.cpp: expected to compile"):
         build(tmp_path / "broken.cpp", tmp_path)
+
+
+def test_masks_in_two_levels_are_compared() -> None:
+    from cosparse.bench import zoo
+
+    rows = hierarchical_masks.measure(zoo.build("resnet20"), zoo.example("resnet20"), 0.6, [1.25])
+    assert [row["form"] for row in rows] == ["8 x 1", "64 x 1", "8 in 64, slack 1.25"]
+    small, large, both = rows
+    assert large["energy"] < both["energy"] <= small["energy"]
+    assert large["opened"] == pytest.approx(large["density"])
+    assert large["opened"] < both["opened"] < small["opened"]
+    assert all(row["flops"] <= 0.4 for row in rows)
+    assert [bar.passed for bar in hierarchical_masks.bars(rows)] == [True, True]

@@ -141,10 +141,10 @@ def test_without_peers_the_reference_checks(path) -> None:
 def test_strict_objects_to_whatever_is_faster(result) -> None:
     won = result | {"speedup": 1.5, "losing_layers": [], "engine": result["engine"] | {"median_ms": 1.0, "dense_ms": 2.0}}
     assert failure(won) is None
-    assert failure(won | {"speedup": 0.5}) == f"batch 2, 1 threads: 2.00 times slower than {result['fastest_peer']}"
+    assert failure(won | {"speedup": 0.5}) == f"batch 2, 1 thread: 2.00 times slower than {result['fastest_peer']}"
     slow = won | {"engine": won["engine"] | {"median_ms": 3.0}}
-    assert failure(slow) == "batch 2, 1 threads: 1.50 times slower than our own dense kernels"
-    assert failure(won | {"losing_layers": ["conv1", "conv2"]}) == "batch 2, 1 threads: 2 layers slower than dense: conv1, conv2"
+    assert failure(slow) == "batch 2, 1 thread: 1.50 times slower than our own dense kernels"
+    assert failure(won | {"losing_layers": ["conv1", "conv2"]}) == "batch 2, 1 thread: 2 layers slower than dense: conv1, conv2"
 
 
 def test_a_layer_loses_beyond_noise_only() -> None:

@@ -235,6 +235,33 @@ def test_export_groups_and_bounds_time(script, tmp_path, capsys) -> None:
     assert provenance["budget"]["latency"]["table"] == "T.json"
 
 
+def test_groups_of_rows_are_kept_and_recorded(script, data, tmp_path, capsys) -> None:
+    from cosparse.kernels.gpu.groups import coefficient_groups
+
+    out = tmp_path / "net.cosparse"
+    options = ["--block", "4", "--group-rows", "16", "--slack", "1.25"]
+    assert run(compress(script, data, out, "--epochs", "1,1", *options)) == 0
+    capsys.readouterr()
+    assert run(["inspect", str(out), "--json", "-"]) == 0
+    provenance = json.loads(capsys.readouterr().out)["provenance"]
+    assert (provenance["settings"]["group_rows"], provenance["settings"]["slack"]) == (16, 1.25)
+    node = artifact.read(out).node("3")
+    assert node.attrs["block"] == 4
+    assert provenance["opened"] == {"3": pytest.approx(coefficient_groups(node, 16).density)}
+
+
+def test_export_imposes_groups_of_rows(script, tmp_path, capsys) -> None:
+    out = tmp_path / "net.cosparse"
+    arguments = ["export", f"{script}:complete", "--out", str(out), "--impose-flops", "0.5", "--group-rows", "32"]
+    assert run(arguments) == 0
+    assert "dct 8x1 in 32" in capsys.readouterr().out
+    provenance = cosparse.load(out).metadata["provenance"]
+    assert (provenance["group_rows"], provenance["slack"]) == (32, 1.5)
+    assert provenance["opened"]["3"] > 0
+    assert run([*arguments, "--slack", "0.5"]) == 2
+    assert "slack: expected a number from 1" in capsys.readouterr().err
+
+
 def test_options_that_lack_their_other_half(script, data, tmp_path, capsys) -> None:
     out = tmp_path / "x.cosparse"
     export = ["export", f"{script}:complete", "--out", str(out)]
@@ -243,6 +270,8 @@ def test_options_that_lack_their_other_half(script, data, tmp_path, capsys) -> N
         ([*export, "--impose-latency", "0.5"], "--latency-table: expected measured times for --impose-latency, got none"),
         ([*export, "--latency-table", str(table(script, tmp_path))], "--impose-latency: expected a bound on the time"),
         ([*export, "--group"], "--group: expected masks to group the filters for, got none"),
+        ([*export, "--group-rows", "64"], "--group-rows: expected masks whose blocks to choose so, got none"),
+        (compress(script, data, out, "--slack", "2"), "slack: expected group_rows, whose open columns it bounds, got none"),
     ):
         assert run(arguments) == 2
         assert message in capsys.readouterr().err

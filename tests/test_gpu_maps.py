@@ -39,7 +39,7 @@ def given(node: Any, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Planes
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-@pytest.mark.parametrize("size", [(3, 3), (4, 8), (7, 7), (5, 6), (9, 68)])
+@pytest.mark.parametrize("size", [(4, 8), (7, 7), (5, 36)])
 @pytest.mark.parametrize("window", WINDOWS)
 def test_maps_are_the_reference_s(window: str, size: tuple[int, int], dtype: torch.dtype) -> None:
     if WINDOWS[window].get("dilation") and min(size) < 4:

@@ -55,7 +55,7 @@ class Network:
 
     def _put(self, value: Tensor) -> Tensor:
         value = value.to(device=self.device, dtype=self.number if value.is_floating_point() else None)
-        return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 and self.number == torch.float16 else value
+        return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 and self.number.itemsize == 2 else value
 
 
 @dataclass(frozen=True)

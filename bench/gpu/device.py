@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +22,18 @@ Clocks = tuple[float, float]
 """SM and memory clock, MHz."""
 
 
-def require_cuda() -> None:
-    """Raises UnsupportedError where torch sees no CUDA device."""
+def require_cuda(device: str = "cuda") -> None:
+    """Raises UnsupportedError where torch sees no CUDA device, or not the one that is asked for."""
     if not torch.cuda.is_available():
         raise UnsupportedError("CUDA device", "one that torch sees", f"none with torch {torch.__version__}", "run this on a GPU machine")
+    if (torch.device(device).index or 0) >= (count := torch.cuda.device_count()):
+        raise UnsupportedError("CUDA device", f"cuda:0 to cuda:{count - 1}", device, "`cosparse doctor` lists the cards")
 
 
 def description() -> dict[str, Any]:
-    """The `machine` of a result: GPU, memory and L2 in bytes, driver, versions, commit."""
+    """The `machine` of a result: the current GPU, memory and L2 in bytes, driver, versions, commit."""
     require_cuda()
-    found = torch.cuda.get_device_properties(0)
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "gpu": found.name,
         "capability": f"{found.major}.{found.minor}",
@@ -52,7 +55,8 @@ def clock_reader() -> Callable[[], Clocks | None]:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        card = card_name()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(card)) if card.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(card)
         kinds = pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM
 
         def read() -> Clocks | None:
@@ -75,8 +79,26 @@ def from_smi() -> Clocks | None:
     return sm, memory
 
 
+def busy() -> float | None:
+    """Share of the last second in which somebody's kernels ran on the current GPU; None where the driver does not say. Waits that second
+    first, so that work of this process that is done by now does not count."""
+    torch.cuda.synchronize()
+    time.sleep(1.0)
+    try:
+        return float((_query("utilization.gpu") or "").split()[0]) / 100
+    except (IndexError, ValueError):
+        return None
+
+
+def card_name() -> str:
+    """The driver's number or UUID of the current device. Both count cards alike unless CUDA_DEVICE_ORDER or unlike cards say otherwise."""
+    index = torch.cuda.current_device() if torch.cuda.is_available() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return visible[index].strip() if index < len(visible) and visible[index].strip() else str(index)
+
+
 def _query(field: str) -> str | None:
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0"]
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", f"--id={card_name()}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

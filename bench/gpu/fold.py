@@ -18,9 +18,19 @@ ADDS = (operator.add, operator.iadd, torch.add)
 RELUS = (F.relu, torch.relu)
 
 
+class Whole(nn.Module):
+    """A module that tracing takes as one step and does not look into."""
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Whole) or super().is_leaf_module(m, module_qualified_name)
+
+
 def folded(model: nn.Module) -> fx.GraphModule:
     """The network with each batch norm multiplied into the convolution before it, where nobody else reads that; same function."""
-    traced = fx.symbolic_trace(copy.deepcopy(model).eval())
+    own = copy.deepcopy(model).eval()
+    traced = fx.GraphModule(own, _Tracer().trace(own))
     modules = dict(traced.named_modules())
     calls = _calls(traced)
     for node in list(traced.graph.nodes):

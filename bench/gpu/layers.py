@@ -26,12 +26,12 @@ ROUNDS = 20
 WORD = 2  # bytes of a float16
 
 
-def dense_us(model: nn.Module, x: Tensor) -> dict[str, float]:
-    """Module path -> us of that layer alone, dense, in float16: cuDNN with bias, addition and ReLU in its call. x: [N, C, H, W].
+def dense_us(model: nn.Module, x: Tensor, number: torch.dtype = torch.float16) -> dict[str, float]:
+    """Module path -> us of that layer alone, dense, in 16 bits: cuDNN with bias, addition and ReLU in its call. x: [N, C, H, W].
 
     Layers of one signature are measured once. The inputs are random numbers, not the network's own.
     """
-    network = half(fused(model))
+    network = half(fused(model), number)
     seen: dict[str, tuple[nn.Module, tuple[torch.Size, ...]]] = {}
 
     def note(path: str) -> Callable[..., None]:
@@ -46,7 +46,7 @@ def dense_us(model: nn.Module, x: Tensor) -> dict[str, float]:
         if isinstance(module, nn.Conv2d | nn.Linear | ConvRelu)
     ]
     with torch.no_grad():
-        network(x.half().contiguous(memory_format=torch.channels_last))
+        network(x.to(number).contiguous(memory_format=torch.channels_last))
     for handle in handles:
         handle.remove()
     known: dict[str, float] = {}
@@ -55,13 +55,13 @@ def dense_us(model: nn.Module, x: Tensor) -> dict[str, float]:
         geometry = getattr(module, "geometry", None) or str(module)
         signature = f"{type(module).__name__} {geometry} {[list(p.shape) for p in module.parameters()]} {shapes}"
         if signature not in known:
-            known[signature] = _alone(module, shapes)
+            known[signature] = _alone(module, shapes, number)
         found[path] = known[signature]
     return found
 
 
-def _alone(module: nn.Module, shapes: Sequence[torch.Size]) -> float:
-    values = [torch.randn(shape, device="cuda", dtype=torch.float16) for shape in shapes]
+def _alone(module: nn.Module, shapes: Sequence[torch.Size], number: torch.dtype) -> float:
+    values = [torch.randn(shape, device="cuda", dtype=number) for shape in shapes]
     values = [v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for v in values]
 
     def several(x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Dense peers: a torch module at one input, in float16, each as strong as it can be made. Eager execution is none of them.
+"""Dense peers: a torch module at one input, in float16 or bfloat16, each as strong as it can be made. Eager execution is none of them.
 
     cudnn_graph   channels_last, batch norms folded, cudnn.benchmark, the forward pass captured as one CUDA graph
     cudnn_fused   the same, with bias, addition and ReLU inside cuDNN's call
     compile       the same module by torch.compile, max-autotune, captured as one CUDA graph
-    tensorrt      TensorRT through ONNX Runtime, where that provider is installed
+    tensorrt      TensorRT through ONNX Runtime, where that provider is installed; float16 only
 
 `compile` uses the mode without the compiler's own CUDA graphs: those copy the input and pass through Python at each call, and the one
 captured here does neither.
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from cosparse.bench.environment import version
 from cosparse.bench.gpu.device import require_cuda
 from cosparse.bench.gpu.fold import folded, fused
+from cosparse.engine.graph import Graph
 from cosparse.errors import Error, UnsupportedError
 
 WARMUP = 4
@@ -48,9 +49,9 @@ class Peer:
     note: str
 
 
-def half(model: nn.Module) -> nn.Module:
-    """The module on the GPU, float16, channels_last; the one given is changed."""
-    return model.eval().to(device="cuda", dtype=torch.float16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def half(model: nn.Module, number: torch.dtype = torch.float16) -> nn.Module:
+    """The module on the GPU, 16 bits, channels_last; the one given is changed."""
+    return model.eval().to(device="cuda", dtype=number, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def capture(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Callable[[], object], Callable[[], Tensor]]:
@@ -72,24 +73,24 @@ def capture(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Callable[[]
     return replay, lambda: y
 
 
-def cudnn_graph(model: nn.Module, x: Tensor) -> Peer:
+def cudnn_graph(model: nn.Module, x: Tensor, *, number: torch.dtype = torch.float16) -> Peer:
     """x: [N, C, H, W] on the GPU."""
-    return _cudnn("cudnn_graph", folded(model), x)
+    return _cudnn("cudnn_graph", folded(model), x, number)
 
 
-def cudnn_fused(model: nn.Module, x: Tensor) -> Peer:
+def cudnn_fused(model: nn.Module, x: Tensor, *, number: torch.dtype = torch.float16) -> Peer:
     """x: [N, C, H, W] on the GPU."""
-    return _cudnn("cudnn_fused", fused(model), x)
+    return _cudnn("cudnn_fused", fused(model), x, number)
 
 
-def _cudnn(name: str, model: nn.Module, x: Tensor) -> Peer:
+def _cudnn(name: str, model: nn.Module, x: Tensor, number: torch.dtype) -> Peer:
     require_cuda()
     torch.backends.cudnn.benchmark = True
-    replay, output = capture(half(model), _input(x))
+    replay, output = capture(half(model, number), _input(x, number))
     return Peer(name, replay, output, f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, one CUDA graph")
 
 
-def compiled(model: nn.Module, x: Tensor, *, budget_s: float = 150.0) -> Peer:
+def compiled(model: nn.Module, x: Tensor, *, budget_s: float = 150.0, number: torch.dtype = torch.float16) -> Peer:
     """x: [N, C, H, W] on the GPU. `budget_s`: two thirds go to the strongest mode, the rest to the next one, which gets all where that is
     less than ENOUGH_S. Error where none is done in time. `note` says which mode it is."""
     require_cuda()
@@ -99,11 +100,11 @@ def compiled(model: nn.Module, x: Tensor, *, budget_s: float = 150.0) -> Peer:
     for mode in modes:
         left = budget_s - (time.perf_counter() - start)
         limit = left if mode == modes[-1] else left * 2 / 3
-        network = torch.compile(half(folded(model)), mode=mode, fullgraph=True, dynamic=False)
+        network = torch.compile(half(folded(model), number), mode=mode, fullgraph=True, dynamic=False)
         began = time.perf_counter()
         try:
             with within(limit):
-                replay, output = capture(network, _input(x))
+                replay, output = capture(network, _input(x, number))
         except OutOfTime:
             torch.cuda.synchronize()
             tried.append(f"{mode} not done after {limit:.0f} s")
@@ -141,9 +142,8 @@ def within(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(0.01, outer - (time.perf_counter() - began)))
 
 
-def tensorrt(model: nn.Module, x: Tensor) -> Peer:
-    """x: [N, C, H, W] on the GPU; float32 in and out, float16 inside. UnsupportedError without the provider."""
-    require_cuda()
+def require_tensorrt() -> None:
+    """UnsupportedError where ONNX Runtime lacks the provider."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -151,11 +151,22 @@ def tensorrt(model: nn.Module, x: Tensor) -> Peer:
     if TENSORRT not in onnxruntime.get_available_providers():
         got = ", ".join(onnxruntime.get_available_providers())
         raise UnsupportedError("peer tensorrt", TENSORRT, got, "onnxruntime-gpu and TensorRT bring it; the other peers run without")
+
+
+def tensorrt(model: nn.Module, x: Tensor, *, graph: Graph | None = None, number: torch.dtype = torch.float16) -> Peer:
+    """x: [N, C, H, W] on the GPU; float32 in and out, float16 inside. `graph`: the module's dense graph, where there is one already.
+    UnsupportedError without the provider, and for another `number`."""
+    require_cuda()
+    require_tensorrt()
+    if number != torch.float16:
+        raise UnsupportedError("peer tensorrt", "float16", str(number).removeprefix("torch."), "the other peers run in bfloat16 too")
+    import onnxruntime
+
     still = x.detach().float().contiguous()
     stream = torch.cuda.current_stream()
     options = {"trt_fp16_enable": True, "trt_cuda_graph_enable": True, "user_compute_stream": str(stream.cuda_stream)}
     with tempfile.TemporaryDirectory(prefix="cosparse-") as folder:
-        path = _onnx(model, still, Path(folder))
+        path = _onnx(model, still, Path(folder), graph)
         session = onnxruntime.InferenceSession(str(path), providers=[(TENSORRT, options)])
     source, target = session.get_inputs()[0], session.get_outputs()[0]
     with torch.no_grad():
@@ -169,25 +180,45 @@ def tensorrt(model: nn.Module, x: Tensor) -> Peer:
     return Peer("tensorrt", lambda: session.run_with_iobinding(binding), lambda kept=still: y, note)  # type: ignore[misc]
 
 
-def _onnx(model: nn.Module, x: Tensor, folder: Path) -> Path:
+def _onnx(model: nn.Module, x: Tensor, folder: Path, graph: Graph | None) -> Path:
     from cosparse import _C
     from cosparse.bench.peers import onnx_file
-    from cosparse.compress.importer import from_torch
     from cosparse.engine import artifact
 
-    graph = from_torch(model.cpu(), (x[:1].cpu(),), "dense")
+    if graph is None:
+        from cosparse.compress.importer import from_torch
+
+        graph = from_torch(model.cpu(), (x[:1].cpu(),), "dense")
     artifact.write(folder / "dense.cosparse", graph)
     shapes = _C.infer_shapes(_C.read_artifact(folder / "dense.cosparse"), [list(x.shape)])
     return onnx_file.write(graph, shapes, folder)
 
 
-def _input(x: Tensor) -> Tensor:
-    return x.detach().to(device="cuda", dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+def _input(x: Tensor, number: torch.dtype) -> Tensor:
+    return x.detach().to(device="cuda", dtype=number).contiguous(memory_format=torch.channels_last)
 
 
-PEERS: dict[str, Callable[[nn.Module, Tensor], Peer]] = {
+PEERS: dict[str, Callable[..., Peer]] = {
     "cudnn_graph": cudnn_graph,
     "cudnn_fused": cudnn_fused,
     "compile": compiled,
     "tensorrt": tensorrt,
 }
+"""Each takes the module, x and `number`, the 16-bit dtype that it computes in."""
+
+
+def require(name: str) -> None:
+    """Error for a peer that does not exist, UnsupportedError for one that cannot run here for want of a package."""
+    if name not in PEERS:
+        raise Error("peer", f"one of {', '.join(PEERS)}", repr(name))
+    if name == "tensorrt":
+        require_tensorrt()
+
+
+def installed() -> tuple[str, ...]:
+    """The peers whose packages are here."""
+    try:
+        require_tensorrt()
+    except UnsupportedError:
+        return tuple(name for name in PEERS if name != "tensorrt")
+    return tuple(PEERS)

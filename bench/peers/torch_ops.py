@@ -84,10 +84,16 @@ def avg_pool(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
     if _native(node):
         settings = (a["kernel"], a["stride"], a["pad"][:2], bool(a["ceil"]), bool(a["count_pad"]), a["divisor"] or None)
         return lambda x: F.avg_pool2d(x, *settings)
-    source, target = shapes[node.inputs[0]][2:], shapes[node.name][2:]
-    top, left, bottom, right = covering_pad(node, source, target)
-    divisor = torch.from_numpy(divisors(node, source, target))
-    return lambda x: F.avg_pool2d(F.pad(x, (left, right, top, bottom)), a["kernel"], a["stride"], divisor_override=1) / divisor.to(x.dtype)
+    top, left, bottom, right = covering_pad(node, shapes[node.inputs[0]][2:], shapes[node.name][2:])
+    divisor = (tensors if "divisor" in tensors else constants(node, shapes))["divisor"]
+    return lambda x: F.avg_pool2d(F.pad(x, (left, right, top, bottom)), a["kernel"], a["stride"], divisor_override=1) / divisor.to(x)
+
+
+def constants(node: Node, shapes: Shapes) -> dict[str, Tensor]:
+    """Tensors that follow from a node's shapes: whoever runs it on a GPU puts them there once, beside the node's own."""
+    if node.op != "avg_pool" or _native(node):
+        return {}
+    return {"divisor": torch.from_numpy(divisors(node, shapes[node.inputs[0]][2:], shapes[node.name][2:]))}
 
 
 def _native(node: Node) -> bool:

@@ -1,15 +1,15 @@
-"""`cosparse bench`: the engine against dense peers, on this machine, now."""
+"""`cosparse bench`: the engine against dense peers, on this machine, now; on the CPU or on a GPU."""
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cosparse.cli import bench_outputs
+from cosparse.cli import bench_jobs, bench_outputs
 from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, DensityOption, ReportOption, RooflineOption
+from cosparse.cli.device import DeviceOption, on_gpu, refuse
 from cosparse.cli.output import JsonOption, Phases, emit, progress
 from cosparse.cli.values import IsaOption, integers, read_array, words
 
@@ -19,7 +19,11 @@ def command(
     batch: Annotated[str, typer.Option(help="Images a run; several with commas between.")] = "1",
     threads: Annotated[str | None, typer.Option(help="Threads; several with commas between. Default: COSPARSE_THREADS, else all.")] = None,
     against: Annotated[str | None, typer.Option(help="Peers with commas between, or none. Default: those that are installed.")] = None,
-    dtype: Annotated[str, typer.Option(help="What engine and peers compute in: float32, bfloat16, int8.")] = "float32",
+    device: DeviceOption = "cpu",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="What engine and peers compute in: float32 (default), bfloat16, int8; on a GPU float16 (default), bfloat16."),
+    ] = None,
     calibration: Annotated[
         list[Path] | None, typer.Option(help="With int8: images to calibrate on, .npy [M, C, H, W]; once for each input. Default: noise.")
     ] = None,
@@ -39,26 +43,24 @@ def command(
     json: JsonOption = None,
 ) -> None:
     """Time a network against the same network, dense, on other runtimes."""
-    from cosparse.bench.harness import bench
-    from cosparse.bench.peers import installed
-    from cosparse.bench.settings import Settings
-    from cosparse.bench.timing import Effort
-    from cosparse.engine.engine import default_threads
-
-    thread_counts = integers("--threads", threads) if threads else [default_threads()]
-    peers = installed(dtype) if against is None else words(against)
-    images = tuple(map(read_array, calibration)) if calibration else None
-    sweep = list(product(thread_counts, integers("--batch", batch)))
-    bench_outputs.require_one_setting(roofline, len(sweep), layers, density)
-    measure = bench_outputs.sweeper(network, density, block) if density else lambda settings, tell: bench(Path(network), settings, tell)
+    sizes = integers("--batch", batch)
+    peers = None if against is None else words(against)
+    if on_gpu(device):
+        refuse(device, {"--threads": threads, "--isa": isa, "--calibration": calibration, "--density": density})
+        jobs = bench_jobs.on_gpu(Path(network), device, dtype, sizes, peers, seconds, layers)
+    else:
+        images = tuple(map(read_array, calibration)) if calibration else None
+        counts = integers("--threads", threads) if threads else None
+        measure = bench_outputs.sweeper(network, density, block) if density else None
+        jobs = bench_jobs.on_cpu(Path(network), dtype, sizes, peers, seconds, layers, counts, isa, cold_start, images, measure)
+    bench_outputs.require_one_setting(roofline, len(jobs), layers, density)
     results = []
     with progress() as bar:
-        for thread_count, batch_size in sweep:
-            settings = Settings(batch_size, thread_count, peers, isa, Effort(seconds), cold_start, layers, dtype=dtype, calibration=images)
-            results.append(measure(settings, Phases(bar)))
+        for job in jobs:
+            results.append(job(Phases(bar)))
     bench_outputs.write(results, report, csv, csv_layers, roofline)
     shown = [table for result in results for table in bench_outputs.tables(result)]
-    emit(results[0] if len(sweep) == 1 else results, json, *shown)
+    emit(results[0] if len(jobs) == 1 else results, json, *shown)
     failures = [reason for reason in map(bench_outputs.failure, results) if reason]
     if strict and failures:
         typer.echo(f"cosparse: {'; '.join(failures)}", err=True)

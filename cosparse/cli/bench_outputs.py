@@ -65,13 +65,12 @@ def require_one_setting(roofline: Path | None, settings: int, layers: bool, dens
 
 def picture(result: dict[str, Any]) -> str:
     """The roofline of a bench result as an SVG file; Error where the limits of the machine were not measured."""
-    from cosparse.bench import plots, svg
+    from cosparse.bench import plots, report, svg
 
     made = plots.roofline(result, "roofline")
     if made is None:
         raise Error("--roofline", "layers and limits of the machine", "none measured", "install torch, which measures the limits")
-    threads = f"{result['threads']} thread{'s' * (result['threads'] != 1)}"
-    return svg.document(made, f"{result['model']}, batch {result['batch']}, {threads}, {result['dtype']}")
+    return svg.document(made, f"{result['model']}, {report.setting(result)}, {result['dtype']}")
 
 
 def densities(text: str) -> list[float]:

@@ -13,7 +13,7 @@ from cosparse.cli import source, values
 from cosparse.cli import training_options as options
 from cosparse.cli.output import JsonOption, progress, stage
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import GroupOption, LatencyTableOption, TransformOption, integers, share
+from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, integers, share
 from cosparse.errors import Error
 
 METHODS = ("nncs",)
@@ -37,6 +37,8 @@ def command(
     regrow: Annotated[float | None, typer.Option(help="Let masks move in step 2: share of the blocks exchanged at first.")] = None,
     transform: TransformOption = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
+    group_rows: GroupRowsOption = None,
+    slack: SlackOption = None,
     recovery: Annotated[str, typer.Option(help="Recovery of sparse coefficients before the masks: " + RECOVERIES + ".")] = "closed",
     measurement: Annotated[
         str, typer.Option(help="What they are recovered from: identity (the weights), gaussian, bernoulli.")
@@ -88,6 +90,7 @@ def command(
     classes, masks = result.outputs_of(loaded)
     budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
     masking: dict[str, Any] = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
+    masking |= {"group_rows": group_rows, "slack": slack}
     nncs = NNCS(loaded.model, budget, loaded.example, transform=transform, block=block, step1=step1, seed=seed, **masking)
     epoch_log = files.epoch_log()
     with progress(counted=True) as bar:

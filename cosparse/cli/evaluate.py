@@ -9,10 +9,11 @@ import typer
 from rich.console import RenderableType
 
 from cosparse.cli.compress_result import SCORES
+from cosparse.cli.device import DeviceOption, load
 from cosparse.cli.output import JsonOption, emit, progress, stage, table
 from cosparse.cli.source import WeightsOption
 from cosparse.cli.training_options import DataOption, WorkersOption
-from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_calibration
+from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def command(
     min_miou: Annotated[float | None, typer.Option(help="Exit with status 1 if mIoU is below this, in per cent.")] = None,
     model: Annotated[str | None, typer.Option(help="Also a torch network on the same images: zoo:NAME or path/file.py:factory.")] = None,
     weights: WeightsOption = None,
-    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
     calibration: CalibrationOption = None,
     threads: ThreadsOption = None,
     isa: IsaOption = None,
@@ -37,11 +39,10 @@ def command(
     json: JsonOption = None,
 ) -> None:
     """Measure a network on labelled images: top-1 and top-5, or mIoU where it gives a class for each pixel."""
-    import cosparse
     from cosparse.bench.evaluate import accuracy, agreement, evenly, overlap, predict, torch_runner
     from cosparse.compress.data import open_data
 
-    engine = cosparse.load(artifact, threads=threads, dtype=dtype, isa=isa, calibration=read_calibration(dtype, calibration))
+    engine = load(artifact, device, dtype, threads, isa, calibration)
     preprocessing = engine.metadata["preprocessing"]
     masks = gives_masks(engine)
     if masks and min_top1 is not None:
@@ -65,12 +66,13 @@ def command(
 
         ours = measure("engine", engine)
         if model is not None:
-            from cosparse.cli.source import load
+            from cosparse.cli import source
 
-            theirs = measure("torch", torch_runner(load(model, weights).model))
+            theirs = measure("torch", torch_runner(source.load(model, weights).model))
             if not masks:
                 rows["torch"] |= agreement(ours, theirs)
-    result = {"model": artifact.name, "dtype": engine.dtype, "split": split, **rows["engine"], "torch": rows.get("torch")}
+    where = {"device": engine.device, "dtype": engine.dtype}
+    result = {"model": artifact.name, **where, "split": split, **rows["engine"], "torch": rows.get("torch")}
     emit(result, json, _table(f"{artifact.name} on {data.name} ({split}), {engine.dtype}", rows, masks))
     for option, key, least in (("--min-top1", "top1", min_top1), ("--min-miou", "miou", min_miou)):
         if least is not None and rows["engine"][key] < least:

@@ -9,7 +9,7 @@ import typer
 
 from cosparse.cli import source
 from cosparse.cli.output import JsonOption, emit, progress
-from cosparse.cli.values import GroupOption, LatencyTableOption, TransformOption, latency, share
+from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, latency, share
 from cosparse.errors import Error
 
 
@@ -30,6 +30,8 @@ def command(
     ] = None,
     transform: TransformOption = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
+    group_rows: GroupRowsOption = None,
+    slack: SlackOption = None,
     seed: Annotated[int, typer.Option(help="Decides ties between equal weights.")] = 0,
     size: source.SizeOption = None,
     json: JsonOption = None,
@@ -43,12 +45,15 @@ def command(
     }
     filters = share("--impose-filters", impose_filters)
     from cosparse import compress
+    from cosparse.compress.hierarchy import hierarchy
 
     time = latency(latency_table, impose_latency, option="--impose-latency")
     asked = time is not None or any(value is not None for value in shares.values())
     masked = compress.Budget(**shares, latency=time) if asked else None
     if group and masked is None:
         raise Error("--group", "masks to group the filters for", "none", "give --density or --impose-flops")
+    if masked is None and (group_rows is not None or slack is not None):
+        raise Error("--group-rows", "masks whose blocks to choose so", "none", "give --density or --impose-flops")
     model = loaded.model
     provenance: dict[str, object] = {"source": network, "weights": weights.name if weights else "random", "method": "none"}
     with progress() as bar:
@@ -57,9 +62,10 @@ def command(
             model = compress.impose_filters(model, filters, loaded.example)
             provenance |= {"method": "imposed", "filters_removed_for": filters}
         if masked is not None:
-            model = compress.impose(model, masked, loaded.example, block=block, seed=seed, transform=transform, group=group)
-            chosen = {"budget": masked.settings(), "transform": transform, "block": block, "seed": seed, "group": group}
-            provenance |= {"method": "imposed", **chosen}
+            chosen: dict[str, Any] = {"transform": transform, "block": block, "seed": seed, "group": group}
+            model = compress.impose(model, masked, loaded.example, group_rows=group_rows, slack=slack, **chosen)
+            groups = hierarchy(group_rows, slack, block)
+            provenance |= {"method": "imposed", "budget": masked.settings(), **chosen, **(groups.settings() if groups else {})}
         bar.update(task, description="exporting")
         written = compress.export(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
     result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from cosparse.cli.device import DeviceOption, load
 from cosparse.cli.output import JsonOption, emit, table
-from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_array, read_calibration
+from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_array
 from cosparse.errors import Error
 
 
@@ -17,7 +18,8 @@ def command(
     artifact: Annotated[Path, typer.Argument(help="The network, NAME.cosparse.")],
     input: Annotated[list[Path], typer.Option(help="Input array, .npy, float32 [N, C, H, W]; once for each input of the network.")],
     output: Annotated[list[Path], typer.Option(help="Where the output goes, .npy; once for each output of the network.")],
-    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = None,
     calibration: CalibrationOption = None,
     threads: ThreadsOption = None,
     isa: IsaOption = None,
@@ -26,9 +28,7 @@ def command(
     """Run a network on an array from a file."""
     import numpy as np
 
-    import cosparse
-
-    engine = cosparse.load(artifact, threads=threads, dtype=dtype, isa=isa, calibration=read_calibration(dtype, calibration))
+    engine = load(artifact, device, dtype, threads, isa, calibration)
     for option, files, wanted in (("--input", input, engine.inputs), ("--output", output, engine.outputs)):
         if len(files) != len(wanted):
             raise Error(option, f"{len(wanted)} files ({', '.join(value.name for value in wanted)})", str(len(files)))
@@ -43,4 +43,4 @@ def command(
     rows = [{"name": v.name, "file": str(p), "shape": list(y.shape)} for v, p, y in zip(engine.outputs, output, results, strict=True)]
     cells = [(row["name"], row["shape"], row["file"]) for row in rows]
     shown = table(f"{artifact.name}: first run {ms:.2f} ms", ("output", "shape", "file"), cells, left=("output", "file"))
-    emit({"outputs": rows, "first_run_ms": round(ms, 3)}, json, shown)
+    emit({"device": engine.device, "dtype": engine.dtype, "outputs": rows, "first_run_ms": round(ms, 3)}, json, shown)

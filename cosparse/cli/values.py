@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from cosparse.compress import Latency
 
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
-DtypeOption = Annotated[str, typer.Option(help="What convolutions multiply: float32, bfloat16, int8.")]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="What convolutions multiply: float32 (default), bfloat16, int8; on a GPU float16 (default), bfloat16."),
+]
 CalibrationOption = Annotated[
     list[Path] | None, typer.Option(help="With int8: images to calibrate on, .npy [M, C, H, W]; once for each input.")
 ]
@@ -33,6 +36,12 @@ TransformOption = Annotated[
 
 LatencyTableOption = Annotated[Path | None, typer.Option(help="Measured times, as python -m cosparse.bench.latency_table writes them.")]
 GroupOption = Annotated[bool, typer.Option("--group", help="First put filters that keep the same columns side by side.")]
+GroupRowsOption = Annotated[
+    int | None, typer.Option(min=1, help="Filters, a multiple of --block, whose blocks are chosen with regard to each other; 64 for GPUs.")
+]
+SlackOption = Annotated[
+    float | None, typer.Option(help="With --group-rows: what columns that any block keeps may cost, over the budget's share. Default: 1.5.")
+]
 
 
 def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:

@@ -95,8 +95,9 @@ def _products(step: Step, dtype: torch.dtype, device: torch.device, dense: bool)
     for rows in _group_sizes(weight_shape(node)[0], 1 if dense else _block(node), every_column=dense):
         groups = weight_groups(node, rows) if dense or not _identity(node) else coefficient_groups(node, rows)
         product = Product(node, groups, dtype, device)
+        most = MOST_SUMS if product.whole_rows else MOST_SUMS // 2  # taps hold addresses too
         for tile in TILES if product.whole_rows else TAP_TILES:
-            if rows * tile.pixels <= MOST_SUMS:
+            if rows * tile.pixels <= most:
                 kind = "rows" if product.whole_rows else "taps"
                 yield Form(f"{kind}{rows}/{tile}", _tiled(product, tile), groups.density, product.bytes, tile.pixels)
 

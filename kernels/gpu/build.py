@@ -29,6 +29,12 @@ def compiler() -> str:
     return found
 
 
+def version() -> str:
+    """The compiler's release, such as "nvcc 13.0"; Error where there is none."""
+    said = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    return f"nvcc {said.partition('release ')[2].partition(',')[0]}"
+
+
 def build(output: Path, archs: Sequence[str] = ARCHITECTURES, flags: Sequence[str] = ()) -> str:
     """Writes the library for the compute capabilities `archs`; returns what nvcc printed. `flags` are added to FLAGS."""
     sources = sorted(SOURCES.glob("*.cu"))

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cosparse.kernels.gpu import boundary, depthwise, pairs, pointwise, pool, product, resample
+import triton.language as tl
+
+from cosparse.kernels.gpu import boundary, depthwise, maps, pairs, pointwise, pool, product, resample
 from cosparse.kernels.gpu.epilogue import ACTS
 
 ELEMENTS = ("fp16", "bf16")
@@ -19,8 +21,8 @@ FLOATS = ("alpha", "beta", "ratio_h", "ratio_w")
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them. `least`:
-    the compute capability, times ten, from which on it is meant to run."""
+    """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them.
+    `multiplies`: by matrix instructions. `least`: the compute capability, times ten, from which on it is meant to run."""
 
     name: str
     fn: Any
@@ -28,6 +30,7 @@ class Compiled:
     constexprs: dict[str, Any]
     num_warps: int = 4
     num_stages: int = 3
+    multiplies: bool = False
     least: int = 80
 
     @property
@@ -36,11 +39,12 @@ class Compiled:
         return [
             i
             for i, (name, kind) in enumerate(self.signature.items())
-            if kind.startswith("*") or (kind == "i32" and (name.endswith("stride") or name in ("width", "a_c", "b_c")))
+            if kind.startswith("*")
+            or (kind == "i32" and (name.endswith("stride") or name in ("width", "a_c", "b_c", "x_words", "map_words")))
         ]
 
 
-def compiled(name: str, fn: Any, pointers: Mapping[str, str], constexprs: Mapping[str, Any], **options: int) -> Compiled:
+def compiled(name: str, fn: Any, pointers: Mapping[str, str], constexprs: Mapping[str, Any], **options: Any) -> Compiled:
     """An entry whose other arguments are float32 where FLOATS names them, else int32."""
     kinds = {**dict.fromkeys(FLOATS, "fp32"), **pointers, **dict.fromkeys(constexprs, "constexpr")}
     return Compiled(name, fn, {argument: kinds.get(argument, "i32") for argument in fn.arg_names}, dict(constexprs), **options)
@@ -131,7 +135,22 @@ def _product(element: str) -> Iterator[Compiled]:
 
 
 def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: product.Tile, least: int = 80) -> Compiled:
-    return compiled(name, fn, _layer(element), fixed, num_warps=tile.warps, num_stages=tile.stages, least=least)
+    options = {"num_warps": tile.warps, "num_stages": tile.stages, "least": least, "multiplies": True}
+    return compiled(name, fn, _layer(element), fixed, **options)
+
+
+def _maps(element: str) -> Iterator[Compiled]:
+    lists, dtype = {"channels": "*i32", "rows": "*i32"}, tl.float16 if element == "fp16" else tl.bfloat16
+    for stride in (1, 2):
+        for packed in (False, True):
+            fixed = {"stride": stride, "block": 512, "dtype": dtype, "packed": packed, "early": False}
+            least = 90 if packed and element == "bf16" else 80
+            name = f"maps by words {stride=} {packed=} {element}"
+            yield compiled(name, maps.paired_maps, {**lists, "x": "*i32", "maps": "*i32"}, fixed, least=least)
+    for size, stride, dct in ((3, 2, True), (1, 2, False), (3, 1, False)):
+        window = {key: value for key, value in _window(size, stride, size // 2).items() if not key.startswith("pad")}
+        fixed = {**window, "top": size // 2, "left": size // 2, "dct": dct, "block": 512, "early": False}
+        yield compiled(f"maps {size}x{size} {stride=} {dct=} {element}", maps.any_maps, {**lists, **_planes(element, "x", "maps")}, fixed)
 
 
 def _pairs(element: str) -> Iterator[Compiled]:
@@ -158,5 +177,5 @@ def _boundary(element: str) -> Iterator[Compiled]:
 
 def inventory() -> list[Compiled]:
     """All entries, for float16 and bfloat16."""
-    families = (_pointwise, _pool, _resample, _depthwise, _product, _pairs, _boundary)
+    families = (_pointwise, _pool, _resample, _depthwise, _product, _pairs, _maps, _boundary)
     return [entry for family in families for element in ELEMENTS for entry in family(element)]

@@ -102,6 +102,9 @@ def gathered_pairs(x, w, bias, residual, y, x_stride, y_stride, r_stride, groups
                    rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
                    has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip
     """Program (tile, group), the groups of a tile one after the other; `count` = N Ho Wo, w [groups rows, total], J = `across`."""
+    if early:  # before the addresses: waiting with them takes registers
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     odd: tl.constexpr = left % 2
     p = tile * pixels + 2 * tl.arange(0, pixels // 2)
@@ -109,9 +112,6 @@ def gathered_pairs(x, w, bias, residual, y, x_stride, y_stride, r_stride, groups
     odds = _windows(x, p + 1, count, height, width, out_height, out_width, stride_h, top, left)
     m, k = group * rows + tl.arange(0, rows), tl.arange(0, depth)
     acc = tl.zeros((rows, pixels), tl.float32)
-    if early:  # addresses need no waiting for
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     if unrolled:
         for at in tl.static_range(0, total // 2, depth):
             acc = _step(acc, even, odds, w, at, m, k, x_stride, total, channels, height, width, kernel_h, kernel_w, odd, across)
