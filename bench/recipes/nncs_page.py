@@ -158,7 +158,7 @@ def picture(done: Results, path: Path) -> bool:
         timed = [(100 * share, measured["engine_ms"]) for share, _, measured in points if measured]
         if timed:
             below.plot(*zip(*timed, strict=True), marker="o", color=line.get_color(), label=label)
-    above.set(ylabel="points of top-1 lost", title="CIFAR-10 (JPEG): accuracy and latency against FLOPs removed")
+    above.set(ylabel="points of top-1 lost", title="CIFAR-10 (JPEG), one run each")
     below.set(ylabel="ms, batch 1", xlabel="% of FLOPs removed, basis step counted", ylim=(0, None))
     above.legend()
     for axis in (above, below):
