@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,17 @@ def test_a_layer_that_no_form_can_run_is_named(network: tuple[nn.Module, Path], 
     monkeypatch.setattr(plan, "_measured", lambda *_: None)
     with pytest.raises(UnsupportedError, match=r"stem.*that all fail"):
         GpuEngine(network[1], torch.device(DEVICE), "float16", tune=True).warmup()
+
+
+def test_shapes_are_given_up_oldest_first(network: tuple[nn.Module, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosparse.engine.gpu.engine.MOST_SHAPES", 2)
+    engine = GpuEngine(network[1], torch.device(DEVICE), "float16", tune=False)
+    made: list[Any] = []
+    make = engine._make
+    monkeypatch.setattr(engine, "_make", lambda shapes: made.append(shapes) or make(shapes))
+    for batch in (1, 2, 1, 3, 1, 2):  # 3 drives out 2, and 2 then 3
+        engine.warmup((batch,))
+    assert [shapes[0][0] for shapes in made] == [1, 2, 3, 2]
 
 
 def test_a_device_that_is_not_there_is_named(network: tuple[nn.Module, Path]) -> None:

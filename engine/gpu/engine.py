@@ -24,6 +24,9 @@ DTYPES = ("float16", "bfloat16")
 OLDEST = (8, 0)
 """Compute capability from which matrix instructions of these kernels exist."""
 
+MOST_SHAPES = 32
+"""Sets of input shapes that an engine keeps ready, so that a server that meets ever new ones does not fill the device."""
+
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -50,8 +53,8 @@ class Ready:
 class GpuEngine:
     """A network ready to run on one GPU; made by `cosparse.load(device="cuda")`.
 
-    Each set of input shapes has memory and a CUDA graph of its own, made at its first call or by `warmup`. A call runs on the caller's
-    stream; calls from several threads or streams run one after the other.
+    Each set of input shapes has memory and a CUDA graph of its own, made at its first call or by `warmup`; of more than MOST_SHAPES the one
+    used longest ago is given up. A call runs on the caller's stream; calls from several threads or streams run one after the other.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: torch.device, dtype: str, tune: bool = True, dense: bool = False) -> None:
@@ -167,9 +170,13 @@ class GpuEngine:
         ]
 
     def _prepare(self, shapes: Shapes) -> Ready:
-        if shapes not in self._ready:
-            self._ready[shapes] = self._make(shapes)
-        return self._ready[shapes]
+        ready = self._ready.pop(shapes, None) or self._make(shapes)
+        if len(self._ready) >= MOST_SHAPES:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # it may still be running
+            del self._ready[next(iter(self._ready))]
+        self._ready[shapes] = ready  # the latest used stands last
+        return ready
 
     def _make(self, shapes: Shapes) -> Ready:
         try:
@@ -181,7 +188,7 @@ class GpuEngine:
             ready.run()  # compiles what no measurement has compiled
             if self._device.type == "cuda":
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on allocating
                     ready.run()
                 ready.graph = graph
         except torch.OutOfMemoryError as error:

@@ -33,7 +33,7 @@ def microseconds(launch: Callable[[], None], most: int = 20) -> float:
         stop.synchronize()
         count = max(1, min(most, int(ENOUGH_US / max(1.0, 1e3 * start.elapsed_time(stop) / 4)) + 1))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             for _ in range(count):
                 launch()
         times = []
