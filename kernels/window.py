@@ -44,3 +44,26 @@ def taps(
             rows = slice(u * dilation[0], u * dilation[0] + (size[0] - 1) * stride[0] + 1, stride[0])
             columns = slice(v * dilation[1], v * dilation[1] + (size[1] - 1) * stride[1] + 1, stride[1])
             yield u, v, x[:, :, rows, columns]
+
+
+def covering_pad(node: Node, source: Sequence[int], target: Sequence[int]) -> list[int]:
+    """[top, left, bottom, right] with which exactly `target` [h, w] whole windows fit over `source`, for runtimes without a ceil rule."""
+    a = node.attrs
+    dilation = a.get("dilation", [1, 1])
+    need = [(target[i] - 1) * a["stride"][i] + dilation[i] * (a["kernel"][i] - 1) + 1 for i in (0, 1)]
+    top, left = a["pad"][:2]
+    return [top, left, max(0, need[0] - source[0] - top), max(0, need[1] - source[1] - left)]
+
+
+def divisors(node: Node, source: Sequence[int], target: Sequence[int]) -> np.ndarray:
+    """What each average of an `avg_pool` is divided by, [h, w] float32 (docs/artifact.md)."""
+    a = node.attrs
+    if a["divisor"]:
+        return np.full(tuple(target), a["divisor"], np.float32)
+    along = []
+    for i in (0, 1):
+        before, after = (a["pad"][i], a["pad"][i + 2]) if a["count_pad"] else (0, 0)
+        start = np.arange(target[i]) * a["stride"][i] - a["pad"][i]
+        stop = start + a["kernel"][i]
+        along.append(np.minimum(stop, source[i] + after) - np.maximum(start, -before))
+    return np.maximum(np.outer(*along), 1).astype(np.float32)

@@ -131,6 +131,23 @@ def test_a_layer_that_no_form_can_run_is_named(network: tuple[nn.Module, Path], 
         GpuEngine(network[1], torch.device(DEVICE), "float16", tune=True).warmup()
 
 
+@pytest.mark.parametrize("ours_is_faster", [True, False])
+def test_the_faster_of_two_networks_runs(network: tuple[nn.Module, Path], ours_is_faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours, or all of it in torch's operators; with made-up times, in the order in which they are asked for."""
+    times = iter([10.0, 20.0] if ours_is_faster else [20.0, 10.0])
+    monkeypatch.setattr("cosparse.engine.gpu.engine.replay_us", lambda replay: next(times))
+    engine = GpuEngine(network[1], torch.device(DEVICE), "float16", tune=False, compare=True)
+    x = torch.randn(2, 3, 17, 14)
+    with torch.no_grad():
+        want = network[0].double()(x.double()).numpy()
+        network[0].float()
+    assert np.abs(engine(x.to(DEVICE)).cpu().numpy() - want).max() < 2e-2 * np.abs(want).max()
+    kernels = {row.op: row.kernel for row in engine.plan_for(x.shape)}
+    assert (kernels["linear"] == "cudnn") != ours_is_faster
+    why = {row.why for row in engine.plan_for(x.shape) if row.dense_flops}
+    assert ours_is_faster or why == {"whole network, us: our layers 20, dense by cuDNN 10"}
+
+
 def test_shapes_are_given_up_oldest_first(network: tuple[nn.Module, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cosparse.engine.gpu.engine.MOST_SHAPES", 2)
     engine = GpuEngine(network[1], torch.device(DEVICE), "float16", tune=False)

@@ -20,8 +20,8 @@ from cosparse import _C
 from cosparse.bench.check import PEER_FACTOR
 from cosparse.bench.dense import densify
 from cosparse.bench.gpu.device import require_cuda
-from cosparse.bench.peers.torch_ops import OPS, Function
 from cosparse.engine import artifact
+from cosparse.engine.gpu.torch_ops import OPS, Function
 from cosparse.engine.graph import Graph
 from cosparse.errors import Error
 

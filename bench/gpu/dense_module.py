@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from cosparse.bench.gpu.fold import Whole
 from cosparse.bench.peers import Shapes
-from cosparse.bench.peers.torch_ops import OPS, constants
+from cosparse.engine.gpu.torch_ops import OPS, constants
 from cosparse.engine.graph import Graph, Node
 from cosparse.errors import UnsupportedError
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from cosparse.bench.peers.onnx_build import Builder
-from cosparse.bench.peers.windows import covering_pad, divisors
 from cosparse.engine.graph import Node
+from cosparse.kernels.window import covering_pad, divisors
 
 Op = Callable[..., str]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cosparse.bench.peers import Arrays, Runner, Shapes
-from cosparse.bench.peers.torch_ops import OPS, Function
 from cosparse.engine import artifact
+from cosparse.engine.gpu.torch_ops import OPS, Function
 from cosparse.engine.graph import Graph
 
 LAYOUTS = {"planar": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -14,7 +14,8 @@ import torch
 from cosparse import _C
 from cosparse.engine import artifact
 from cosparse.engine.engine import ValueSpec
-from cosparse.engine.gpu.measure import microseconds
+from cosparse.engine.gpu.dense_network import DenseNetwork
+from cosparse.engine.gpu.measure import microseconds, replay_us
 from cosparse.engine.gpu.plan import Built, Planner
 from cosparse.engine.plan import Plan, PlanRow, ProfileRow
 from cosparse.errors import Error, ShapeError, UnsupportedError
@@ -32,22 +33,38 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(eq=False)
 class Ready:
-    """One set of shapes: memory at fixed places, and the graph that goes from `inputs` to `outputs` in one launch."""
+    """One set of shapes: memory at fixed places, and the graph that goes from `inputs` to `outputs` in one launch.
+
+    `us` is what it takes, where that was measured, and `dense` the network in torch's operators if that takes less: `us` is then its time.
+    """
 
     built: Built
     inputs: list[torch.Tensor]
     outputs: list[torch.Tensor]
-    graph: torch.cuda.CUDAGraph | None
+    graph: torch.cuda.CUDAGraph | None = None
+    dense: DenseNetwork | None = None
+    us: float | None = None
+    why: str = ""
 
     def run(self) -> None:
         if self.graph is not None:
             self.graph.replay()
-            return
-        for tensor, planes in zip(self.inputs, self.built.inputs, strict=True):
-            boundary.read(tensor, planes)
-        self.built.run()
-        for planes, tensor in zip(self.built.outputs, self.outputs, strict=True):
-            boundary.write(planes, tensor)
+        elif self.dense is not None:
+            for tensor, result in zip(self.outputs, self.dense(self.inputs), strict=True):
+                tensor.copy_(result)
+        else:
+            for tensor, planes in zip(self.inputs, self.built.inputs, strict=True):
+                boundary.read(tensor, planes)
+            self.built.run()
+            for planes, tensor in zip(self.built.outputs, self.outputs, strict=True):
+                boundary.write(planes, tensor)
+
+    def capture(self) -> None:
+        """Makes `run` one launch. Everything has to have run once before."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on allocating
+            self.run()
+        self.graph = graph
 
 
 class GpuEngine:
@@ -57,7 +74,10 @@ class GpuEngine:
     used longest ago is given up. A call runs on the caller's stream; calls from several threads or streams run one after the other.
     """
 
-    def __init__(self, path: str | os.PathLike[str], device: torch.device, dtype: str, tune: bool = True, dense: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], device: torch.device, dtype: str, tune: bool = True, dense: bool = False, compare: bool = False
+    ) -> None:
+        """`compare`: each set of shapes also with the whole network in torch's dense operators, and the faster of the two is kept."""
         self._checked = _C.read_artifact(path)
         graph = artifact.read(path)
         self._device, self.dtype = device, dtype
@@ -68,6 +88,7 @@ class GpuEngine:
         self.metadata: dict[str, Any] = {"name": graph.name, "preprocessing": graph.preprocessing, "provenance": graph.provenance}
         self._planner = Planner(graph, device, dtype, tune, dense)
         self._ready: dict[Shapes, Ready] = {}
+        self._compare = compare
         self._lock = threading.Lock()
         self._done: torch.cuda.Event | None = None
         self.ready = False
@@ -145,18 +166,22 @@ class GpuEngine:
     def plan_for(self, *shapes: Sequence[int]) -> Plan:
         self.warmup_for(*shapes)
         rows = []
-        for launch in self._ready[tuple(tuple(shape) for shape in shapes)].built.launches:
-            fused = f"{launch.form}+add" if launch.step.residual else launch.form
+        ready = self._ready[tuple(tuple(shape) for shape in shapes)]
+        for launch in ready.built.launches:
+            node, form, density = launch.step.node, launch.form, launch.density
+            if ready.dense is not None:
+                form, density = ("cudnn", 1.0) if launch.dense_flops else ("torch", density)
+            fused = f"{form}+add" if launch.step.residual else form
             kernel = fused if launch.step.act == "none" else f"{fused}+{launch.step.act}"
-            flops = launch.dense_flops * launch.density
-            node = launch.step.node
+            why = ready.why if ready.dense is not None else launch.why
             rows.append(
-                PlanRow(node.name, node.op, kernel, launch.density, flops, 0.0, launch.dense_flops, launch.bytes, launch.why)
-            )  # fmt: skip
+                PlanRow(node.name, node.op, kernel, density, launch.dense_flops * density, 0.0, launch.dense_flops, launch.bytes, why)
+            )
         return Plan(self.name, tuple(tuple(shape) for shape in shapes), self.isa, 1, tuple(rows))
 
     def profile(self, *inputs: Any, repeat: int = 50) -> list[ProfileRow]:
-        """Times every step alone, `repeat` launches in a graph of its own. What a step reads may lie in L2, as between layers."""
+        """Times every step of our own plan alone, also where the whole network runs in torch's operators (`plan_for` says so); `repeat`
+        launches in a graph of their own. What a step reads may lie in L2, as between layers."""
         if repeat < 1:
             raise Error("repeat", "at least 1", str(repeat))
         shapes = tuple(tuple(self._tensor(value, spec.name).shape) for value, spec in zip(inputs, self.inputs, strict=True))
@@ -184,19 +209,30 @@ class GpuEngine:
             inputs = [torch.zeros(shape, dtype=self._planner.dtype, device=self._device) for shape in shapes]
             outputs = [torch.empty(_rank(planes.shape, spec), dtype=torch.float32, device=self._device)
                        for planes, spec in zip(built.outputs, self.outputs, strict=True)]  # fmt: skip
-            ready = Ready(built, inputs, outputs, None)
+            ready = Ready(built, inputs, outputs)
             ready.run()  # compiles what no measurement has compiled
             if self._device.type == "cuda":
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on allocating
-                    ready.run()
-                ready.graph = graph
+                ready.capture()
+            if self._compare:
+                ready = self._faster(ready, shapes)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             free, total = torch.cuda.mem_get_info(self._device)
             got = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
             raise Error(f"inputs {list(shapes)} on {self.device}", "enough device memory", got, "run a smaller batch") from error
         return ready
+
+    def _faster(self, ready: Ready, shapes: Shapes) -> Ready:
+        """`ready`, or the whole network in torch's dense operators where that is measured to be faster."""
+        dense = DenseNetwork(self._planner.graph, self._shapes(shapes), self._planner.dtype, self._device)
+        other = Ready(ready.built, ready.inputs, ready.outputs, dense=dense)
+        other.run()
+        if self._device.type == "cuda":
+            other.capture()
+        ready.us, other.us = replay_us(ready.run), replay_us(other.run)
+        best = min((ready, other), key=lambda one: one.us or 0.0)
+        best.why = f"whole network, us: our layers {ready.us:.0f}, dense by cuDNN {other.us:.0f}"
+        return best
 
     def _shapes(self, shapes: Sequence[Sequence[int]]) -> dict[str, tuple[int, ...]]:
         return dict(_C.infer_shapes(self._checked, [list(shape) for shape in shapes]))
@@ -227,11 +263,20 @@ def _rank(shape: tuple[int, int, int, int], spec: ValueSpec) -> tuple[int, ...]:
 
 
 def load_gpu(
-    path: str | os.PathLike[str], device: str = "cuda", dtype: str | None = None, *, tune: bool = True, dense: bool = False
+    path: str | os.PathLike[str],
+    device: str = "cuda",
+    dtype: str | None = None,
+    *,
+    tune: bool = True,
+    dense: bool = False,
+    compare: bool = True,
 ) -> GpuEngine:
-    """Reads and checks an artifact and makes it ready to run on a GPU. `dtype`: what is multiplied and kept between layers, float16
-    (default) or bfloat16; sums are float32. `tune`: measure the forms of every layer; without it a rule decides. `dense`: only forms that
-    multiply by every weight. Raises ArtifactError, UnsupportedError for a device or dtype that there is none of.
+    """Reads and checks an artifact and makes it ready to run on a GPU.
+
+    dtype: what is multiplied and kept between layers, float16 (default) or bfloat16; sums are float32.
+    tune: measure the forms of every layer; without it a rule decides. dense: only forms that multiply by every weight.
+    compare: with `tune`, run the whole network in torch's dense operators at the shapes where that is faster.
+    Raises ArtifactError, UnsupportedError for a device or dtype that there is none of.
     """
     dtype = dtype or "float16"
     if dtype not in DTYPES:
@@ -247,4 +292,5 @@ def load_gpu(
         capability = torch.cuda.get_device_capability(place)
         if capability < OLDEST:
             raise UnsupportedError(f"device {device}", "compute capability 8.0 or newer", "{}.{}".format(*capability), "run it on the CPU")
-    return GpuEngine(path, place, dtype, tune and place.type == "cuda", dense)
+    tune = tune and place.type == "cuda"
+    return GpuEngine(path, place, dtype, tune, dense, compare and tune and not dense)

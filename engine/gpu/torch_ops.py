@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosparse.bench.peers import Shapes
-from cosparse.bench.peers.windows import covering_pad, divisors
 from cosparse.engine.graph import Node
+from cosparse.kernels.window import covering_pad, divisors
 
 Function = Callable[..., Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
 Tensors = Mapping[str, Tensor]
 Build = Callable[[Node, Tensors, Shapes], Function]
 
