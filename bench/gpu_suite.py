@@ -42,7 +42,7 @@ from cosparse.errors import Error
 
 ODD = 3
 """A batch size that no tile divides, run without tuning."""
-KERNEL_TESTS = ("product", "maps", "pairs", "conv_basis", "plan", "ops")
+KERNEL_TESTS = ("product", "maps", "pairs", "conv_basis", "plan", "ops", "boundary")
 """tests/test_gpu_NAME.py; they run on a CUDA device where there is one."""
 LAYER_ROWS, LAYER_BATCH = ("resnet50-even", "vgg16-even"), 32
 SPARSE_BATCH, SPARSE_DENSITY = 32, 0.2

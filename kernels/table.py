@@ -15,7 +15,7 @@ class KernelRow:
 
     name: str
     op: str
-    target: str  # scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx, reference
+    target: str  # scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx, triton, cuda, torch, reference
     dtype: str  # what it multiplies: float32, bfloat16, int8; float64 the references
     tile: str  # filters x pixels computed at once; empty where the kernel has no tile
     available: bool
@@ -53,6 +53,17 @@ def compiled_rows() -> list[KernelRow]:
     ]
 
 
-def available() -> list[KernelRow]:
-    """All kernels that this installation knows, best target first, the plain references last; `why` tells what was found."""
-    return compiled_rows() + reference_rows()
+def gpu_rows() -> list[KernelRow]:
+    """The GPU's kernels; one row that says why where torch or Triton is missing."""
+    try:
+        return importlib.import_module("cosparse.kernels.gpu.table").rows()
+    except ImportError as error:
+        return [KernelRow("cosparse.kernels.gpu", "all", "triton", "float16, bfloat16", "", False, f"pip install 'cosparse[gpu]': {error}")]
+
+
+def available(gpu: bool = False) -> list[KernelRow]:
+    """All kernels that this installation knows, best target first, the plain references last; `why` tells what was found.
+
+    `gpu`: those for GPUs too, which imports torch.
+    """
+    return compiled_rows() + (gpu_rows() if gpu else []) + reference_rows()

@@ -65,3 +65,15 @@ def test_a_missing_runtime_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch
 def test_names_are_unique() -> None:
     names = [row.name for row in available()]
     assert len(names) == len(set(names))
+
+
+def test_the_table_has_the_gpu_s_kernels_too() -> None:
+    rows = available(gpu=True)
+    assert len({row.name for row in rows}) == len(rows)
+    targets: dict[str, set[str]] = {}
+    for row in rows:
+        targets.setdefault(row.op, set()).add(row.target)
+    gpu = {"triton", "cuda", "torch"}
+    assert all(found & gpu for op, found in targets.items() if op in REFERENCES), "an op that no kernel runs on a GPU"
+    assert {"triton", "cuda", "torch"} <= targets["conv"]
+    assert all(row.available or row.why for row in rows)
