@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 import torch
 from gpu_place import DEVICE
 from nodes import FakeNode
@@ -13,9 +12,6 @@ from nodes import FakeNode
 from cosparse.kernels.gpu.launches import LAUNCHES
 from cosparse.kernels.gpu.planes import Planes
 from cosparse.kernels.reference import run_node
-
-# Functions that overflow on the way to a number that does not, and NaN where a test wants it.
-pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from gpu_place import DEVICE
+from gpu_values import DTYPES, assert_rounded, exact, image, planes, poisoned
 
 from cosparse.errors import ShapeError, UnsupportedError
 from cosparse.kernels.gpu.boundary import read, write
 
 # Functions that overflow on the way to a number that does not, and NaN where a test wants it.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
-from gpu_values import DTYPES, assert_rounded, exact, image, planes, poisoned
 
 
 @pytest.fixture(params=DTYPES)

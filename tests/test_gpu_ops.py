@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gpu_place import DEVICE
+from gpu_values import DTYPES, assert_rounded, check, exact, image, planes, poisoned
 from nodes import FakeNode, conv, node, normal
 
 from cosparse.errors import ShapeError, UnsupportedError
@@ -24,7 +25,6 @@ from cosparse.kernels.reference import REFERENCES, run_node
 
 # Functions that overflow on the way to a number that does not, and NaN where a test wants it.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
-from gpu_values import DTYPES, assert_rounded, check, exact, image, planes, poisoned
 
 
 @pytest.fixture(params=DTYPES)
