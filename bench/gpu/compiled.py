@@ -67,11 +67,16 @@ def compile_one(entry: Compiled, capability: int, ones: bool = False) -> Any:
     return triton.compile(ASTSource(entry.fn, signature, fixed, attrs), target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def triton_rows(quick: bool) -> Iterator[dict[str, Any]]:
-    """One for each kernel and capability: REG a thread, STACK, SHARED and LOCAL bytes, maxima in the PTX, products in the machine code."""
+def _cuobjdump() -> Path:
+    """The one that Triton brings."""
     import triton.backends.nvidia
 
-    cuobjdump = Path(triton.backends.nvidia.__path__[0]) / "bin" / "cuobjdump"
+    return Path(triton.backends.nvidia.__path__[0]) / "bin" / "cuobjdump"
+
+
+def triton_rows(quick: bool) -> Iterator[dict[str, Any]]:
+    """One for each kernel and capability: REG a thread, STACK, SHARED and LOCAL bytes, maxima in the PTX, products in the machine code."""
+    cuobjdump = _cuobjdump()
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         for entry, capability in chosen(quick):
@@ -93,14 +98,27 @@ def triton_rows(quick: bool) -> Iterator[dict[str, Any]]:
 def cuda_rows() -> list[dict[str, Any]]:
     """The same of the kernels in CUDA C++; Error where nvcc is missing."""
     with tempfile.TemporaryDirectory() as folder:
-        said = build.build(Path(folder) / "_cuda.so", flags=("-Xptxas", "-v", "--threads", "2"))
+        library = Path(folder) / "_cuda.so"
+        said = build.build(library, flags=("-Xptxas", "-v", "--threads", "2"))
+        code = subprocess.run([_cuobjdump(), "-sass", library], capture_output=True, text=True, check=True).stdout
+    products = {}
+    for part in code.split("arch = sm_")[1:]:
+        for function in part.split("Function : ")[1:]:
+            products[function.split()[0], part[:2]] = sorted(set(PRODUCTS.findall(function)))
     rows = []
     for symbol, capability, stack, spilled, registers in NVCC.findall(said):
         numbers = re.findall(r"Li(\d+)E", symbol)
         name = f"conv_basis<{', '.join(['bf16' if 'BFloat' in symbol else 'fp16', *numbers])}>"
         usage = {"REG": int(registers), "STACK": int(stack), "LOCAL": int(spilled), "SHARED": 0}
         rows.append(
-            {"name": name, "capability": int(capability), "multiplies": True, **usage, "maxima": [], "products": ["HMMA.16816.F32"]}
+            {
+                "name": name,
+                "capability": int(capability),
+                "multiplies": True,
+                **usage,
+                "maxima": [],
+                "products": products[symbol, capability],
+            }
         )
     return rows
 
