@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from cosparse.bench.check import compare
+from cosparse.bench.overlap import Advance, Run, overlap
 from cosparse.compress.data import Batches, Chosen, Images, Labelled, Stream, loader
-from cosparse.compress.score import IGNORED
+from cosparse.compress.score import logits_of
 from cosparse.errors import Error, ShapeError
 
 if TYPE_CHECKING:
     import torch
 
-Run = Callable[[np.ndarray], np.ndarray]
-Advance = Callable[[int], object]
 
-
-def _batches(images: Labelled, preprocessing: Mapping[str, Any], batch: int, workers: int | None) -> Batches | Stream:
+def batches_of(images: Labelled, preprocessing: Mapping[str, Any], batch: int, workers: int | None) -> Batches | Stream:
+    """The images in order, for scoring; Error where the preprocessing is not known."""
     missing = [key for key in ("scale", "mean", "std") if key not in preprocessing]
     if missing:
         raise Error("preprocessing", "scale, mean and std", f"no {', '.join(missing)}", "export the network with its preprocessing")
@@ -39,7 +38,7 @@ def predict(
     Raises Error where the network gives something else, or its preprocessing is not known.
     """
     parts = []
-    for x, _ in _batches(images, preprocessing, batch, workers):
+    for x, _ in batches_of(images, preprocessing, batch, workers):
         logits = run(np.ascontiguousarray(x.numpy()))
         if not isinstance(logits, np.ndarray) or logits.shape[:1] != x.shape[:1] or logits.size != logits.shape[0] * logits.shape[1]:
             raise ShapeError("output", "one output [N, classes]", str(getattr(logits, "shape", f"{len(logits)} outputs")))
@@ -59,48 +58,12 @@ def score(
 ) -> dict[str, Any]:
     """`accuracy` of a network that gives classes, `overlap` of one that gives masks, as the labels are."""
     if images.masks:
-        return overlap(run, images, preprocessing, batch, advance, workers)
+        return overlap({"": run}, batches_of(images, preprocessing, batch, workers), advance)[""]
     return accuracy(predict(run, images, preprocessing, batch, advance, workers), images.labels.numpy())
 
 
-def overlap(
-    run: Run,
-    images: Labelled,
-    preprocessing: Mapping[str, Any],
-    batch: int = 4,
-    advance: Advance | None = None,
-    workers: int | None = None,
-) -> dict[str, Any]:
-    """miou: mean over the classes of |predicted and labelled| / |predicted or labelled|, in per cent; a class that is neither is left out.
-
-    Pixels without a label count nowhere. Raises Error where the logits are not [n, classes, H, W] of the labels' size and classes.
-    """
-    confusion = np.zeros((0, 0), np.int64)  # [labelled, predicted]
-    for x, y in _batches(images, preprocessing, batch, workers):
-        logits, labels = run(np.ascontiguousarray(x.numpy())), y.numpy()
-        if not isinstance(logits, np.ndarray) or logits.ndim != 4 or (logits.shape[0], *logits.shape[2:]) != labels.shape:
-            wanted = f"one output [{labels.shape[0]}, classes, {labels.shape[1]}, {labels.shape[2]}]"
-            raise ShapeError("output", wanted, str(getattr(logits, "shape", f"{len(logits)} outputs")))
-        classes = logits.shape[1]
-        counted = labels != IGNORED
-        if counted.any() and not 0 <= labels[counted].min() <= labels[counted].max() < classes:
-            raise Error("labels", f"0 to {classes - 1}, the network's classes", f"{labels[counted].min()} to {labels[counted].max()}")
-        if not confusion.size:
-            confusion = np.zeros((classes, classes), np.int64)
-        places = labels[counted] * classes + logits.argmax(1)[counted]
-        confusion += np.bincount(places, minlength=classes * classes).reshape(classes, classes)
-        if advance:
-            advance(len(labels))
-    right, union = confusion.diagonal(), confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    if not union.any():
-        raise Error("labels", "at least one pixel with a label", "none")
-    share = right[union > 0] / union[union > 0]
-    pixels = 100 * float(right.sum() / confusion.sum())
-    return {"miou": round(100 * float(share.mean()), 4), "pixel_accuracy": round(pixels, 4), "count": len(images)}
-
-
 def torch_runner(model: torch.nn.Module) -> Run:
-    """The torch network, on the device where its parameters are, as a function of arrays, in eval mode."""
+    """The torch network, on the device where its parameters are, in eval mode, as a function from arrays to logits."""
     import torch
 
     model = model.eval()
@@ -108,7 +71,7 @@ def torch_runner(model: torch.nn.Module) -> Run:
 
     def run(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.from_numpy(x).to(device)).cpu().numpy()
+            return logits_of(model(torch.from_numpy(x).to(device))).cpu().numpy()
 
     return run
 

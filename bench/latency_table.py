@@ -17,21 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-import cosparse
 from cosparse.bench import zoo
 from cosparse.bench.environment import cpu_model, version
-from cosparse.bench.peers import Arrays
+from cosparse.bench.in_turn import layer_medians, load, own_layer
 from cosparse.bench.settings import DTYPE, Settings, calibration_of, inputs_of, require
 from cosparse.compress.atomic import replacing
 from cosparse.compress.latency import LatencyTable, LayerTime
-from cosparse.compress.pack import owner
 from cosparse.engine import artifact
-from cosparse.engine.engine import Engine, default_threads
+from cosparse.engine.engine import default_threads
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ def measure(
         export(model, example, dense, name=name)
         graph = artifact.read(dense)
         inputs, calibration = inputs_of(graph, settings), calibration_of(graph, settings)
-        engines = {"dense": _load(dense, settings, calibration)}
+        engines = {"dense": load(dense, settings, calibration)}
         for point in POINTS:
             label = f"density {point[0]:g}, channels {point[1]:g}"
             tell(label)
@@ -91,9 +89,10 @@ def measure(
             shares[label] = _shares(masked)
             path = Path(folder) / "masked.cosparse"
             export(masked, example, path, name=name)
-            engines[label] = _load(path, settings, calibration)
+            engines[label] = load(path, settings, calibration)
         tell("timing")
-        times = _in_turn(engines, inputs, [choice.name for choice in choices])
+        names = [choice.name for choice in choices]
+        times = layer_medians(engines, inputs, names, own_layer(names), ROUNDS, REPEAT)
     entries = {}
     for choice in choices:
         samples = [Sample(*shares[label][choice.name], times[label][choice.name]) for label in shares]
@@ -109,11 +108,6 @@ def measure(
         other_us=times["dense"][""],
         layers=entries,
     )
-
-
-def _load(path: Path, settings: Settings, calibration: Arrays) -> Engine:
-    options: dict[str, Any] = {"calibration": calibration} if settings.dtype == "int8" else {}
-    return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, **options)
 
 
 def _imposed(
@@ -146,20 +140,6 @@ def _shares(model: torch.nn.Module) -> dict[str, tuple[float, float]]:
         name: (mask.kept() / mask.full.numel(), mask.channels_used() * mask.taps / mask.keep.shape[1])
         for name, _, mask in masks.masked(model)
     }
-
-
-def _in_turn(engines: Mapping[str, Engine], inputs: Arrays, layers: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Engine -> layer -> median us of its steps; under "" those of all steps that belong to no layer of the list."""
-    names = dict.fromkeys(layers)
-    taken: dict[str, dict[str, list[float]]] = {label: {} for label in engines}
-    for _ in range(ROUNDS):
-        for label, engine in engines.items():
-            sums = dict.fromkeys(["", *layers], 0.0)
-            for row in engine.profile(*inputs, repeat=REPEAT):
-                sums[owner(row.name, names) or ""] += row.us
-            for name, us in sums.items():
-                taken[label].setdefault(name, []).append(us)
-    return {label: {name: float(np.median(us)) for name, us in one.items()} for label, one in taken.items()}
 
 
 def _entry(choice: Choice, samples: Sequence[Sample], dense_us: float) -> LayerTime:

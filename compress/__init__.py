@@ -8,6 +8,7 @@ from cosparse.compress.grouping import GroupReport, group_filters
 from cosparse.compress.impose import impose
 from cosparse.compress.latency import Latency
 from cosparse.compress.nncs import NNCS
+from cosparse.compress.prune.pruner import FilterPruner
 from cosparse.compress.regrow import Regrow
 from cosparse.compress.step1 import Step1
 
@@ -15,6 +16,7 @@ __all__ = [
     "NNCS",
     "Budget",
     "ExportReport",
+    "FilterPruner",
     "GroupReport",
     "Latency",
     "Regrow",

@@ -13,7 +13,7 @@ from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report
 from cosparse.compress.fisher import Fisher
 from cosparse.compress.hierarchy import Hierarchy, select_in_groups
-from cosparse.compress.latency import AGAIN, LayerTime
+from cosparse.compress.latency import AGAIN, LayerTime, mask_times
 from cosparse.compress.layers import Choice
 from cosparse.compress.select import Candidates, Cost, Selection, Unreachable, least_cost, select, select_share
 from cosparse.compress.transforms import Transform
@@ -79,14 +79,14 @@ def _fisher_score(choice: Choice, transform: Transform, fisher: Fisher) -> np.nd
 
 
 def layer_times(choices: Sequence[Choice], budget: Budget) -> dict[str, LayerTime]:
-    """The latency table's entries for the layers that can carry a mask; Error where one is missing or of another layer."""
+    """The latency table's entries for the layers that can carry a mask; Error where one is missing or of another layer, or by width."""
     if budget.latency is None:
         return {}
-    found = {}
+    table, found = mask_times(budget.latency), {}
     for choice in choices:
         if choice.transform is None:
             continue
-        time = budget.latency.times.layers.get(choice.name)
+        time = table.layers.get(choice.name)
         wanted = (tuple(choice.count.shape), choice.count.pixels, str(choice.transform), choice.block)
         if time is None or (time.shape, time.pixels, time.transform, time.block) != wanted:
             got = "no such layer" if time is None else _layer_words(time.shape, time.pixels, time.transform, time.block)
@@ -115,7 +115,7 @@ def account(report: Report, layers: Sequence[Candidates], budget: Budget) -> Acc
     flops = report.flops_dense - sum(layer.flops_dense for layer in inside)
     us = 0.0
     if budget.latency is not None:
-        table = budget.latency.times
+        table = mask_times(budget.latency)
         us = table.other_us + sum(time.fixed_us if name in names else time.dense_us for name, time in table.layers.items())
     return Account(
         (params, flops, us),

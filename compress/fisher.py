@@ -19,7 +19,7 @@ from torch import nn
 
 from cosparse.compress import distributed, transforms
 from cosparse.compress.layers import Choice
-from cosparse.compress.score import IGNORED, placed
+from cosparse.compress.score import IGNORED, logits_of, placed
 from cosparse.errors import Error
 
 Fisher = Mapping[str, torch.Tensor]
@@ -108,7 +108,7 @@ def fisher(
         for x, y in islice(loader, batches):
             x = placed(x, model)
             with torch.enable_grad():
-                gradients = torch.autograd.grad(loss(model(x), y.to(x.device)), list(weights.values()), allow_unused=True)
+                gradients = torch.autograd.grad(loss(logits_of(model(x)), y.to(x.device)), list(weights.values()), allow_unused=True)
             for (name, choice), gradient in zip(layers.items(), gradients, strict=True):
                 if gradient is not None and choice.transform is not None:
                     sums[name] += transforms.forward(gradient.double(), choice.transform).square()

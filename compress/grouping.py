@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_leaves
 from cosparse.compress import masks, transforms
 from cosparse.compress.cluster import Profile, cluster, kept_energy
 from cosparse.compress.count import as_tuple, count
-from cosparse.compress.filters import dependencies
 from cosparse.compress.layers import Choice, choose
+from cosparse.compress.prune.coupling import dependencies
 from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 

@@ -1,24 +1,28 @@
-"""Time on the engine as a budget: what one layer costs there, read from a table that `python -m cosparse.bench.latency_table` measured.
+"""Time on the engine as a budget, by a table of what a network's layers cost there; and the table by masks.
 
     us(layer) = fixed_us + basis_us * (share of its input channels in use) + coefficient_us * (kept coefficients)
 
-The table is JSON and the only thing that compression knows of the engine. It is read strictly: whatever is missing, unknown or of the wrong
-kind is refused, and a table of another network, block size or transform is none for this one.
+`python -m cosparse.bench.latency_table` measures that one. The table by widths (`width_latency`) is for filters that go as a whole. Tables
+are JSON and the only thing that compression knows of the engine. They are read strictly (`latency_file`), and a table of another network,
+block size or transform is none for this one.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cosparse.compress.latency_file import MASKS, WIDTHS, Kind, Measured, load
+from cosparse.compress.width_latency import WidthTable, read_widths, require_layers
 from cosparse.errors import Error
 
-FORMAT, VERSION = "cosparse-latency", 1
-AGAIN = "measure it with python -m cosparse.bench.latency_table"
+if TYPE_CHECKING:
+    from cosparse.compress.count import Report
+
+AGAIN = MASKS.again
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,9 @@ class LayerTime:
 
 
 @dataclass(frozen=True)
-class LatencyTable:
-    """What was measured, of which network (name and input shapes) and on what; `other_us`: all steps that are none of `layers`."""
+class LatencyTable(Measured):
+    """Times by mask, layer by layer."""
 
-    network: str
-    inputs: tuple[tuple[int, ...], ...]
-    threads: int
-    isa: str
-    dtype: str
-    cpu: str
-    cosparse: str
-    other_us: float
     layers: Mapping[str, LayerTime]
 
     @property
@@ -60,22 +56,21 @@ class LatencyTable:
         return self.other_us + sum(layer.dense_us for layer in self.layers.values())
 
     def to_json(self) -> str:
-        layers = {name: {f.name: getattr(layer, f.name) for f in fields(LayerTime)} for name, layer in self.layers.items()}
-        head = {f.name: getattr(self, f.name) for f in fields(LatencyTable) if f.name != "layers"}
-        return json.dumps({"format": FORMAT, "version": VERSION, **head, "layers": layers}, indent=1)
+        return MASKS.to_json(self, self.layers)
 
 
 @dataclass(frozen=True)
 class Latency:
     """A bound on the time of one image on the engine, by the table in the file `table`: `ms`, or `share` of the dense time to remove.
 
-    The file is read at once. Raises Error where there is no sound table in it, or not exactly one of `ms` and `share`.
+    The file is read at once, whichever kind of table it is: by masks for NNCS and `impose`, by widths for filters that are removed. Raises
+    Error where there is no sound table in it, or not exactly one of `ms` and `share`.
     """
 
     table: str | Path
     ms: float | None = None
     share: float | None = None
-    times: LatencyTable = field(init=False, repr=False)
+    times: LatencyTable | WidthTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.ms is None) == (self.share is None):
@@ -98,72 +93,40 @@ class Latency:
         return {**asked, "table": Path(self.table).name, "dense_ms": self.times.dense_us / 1e3}
 
 
-def read_table(path: str | Path) -> LatencyTable:
-    """The table in a file that `LatencyTable.to_json` wrote; Error names the entry that is wrong."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Error(str(path), "a latency table", error.strerror or str(error), AGAIN) from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise Error(str(path), "a latency table (JSON)", str(error), AGAIN) from error
-    head = _entries(document, str(path), {"format", "version", *(f.name for f in fields(LatencyTable))})
-    if (head["format"], head["version"]) != (FORMAT, VERSION):
-        raise Error(str(path), f"{FORMAT} version {VERSION}", f"{head['format']} version {head['version']}", AGAIN)
-    if not isinstance(head["layers"], dict) or not head["layers"]:
-        raise Error(f"{path}: layers", "at least one", repr(head["layers"]), AGAIN)
-    inputs = head["inputs"]
-    if not isinstance(inputs, list) or not inputs:
-        raise Error(f"{path}: inputs", "a list of shapes", repr(inputs), AGAIN)
-    words = {name: _word(head[name], f"{path}: {name}") for name in ("network", "isa", "dtype", "cpu", "cosparse")}
-    return LatencyTable(
-        inputs=tuple(_shape(shape, f"{path}: inputs") for shape in inputs),
-        threads=_whole(head["threads"], f"{path}: threads"),
-        other_us=_number(head["other_us"], f"{path}: other_us"),
-        layers={name: _layer(entry, f"{path}: layers: {name}") for name, entry in head["layers"].items()},
-        **words,
-    )
+def read_table(path: str | Path) -> LatencyTable | WidthTable:
+    """The table in a file that `to_json` of either kind wrote; Error names the entry that is wrong."""
+    document, kind = load(path)
+    return _read_masks(document, str(path)) if kind is MASKS else read_widths(document, str(path))
+
+
+def mask_times(latency: Latency) -> LatencyTable:
+    """The table by masks behind a bound; Error where it is one by widths."""
+    if not isinstance(latency.times, LatencyTable):
+        raise _other(latency, MASKS, WIDTHS)
+    return latency.times
+
+
+def width_times(latency: Latency, report: Report) -> WidthTable:
+    """The table by widths behind a bound; Error where it is one by masks, or not of the network that `report` counted."""
+    if not isinstance(latency.times, WidthTable):
+        raise _other(latency, WIDTHS, MASKS)
+    require_layers(latency.times, report.layers, str(latency.table))
+    return latency.times
+
+
+def _other(latency: Latency, wanted: Kind, found: Kind) -> Error:
+    return Error(str(latency.table), f"times by {wanted.by} ({wanted.format})", f"times by {found.by} ({found.format})", wanted.again)
+
+
+def _read_masks(document: Any, about: str) -> LatencyTable:
+    head, layers = MASKS.open(document, about)
+    return LatencyTable(**head, layers={name: _layer(entry, f"{about}: layers: {name}") for name, entry in layers.items()})
 
 
 def _layer(entry: Any, about: str) -> LayerTime:
-    found = _entries(entry, about, {f.name for f in fields(LayerTime)})
-    times = {name: _number(found[name], f"{about}: {name}") for name in ("dense_us", "fixed_us", "basis_us", "misfit")}
+    found = MASKS.entries(entry, about, {f.name for f in fields(LayerTime)})
+    times = {name: MASKS.number(found[name], f"{about}: {name}") for name in ("dense_us", "fixed_us", "basis_us", "misfit")}
     for name in ("coefficient_us", "pixels"):  # a coefficient that costs nothing could not be taken away to save time
-        times[name] = _number(found[name], f"{about}: {name}", positive=True)
-    transform, shape = _word(found["transform"], f"{about}: transform"), _shape(found["shape"], f"{about}: shape")
-    return LayerTime(shape=shape, transform=transform, block=_whole(found["block"], f"{about}: block"), **times)
-
-
-def _entries(value: Any, about: str, names: set[str]) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) != names:
-        got = (
-            type(value).__name__
-            if not isinstance(value, dict)
-            else ", ".join(map(repr, sorted(set(value) ^ names))) + " missing or unknown"
-        )
-        raise Error(about, f"an object with {', '.join(sorted(names))}", got, AGAIN)
-    return value
-
-
-def _number(value: Any, about: str, positive: bool = False) -> float:
-    plain = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not plain or value < 0 or (positive and value == 0):
-        raise Error(about, "a positive number" if positive else "a number from 0", repr(value), AGAIN)
-    return float(value)
-
-
-def _whole(value: Any, about: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise Error(about, "a whole number from 1", repr(value), AGAIN)
-    return value
-
-
-def _word(value: Any, about: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise Error(about, "a word", repr(value), AGAIN)
-    return value
-
-
-def _shape(value: Any, about: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
-        raise Error(about, "a shape: a list of sizes", repr(value), AGAIN)
-    return tuple(_whole(size, about) for size in value)
+        times[name] = MASKS.number(found[name], f"{about}: {name}", positive=True)
+    transform, shape = MASKS.word(found["transform"], f"{about}: transform"), MASKS.sizes(found["shape"], f"{about}: shape")
+    return LayerTime(shape=shape, transform=transform, block=MASKS.whole(found["block"], f"{about}: block"), **times)

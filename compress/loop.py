@@ -18,7 +18,7 @@ from torch import nn
 
 from cosparse.compress import checkpoint, distributed
 from cosparse.compress.recipe import Recipe
-from cosparse.compress.score import IGNORED, evaluate, placed
+from cosparse.compress.score import IGNORED, evaluate, logits_of, placed
 from cosparse.errors import Error
 
 State = tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]
@@ -189,13 +189,13 @@ class Loop:
     def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         low = self.recipe.precision != "float32"
         with torch.autocast(x.device.type, dtype=getattr(torch, self.recipe.precision), enabled=low):
-            logits = self.forward(x)
+            logits = logits_of(self.forward(x))
         logits = logits.float()
         loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing, ignore_index=IGNORED)
         if self.teacher is None:
             return loss
         with torch.no_grad(), torch.autocast(x.device.type, dtype=getattr(torch, self.recipe.precision), enabled=low):
-            target = self.teacher(x)
+            target = logits_of(self.teacher(x))
         target = (target.float() / self.recipe.temperature).log_softmax(1)
         share = (logits / self.recipe.temperature).log_softmax(1)
         distance = (target.exp() * (target - share)).sum(1).mean() * self.recipe.temperature**2

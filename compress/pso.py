@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cosparse.compress.search import Array, Found, Problem, Runner, Scorer, load_state, save_state, serially
+from cosparse.compress.search import Array, Found, Problem, Runner, Scorer, heard, listed, load_state, resumable, save_state, serially
 from cosparse.errors import Error
 
 
@@ -71,7 +71,7 @@ def swarm(
     """Minimises the problem's fitness. `save_to` is rewritten after every round; with `resume` the search goes on from it and ends where an
     uninterrupted one does. `progress` hears (round, best fitness)."""
     settings = settings or Swarm()
-    path = Path(save_to) if save_to is not None else None
+    path = resumable(save_to, resume)
     scorer = Scorer(problem, runner)
     flock = (
         _restored(path, settings, scorer) if resume and path is not None and path.exists() else _hatched(problem, settings, starts, scorer)
@@ -135,20 +135,19 @@ def _stalled(history: Sequence[float], patience: int | None) -> bool:
 
 def _state(flock: _Flock, settings: Swarm, scorer: Scorer) -> dict[str, Any]:
     arrays = {name: getattr(flock, name).tolist() for name in ("x", "v", "best_x", "best")}
-    known = [[list(widths), value] for widths, value in scorer.known.items()]
-    about = {"kind": "swarm", "settings": _plain(settings), "rng": flock.rng.bit_generator.state, "known": known}
-    return {**about, **arrays, "rounds": flock.rounds, "history": flock.history, "evaluations": scorer.evaluations}
+    about = {"kind": "swarm", "settings": _plain(settings, scorer.problem), "rng": flock.rng.bit_generator.state}
+    return {**about, **arrays, "known": listed(scorer.known), "rounds": flock.rounds, "history": flock.history}
 
 
-def _plain(settings: Swarm) -> dict[str, Any]:
+def _plain(settings: Swarm, problem: Problem) -> dict[str, Any]:
     """The settings as JSON gives them back; the number of rounds may be raised on resume."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items() if key != "rounds"}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items() if key != "rounds"}
+    return {**plain, **problem.settings()}
 
 
 def _restored(path: Path, settings: Swarm, scorer: Scorer) -> _Flock:
-    state = load_state(path, "swarm", _plain(settings))
-    scorer.known = {tuple(widths): float(value) for widths, value in state["known"]}
-    scorer.evaluations = state["evaluations"]
+    state = load_state(path, "swarm", _plain(settings, scorer.problem))
+    scorer.known = heard(path, state)
     rng = np.random.default_rng()
     rng.bit_generator.state = state["rng"]
     x, v, best_x, best = (np.array(state[name], dtype=np.float64) for name in ("x", "v", "best_x", "best"))

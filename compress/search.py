@@ -1,4 +1,4 @@
-"""What every search over pruning rates works on: vectors repaired to one cost, scored once each, in this process, in several, or on Ray.
+"""What every search over pruning rates works on: vectors repaired to one cost, scored once each, the answers kept in a file.
 
 Nothing here knows networks: x in [0, upper]^n are rates, `widths(x)` the integers that they stand for, `cost(widths)` what those cost (the
 lower the rates, the more), and `fitness(widths)` what is minimised. All candidates are repaired to the same cost, so that fitness alone
@@ -8,20 +8,23 @@ decides between them.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cosparse.compress.atomic import replacing
-from cosparse.errors import Error, UnsupportedError
+from cosparse.compress.runners import OnRay as OnRay
+from cosparse.compress.runners import Processes as Processes
+from cosparse.compress.runners import Runner, Widths, serially
+from cosparse.errors import Error
 
 Array = np.ndarray
-Widths = tuple[int, ...]
+Progress = Callable[[int, float], None]
+"""Hears after every round how many candidates were scored and the best fitness."""
+
 HALVINGS = 26
 
 
@@ -56,73 +59,82 @@ class Problem:
             low, high = (low, middle) if meets else (middle, high)
         return self._shifted(x, high)
 
+    def settings(self) -> dict[str, Any]:
+        """By what the file of a search knows its problem again; JSON gives it back as it was."""
+        ends = [float(self.cost(self.widths(rates))) for rates in (self.upper, np.zeros_like(self.upper))]
+        return {"groups": len(self.upper), "target": float(self.target), "costs": ends}
+
     def _shifted(self, x: Array, by: float) -> Array:
         return np.clip(x + by, 0.0, self.upper)
 
 
-class Runner(Protocol):
-    """Scores several candidates: the order of the answers is that of the candidates."""
-
-    def __call__(self, fitness: Callable[[Widths], float], candidates: Sequence[Widths]) -> list[float]: ...
-
-
-def serially(fitness: Callable[[Widths], float], candidates: Sequence[Widths]) -> list[float]:
-    return [float(fitness(widths)) for widths in candidates]
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Scores in `workers` processes; the fitness must be importable there (a function of a module, or an object of such a class)."""
-
-    workers: int
-
-    def __call__(self, fitness: Callable[[Widths], float], candidates: Sequence[Widths]) -> list[float]:
-        if self.workers < 1:
-            raise Error("workers", "at least 1", str(self.workers))
-        with ProcessPoolExecutor(self.workers) as pool:
-            return [float(value) for value in pool.map(fitness, candidates)]
-
-
-@dataclass(frozen=True)
-class OnRay:
-    """Scores on a Ray cluster, one task a candidate; `resources` as in ray.remote (num_cpus, num_gpus)."""
-
-    resources: dict[str, float] = field(default_factory=lambda: {"num_cpus": 1})
-
-    def __call__(self, fitness: Callable[[Widths], float], candidates: Sequence[Widths]) -> list[float]:
-        try:
-            import ray
-        except ImportError as error:
-            raise UnsupportedError("OnRay", "the package ray", "none installed", "pip install ray, or score in Processes") from error
-        if not ray.is_initialized():
-            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
-        task = ray.remote(**self.resources)(fitness)
-        return [float(value) for value in ray.get([task.remote(widths) for widths in candidates])]
-
-
 @dataclass
 class Scorer:
-    """Scores each vector of widths once: `known` is the cache, `evaluations` counts what was really scored."""
+    """Scores each vector of widths once: `known` is what this search has asked for, `evaluations` the number of it.
+
+    With `path` every answer is kept in a file. `answers` are those of an earlier run, which are taken instead of scoring and counted as if
+    they were scored: a search that depends on its seed and on answers alone runs again as it did, and then goes on.
+    """
 
     problem: Problem
     runner: Runner = serially
     known: dict[Widths, float] = field(default_factory=dict)
-    evaluations: int = 0
+    answers: dict[Widths, float] = field(default_factory=dict)
+    history: list[float] = field(default_factory=list)
+    progress: Progress | None = None
+    path: Path | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.known)
 
     def __call__(self, xs: Iterable[Array]) -> list[float]:
         """The fitness of each x, inf where it is not a number."""
         widths = [self.problem.widths(x) for x in xs]
         new = list(dict.fromkeys(w for w in widths if w not in self.known))
-        for w, value in zip(new, self.runner(self.problem.fitness, new), strict=True):
-            self.known[w] = value if np.isfinite(value) else float("inf")
-        self.evaluations += len(new)
+        unheard = [w for w in new if w not in self.answers]
+        if unheard:
+            values = self.runner(self.problem.fitness, unheard)
+            self.answers.update((w, v if np.isfinite(v) else float("inf")) for w, v in zip(unheard, values, strict=True))
+        self.known.update((w, self.answers[w]) for w in new)
+        if unheard and self.path is not None:
+            save_state(self.path, {**self.about, "known": listed(self.answers)})
         return [self.known[w] for w in widths]
+
+    def round(self, fitness: float) -> None:
+        """A round is over, and this the best that it has."""
+        self.history.append(fitness)
+        if self.progress is not None:
+            self.progress(self.evaluations, fitness)
 
     def best(self) -> tuple[Widths, float]:
         """The best candidate so far; of equal ones the first in the order of their widths."""
         if not self.known:
             raise Error("search", "at least one evaluation", "none")
         return min(self.known.items(), key=lambda item: (item[1], item[0]))
+
+
+def scorer(
+    problem: Problem,
+    kind: str,
+    seed: int = 0,
+    *,
+    runner: Runner = serially,
+    save_to: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Scorer:
+    """One that keeps its answers in `save_to` after every batch, and with `resume` begins with those that are there.
+
+    Raises Error where the file is of another kind of search, another seed or another problem.
+    """
+    path = resumable(save_to, resume)
+    settings = {"seed": seed, **problem.settings()}
+    answers = {}
+    if resume and path is not None and path.exists():
+        answers = heard(path, load_state(path, kind, settings))
+    return Scorer(problem, runner, answers=answers, progress=progress, path=path, about={"kind": kind, "settings": settings})
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,26 @@ class Found:
     fitness: float
     evaluations: int
     history: tuple[float, ...]
+
+
+def resumable(save_to: str | Path | None, resume: bool) -> Path | None:
+    """The file of a search; one that is not there yet is begun, also with `resume`."""
+    if resume and save_to is None:
+        raise Error("resume", "save_to, the file to go on from", "none", "give the file that the search was saved to")
+    return None if save_to is None else Path(save_to)
+
+
+def listed(answers: dict[Widths, float]) -> list[Any]:
+    """As JSON has it; `heard` reads it."""
+    return [[list(widths), value] for widths, value in answers.items()]
+
+
+def heard(path: Path, state: dict[str, Any]) -> dict[Widths, float]:
+    """The answers in the state of a search; Error where they are damaged."""
+    try:
+        return {tuple(int(w) for w in widths): float(value) for widths, value in state["known"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise Error(str(path), "the answers of a search", repr(error), "search again without resume") from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
+from scipy.linalg import lapack
 
 from cosparse.errors import Error
 
@@ -22,6 +23,15 @@ SCALES = ("raw", "unit", "bn")
 
 GONE = 1e-9
 """Norm of a row relative to the largest below which reweighting has made it 0."""
+
+REWEIGHTINGS, SWEEPS = 10, 5
+"""How many of each in a turn."""
+
+LONGEST = 8.0
+"""How many times as far as told to norms move at most, in their logarithm."""
+
+BLOCK = 64
+"""Rows of Z whose residual is one product in a sweep."""
 
 Array = np.ndarray
 
@@ -76,55 +86,132 @@ def objective(gram: Array, z: Array, lam: float, used: Array | None = None) -> f
     return fit + lam * float(np.linalg.norm(z, axis=1).sum())
 
 
-def irls(gram: Array, lam: float, used: Array | None = None, *, tolerance: float = 1e-8, steps: int = 200) -> Representation:
-    """Iteratively reweighted least squares on the rows that are alive: D = diag(1 / (2 ||Z_i||)), Z = (G_SS + lambda D)^-1 G_S.
+def irls(
+    gram: Array, lam: float, used: Array | None = None, *, tolerance: float = 1e-8, steps: int = 200, start: Array | None = None
+) -> Representation:
+    """Iteratively reweighted least squares and row by row minimisation in turns, on the rows that are alive.
 
-    It never sets a row to 0 and shrinks rows near it slowly, so once the objective settles (relative change below 100 `tolerance`) row by
-    row minimisation decides who is 0, and filters that the optimality condition ||2 (G_S - G_SS Z)_i|| <= lambda wants in use are added,
-    until a sweep changes the objective by less than `tolerance`.
+    Reweighting, D = diag(1 / (2 ||Z_i||)), Z = (G_SS + lambda D)^-1 G_S, moves all rows together but never sets one to 0 and shrinks rows
+    near it slowly. Row by row minimisation does, and is slow where filters are alike. They take turns until a sweep over the rows changes
+    the objective by less than `tolerance`, relatively; then filters that the optimality condition ||2 (G_S - G_SS Z)_i|| <= lambda wants
+    in use are added, and where there are none it is done. `start` [|S|, n]: a Z near the optimum, with whose rows it begins.
     """
     _require(gram, lam)
     chosen = np.arange(len(gram)) if used is None else np.asarray(used)
-    alive = chosen[np.linalg.norm(gram[chosen], axis=1) > 0] if lam < lambda_max(gram, chosen) else chosen[:0]
-    norms, z, last = np.ones(len(alive)), np.zeros((len(alive), len(gram))), np.inf
-    count, settled = 0, len(alive) == 0
-    while count < steps and not settled:
-        count += 1
-        root = np.sqrt(2 * norms)  # of D^-1: the system stays finite as a row goes to 0
-        system = gram[np.ix_(alive, alive)] * root[:, None] * root
-        system[np.diag_indices_from(system)] += lam
-        z = root[:, None] * linalg.cho_solve(linalg.cho_factor(system, overwrite_a=True, check_finite=False), root[:, None] * gram[alive])
-        norms = np.linalg.norm(z, axis=1)
-        keep = norms > GONE * norms.max(initial=0.0)
-        alive, z, norms = alive[keep], z[keep], norms[keep]
-        now = objective(gram, z, lam, alive)
-        settled, last = abs(last - now) <= 100 * tolerance * abs(now), now
-    z, sweeps, converged = _polish(gram, lam, chosen, alive, z, tolerance, steps - count)
-    return Representation(z, chosen, objective(gram, z, lam, chosen), count + sweeps, converged)
-
-
-def _polish(gram: Array, lam: float, chosen: Array, alive: Array, z: Array, tolerance: float, steps: int) -> tuple[Array, int, bool]:
-    """Exact minimisation over one row after the other: (Z of all `chosen`, sweeps, whether it converged)."""
+    lengths = _lengths(gram[chosen] if start is None else start)
+    places = np.flatnonzero(lengths if lam < lambda_max(gram, chosen) else 0 * lengths)  # of the rows of z, in `chosen`
+    norms = np.ones(len(places)) if start is None else lengths[places]
+    z, now = np.zeros((len(places), len(gram))), 0.0
+    count, sweeps, converged = 0, 0, False
+    while count < steps and not converged:
+        if sweeps == 0:
+            places, z, now, made = _reweighted(gram, lam, chosen, places, norms, tolerance)
+            count, sweeps = count + made, SWEEPS
+        alive = chosen[places]
+        fall = _sweep(gram[np.ix_(alive, alive)], gram[alive], z, lam)
+        count, sweeps, now, norms = count + 1, sweeps - 1, now - fall, _lengths(z)
+        places, z, norms = _kept(norms > 0, places, z, norms)
+        if fall <= tolerance * abs(now):
+            missing = _missing(gram, lam, chosen, places, z)
+            converged = not len(missing)
+            if not converged:  # rows of 0, which reweighting would leave there
+                places, z, sweeps = np.append(places, missing), np.append(z, np.zeros((len(missing), len(gram))), axis=0), SWEEPS
     full = np.zeros((len(chosen), len(gram)))
-    places = np.flatnonzero(np.isin(chosen, alive))
-    full[places] = z  # `alive` keeps the order of `chosen`
-    last = objective(gram, full, lam, chosen)
-    for sweep in range(steps):
-        inner = gram[np.ix_(chosen[places], chosen[places])]
-        for i, place in enumerate(places):
-            left = gram[chosen[place]] - inner[i] @ full[places] + inner[i, i] * full[place]
-            length = float(np.linalg.norm(left))
-            full[place] = max(0.0, 1 - lam / (2 * length)) / inner[i, i] * left if length > 0 else 0.0
-        now = objective(gram, full, lam, chosen)
-        settled, last = abs(last - now) <= tolerance * abs(now), now
-        places = places[full[places].any(1)]
-        if settled:
-            pull = 2 * np.linalg.norm(gram[chosen] - gram[np.ix_(chosen, chosen[places])] @ full[places], axis=1)
-            missing = np.setdiff1d(np.flatnonzero(pull > lam * (1 + 1e-4)), places)
-            if not len(missing):
-                return full, sweep + 1, True
-            places = np.union1d(places, missing)
-    return full, steps, not len(places)
+    full[places] = z
+    return Representation(full, chosen, objective(gram, z, lam, chosen[places]), count, converged)
+
+
+def _kept(keep: Array, *arrays: Array) -> tuple[Array, ...]:
+    """The rows to keep of all of them; without a copy where that is all."""
+    return arrays if keep.all() else tuple(array[keep] for array in arrays)
+
+
+def _missing(gram: Array, lam: float, chosen: Array, places: Array, z: Array) -> Array:
+    """The places in `chosen` whose rows are 0 and should not be."""
+    idle = np.setdiff1d(np.arange(len(chosen)), places)
+    pull = gram[chosen[idle]] - gram[np.ix_(chosen[idle], chosen[places])] @ z
+    return idle[2 * _lengths(pull) > lam * (1 + 1e-4)]
+
+
+def _lengths(z: Array) -> Array:
+    """||Z_i||_2 of every row, without a matrix of squares."""
+    return np.sqrt(np.einsum("ij,ij->i", z, z))
+
+
+def _reweighted(gram: Array, lam: float, chosen: Array, places: Array, norms: Array, tolerance: float) -> tuple[Array, Array, float, int]:
+    """At most REWEIGHTINGS from `norms` on: (places that are left, their rows of Z, the objective, how many).
+
+    Norms move further than they are told to, in their logarithm, as long as the objective falls: ever further, up to LONGEST times.
+    """
+    z, last, plain, stretch, count, settled = np.zeros((len(places), len(gram))), np.inf, norms, 1.0, 0, False
+    while count < REWEIGHTINGS and len(places) and not settled:
+        count += 1
+        new, fit = _ridge(gram, lam, chosen[places], norms)
+        lengths = _lengths(new)
+        now = fit + lam * float(lengths.sum())
+        if now > last and stretch > 1:
+            norms, stretch = plain, 1.0
+            continue
+        settled, last = last - now <= tolerance * abs(now), now
+        places, z, norms, plain = _kept(lengths > GONE * lengths.max(), places, new, norms, lengths)
+        stretch = min(LONGEST, 1.3 * stretch)
+        norms = plain * np.clip(plain / norms, 0.1, 10.0) ** (stretch - 1)
+    return places, z, last if count else float(np.trace(gram)), count
+
+
+def _ridge(gram: Array, lam: float, alive: Array, norms: Array) -> tuple[Array, float]:
+    """Z = (G_AA + lambda D)^-1 G_A [|A|, n] with D = diag(1 / (2 `norms`)), and ||X - X_A Z||_F^2.
+
+    With M = D^-1/2 G_AA D^-1/2 + lambda I, which stays finite as a row goes to 0, the columns A of Z are D^-1/2 (I - lambda M^-1) D^1/2:
+    an inverse and no product. <Z, G_AA Z> = <Z, G_A> - lambda sum_i D_i ||Z_i||^2.
+    """
+    root = np.sqrt(2 * norms)
+    system = gram[np.ix_(alive, alive)]
+    system *= root[:, None]
+    system *= root
+    diagonal = np.diag_indices_from(system)
+    system[diagonal] += lam
+    factor, failed = lapack.dpotrf(system.T, overwrite_a=True)  # transposed it lies as LAPACK wants it, and is the same
+    if failed:
+        raise Error("gram", "a positive semidefinite matrix", f"one that is indefinite at filter {alive[failed - 1]}", "give X^T X")
+    half, _ = lapack.dpotri(factor, overwrite_c=True)
+    inverse = half + half.T  # one triangle each, the other is zero
+    inverse[diagonal] /= 2
+    everything = np.arange(len(gram))
+    rest = np.setdiff1d(everything, alive)
+    others = inverse @ (root[:, None] * gram[np.ix_(alive, rest)])
+    inverse *= -lam
+    inverse[diagonal] += 1
+    inverse /= root
+    z = inverse
+    if not np.array_equal(alive, everything):
+        z = np.empty((len(alive), len(gram)))
+        z[:, alive], z[:, rest] = inverse, others
+    z *= root[:, None]
+    paid = lam * float((np.square(_lengths(z) / root)).sum())
+    return z, float(np.trace(gram)) - float(np.vdot(z, gram[alive])) - paid
+
+
+def _sweep(inner: Array, target: Array, rows: Array, lam: float) -> float:
+    """One pass over the rows of Z, in place, with `inner` = G_SS and `target` = G_S; by how much the objective fell.
+
+    The residual of BLOCK rows comes from one product; what the rows of the block before this one have changed is taken off when it is due.
+    """
+    fall = 0.0
+    for first in range(0, len(rows), BLOCK):
+        block = slice(first, first + BLOCK)
+        left, own = target[block] - inner[block] @ rows, inner[block, block]
+        changes = np.zeros_like(left)
+        for i, row in enumerate(rows[block]):
+            size = float(own[i, i])
+            pull = left[i] - own[i, :i] @ changes[:i] + size * row
+            length, before = float(np.linalg.norm(pull)), float(np.linalg.norm(row))
+            scale = max(0.0, 1 - lam / (2 * length)) / size if length > 0 else 0.0
+            after = scale * length
+            np.subtract(scale * pull, row, out=changes[i])
+            fall += size * (before**2 - after**2) + lam * (before - after) + 2 * float(pull @ changes[i])
+            row += changes[i]
+    return fall
 
 
 def fista(gram: Array, lam: float, used: Array | None = None, *, tolerance: float = 1e-12, steps: int = 20000) -> Representation:
@@ -190,13 +277,15 @@ def rank(gram: Array, share: float = 0.1, *, batch: float = 0.125, least: int = 
     n = len(gram)
     size = max(1, round(batch * n))
     left, order = np.arange(n), []
+    z = None  # [left, n]: what is left of the last optimum, near which the next one lies
     while len(left) > least:
         top = lambda_max(gram, left)
-        importance = irls(gram, share * top, left).importance if top > 0 else np.zeros(len(left))
+        found = irls(gram, share * top, left, start=z) if top > 0 else None
+        importance = np.zeros(len(left)) if found is None else found.importance
         # Filters at zero tie; among them the one that the present optimum would miss least goes first.
-        going = left[np.lexsort((np.diag(gram)[left], importance))[: min(size, len(left) - least)]]
-        order.append(going)
-        left = np.setdiff1d(left, going)
+        going = np.lexsort((np.diag(gram)[left], importance))[: min(size, len(left) - least)]
+        order.append(left[going])
+        left, z = np.delete(left, going), None if found is None else np.delete(found.z, going, 0)
     return np.concatenate([*order, left]).astype(np.int64)
 
 

@@ -68,6 +68,7 @@ def fit(
     val_loader: Iterable | None = None,
     epochs: tuple[int, int] = (1, 4),
     *,
+    teacher: nn.Module | None = None,
     save_to: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -76,8 +77,8 @@ def fit(
 ) -> History:
     """Trains `nncs.model` in place: `epochs[0]` of step 1 at the full learning rate, the mask, `epochs[1]` of step 2 under a cosine to 0.
 
-    `train_loader` yields (x, labels) and has a length; where it has `set_epoch`, that is called first. The dense teacher is the model as
-    it is given, so a resumed run starts from the same dense model. `save_to` is rewritten after every epoch; with `resume` the run
+    `train_loader` yields (x, labels) and has a length; where it has `set_epoch`, that is called first. The teacher is `teacher`, or the
+    model as it is given, so a resumed run starts from the same dense model. `save_to` is rewritten after every epoch; with `resume` the run
     continues from it and ends with the very weights of an uninterrupted run. `val_loader` only reports: nothing is selected on it.
     `progress` hears of every step, `on_epoch` of every epoch (`loop.OnEpoch`; `log.EpochLog` is one).
     `options` are the fields of `Recipe`. Raises Error where the loss is no longer finite; the last checkpoint then stays.
@@ -86,7 +87,7 @@ def fit(
         raise Error("epochs", "(0, n), as the model has its masks", repr(epochs))
     path = Path(save_to) if save_to is not None else None
     method, recipe = _TwoSteps(nncs, epochs[0]), Recipe(**options)
-    loop = Loop(nncs.model, method, epochs, recipe, train_loader, path=path, progress=progress, on_epoch=on_epoch)
+    loop = Loop(nncs.model, method, epochs, recipe, train_loader, teacher=teacher, path=path, progress=progress, on_epoch=on_epoch)
     nncs.ramp = max(1, epochs[0] * loop.length)
     if nncs.regrow is not None:
         nncs.regrow = replace(nncs.regrow, steps=max(1, epochs[1] * loop.length))
@@ -104,7 +105,7 @@ def train(
     model: nn.Module,
     train_loader: Iterable,
     val_loader: Iterable | None = None,
-    epochs: int = 30,
+    epochs: int | tuple[int, int] = 30,
     *,
     teacher: nn.Module | None = None,
     save_to: str | Path | None = None,
@@ -115,11 +116,12 @@ def train(
 ) -> tuple[dict[str, Any], ...]:
     """Trains all weights of `model` in place for `epochs` under a cosine to 0, and returns one entry an epoch; the rest is as in `fit`.
 
-    Without a teacher nothing is distilled.
+    Of two counts the first is of epochs at the full learning rate, before the cosine. Without a teacher nothing is distilled.
     """
     recipe = Recipe(**({"distill": 0.0} | options if teacher is None else options))
     path = Path(save_to) if save_to is not None else None
-    loop = Loop(model, Plain(), (0, epochs), recipe, train_loader, teacher=teacher, path=path, progress=progress, on_epoch=on_epoch)
+    both = (0, epochs) if isinstance(epochs, int) else epochs
+    loop = Loop(model, Plain(), both, recipe, train_loader, teacher=teacher, path=path, progress=progress, on_epoch=on_epoch)
     if resume:
         loop.restore()
     loop.run(val_loader)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest_plugins = ["own_net"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 if not torch.cuda.is_available():

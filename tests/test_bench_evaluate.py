@@ -12,7 +12,9 @@ from cosparse.bench import agreement as claim
 from cosparse.bench.bands import band_density, draw, masked_layers
 from cosparse.bench.dense import densify
 from cosparse.bench.evaluate import accuracy, agreement, evenly, predict, score, torch_runner
+from cosparse.bench.overlap import overlap
 from cosparse.compress.data import Images
+from cosparse.compress.score import IGNORED, logits_of
 from cosparse.engine import artifact
 from cosparse.errors import Error, ShapeError
 
@@ -140,6 +142,47 @@ def test_overlap_is_counted_by_hand(tmp_path) -> None:
     ):
         with pytest.raises(Error, match=message):
             score(given, data, preprocessing, 2, workers=0)
+    with pytest.raises(Error, match=r"output: expected one output \[2, classes, 2, 3\], got 2 outputs"):
+        score(lambda x: (x, x), data, preprocessing, 2, workers=0)  # type: ignore[arg-type, return-value]
     nothing = read_masks(tmp_path / "a_test.parquet", ignored=(0, 1, 3))
     with pytest.raises(Error, match="labels: expected at least one pixel with a label, got none"):
         score(lambda x: np.stack([logits] * len(x)), nothing, preprocessing, 2, workers=0)
+
+
+def test_masks_of_two_runtimes_are_compared_pixel_by_pixel() -> None:
+    """Of 24 pixels one differs by more than rounding and one by less; labels have no part in it."""
+    first = np.zeros((2, 3, 3, 4), np.float32)
+    first[:, 1] = 100
+    second = first.copy()
+    second[0, 2, 0, 0] = 150
+    first[1, 2, 2, 3], second[1, 2, 2, 3] = 100 - 1e-3, 100 + 1e-3  # as close as two sums in another order come
+    labels = torch.full((2, 3, 4), IGNORED)
+    labels[0, 1, 1] = 1
+    memory, counted = np.empty_like(first), []
+
+    def reused(x: np.ndarray) -> np.ndarray:
+        memory[:] = first
+        return memory
+
+    def after(x: np.ndarray) -> np.ndarray:
+        memory[:] = 0  # what an engine does that gives the same memory at every call
+        return second
+
+    rows = overlap({"a": reused, "b": after, "c": lambda x: first}, [(torch.zeros(2, 3, 3, 4), labels)], counted.append)
+    assert rows["a"] == {"miou": 100.0, "pixel_accuracy": 100.0, "count": 2}
+    assert rows["b"]["same_pixels"] == pytest.approx(22 / 24)
+    assert (rows["b"]["ties"], rows["b"]["differ"], rows["b"]["passed"], rows["b"]["max_abs_err"]) == (1, 1, False, 150.0)
+    assert (rows["c"]["same_pixels"], rows["c"]["passed"], rows["c"]["max_abs_err"]) == (1.0, True, 0.0)
+    assert counted == [2]
+
+
+def test_a_tensor_or_the_only_one_of_a_mapping_is_what_a_network_says() -> None:
+    x = torch.zeros(1, 2)
+    assert logits_of(x) is logits_of({"out": x}) is logits_of({"out": x, "note": None}) is x
+    for given, message in (
+        ({"out": x, "aux": x}, "net: expected a tensor of logits, or a mapping with one, got a mapping of out, aux; wrap the network"),
+        ({}, "net: expected .* got a mapping of nothing"),
+        ((x, x), "net: expected .* got tuple"),
+    ):
+        with pytest.raises(Error, match=message):
+            logits_of(given, "net")

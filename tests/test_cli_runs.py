@@ -50,10 +50,22 @@ def pixels():
 
 class Named(nn.Module):
     def forward(self, x):
-        return {"out": x}
+        return {"out": self.net(x)}
+
+class Several(nn.Module):
+    def forward(self, x):
+        return {"out": x, "aux": x}
 
 def named():
-    return Named(), torch.zeros(1, 3, 8, 8), PREPROCESSING
+    made = Named()
+    made.net = pixels()[0]
+    return made, torch.zeros(1, 3, 8, 8), PREPROCESSING
+
+def several():
+    return Several(), torch.zeros(1, 3, 8, 8), PREPROCESSING
+
+def flat():
+    return nn.Flatten(2), torch.zeros(1, 3, 8, 8), PREPROCESSING
 """
 STEPS = 4  # of an epoch: 200 training images, 4 of them held out, in batches of 50
 
@@ -174,7 +186,8 @@ def test_folders_of_images_are_compressed_and_scored(script: Path, tmp_path: Pat
     assert "set/train: expected at most 4 classes, as the network gives, got 5" in capsys.readouterr().err
 
 
-def test_masks_are_compressed_and_scored(script: Path, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("factory", ["pixels", "named"])
+def test_masks_are_compressed_and_scored(factory: str, script: Path, tmp_path: Path, capsys) -> None:
     for split, count in (("train2017", 60), ("val2017", 4)):
         images = [{"id": i, "file_name": f"{i}.png", "height": 10, "width": 8} for i in range(count)]
         shapes = [
@@ -183,15 +196,18 @@ def test_masks_are_compressed_and_scored(script: Path, tmp_path: Path, capsys) -
         write_coco(tmp_path / "coco", split, coco_content(images, shapes))
     out = tmp_path / "net.cosparse"
     options = ["--workers", "0", "--epochs", "0,1", "--json", "-"]
-    assert run([*arguments(script, tmp_path / "coco", out, factory="pixels"), *options]) == 0
+    assert run([*arguments(script, tmp_path / "coco", out, factory=factory), *options]) == 0
     result = json.loads(capsys.readouterr().out)
     assert 0 < result["miou"] <= result["pixel_accuracy"] <= 100
     assert cosparse.load(out).metadata["provenance"]["accuracy"]["miou"] == result["miou"]
     score = ["eval", str(out), "--data", str(tmp_path / "coco"), "--workers", "0"]
-    assert run([*score, "--model", f"{script}:pixels", "--json", "-"]) == 0
+    assert run([*score, "--model", f"{script}:{factory}", "--json", "-"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["miou"] == result["miou"]
     assert again["torch"]["miou"] == result["dense_miou"]
+    assert 0 <= again["torch"]["same_pixels"] < 1  # the artifact has masks, the network has none
+    assert run([*score, "--model", f"{script}:{factory}"]) == 0
+    assert "same pixels as engine" in capsys.readouterr().out
     assert run([*score, "--min-miou", "100"]) == 1
     assert "mIoU" in capsys.readouterr().err
     assert run([*score, "--min-top1", "1"]) == 2
@@ -219,8 +235,12 @@ def test_bad_runs_are_refused_before_they_start(options: list[str], message: str
 
 
 def test_outputs_that_cannot_be_trained(script: Path, data: Path, tmp_path: Path, capsys) -> None:
-    assert run(arguments(script, data, tmp_path / "net.cosparse", factory="named")) == 2
-    assert r"expected one output [N, classes] or [N, classes, H, W], got dict; wrap the network" in capsys.readouterr().err
+    for factory, message in (
+        ("several", "several: expected a tensor of logits, or a mapping with one, got a mapping of out, aux; wrap the network"),
+        ("flat", "flat: expected one output [N, classes] or [N, classes, H, W], got [1, 3, 64]; wrap the network"),
+    ):
+        assert run(arguments(script, data, tmp_path / "net.cosparse", factory=factory)) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_time_left_is_right_in_both_phases(monkeypatch) -> None:

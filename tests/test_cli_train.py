@@ -2,70 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from image_sets import noise, write_masks
 
 import cosparse
 from cosparse.cli import run
 from cosparse.engine import artifact
-
-SCRIPT = """
-import torch
-from torch import nn
-
-def example():
-    return torch.zeros(1, 3, 8, 8)
-
-def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
-
-def alone():
-    return net()
-
-def with_example():
-    return net(), example()
-
-def complete():
-    return net(), example(), {"channels": "RGB", "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.25] * 3, "size": [8, 8]}
-"""
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    path = tmp_path / "my_net.py"
-    path.write_text(SCRIPT)
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images whose class can be learnt: class k is bright in quadrant k."""
-    import pyarrow
-    import pyarrow.parquet
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("quadrants")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 200), ("test", 40)):
-        labels, encoded = np.arange(count) % 4, []
-        for label in labels:
-            pixels = rng.integers(0, 100, (8, 8, 3))
-            row, column = divmod(int(label), 2)
-            pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 150
-            file = io.BytesIO()
-            Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
-            encoded.append(file.getvalue())
-        pyarrow.parquet.write_table(
-            pyarrow.table({"image": encoded, "label": labels.astype(np.int8)}), folder / f"quadrants_{split}.parquet"
-        )
-    return folder
 
 
 def compress(script: Path, data: Path, out: Path, *options: str) -> list[str]:
@@ -156,6 +103,33 @@ def test_export_takes_every_form_of_factory(factory, options, script, tmp_path, 
     assert result["bytes"] == out.stat().st_size
     assert result["flops_reduction"] == 0
     assert cosparse.load(out)(np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 4)
+
+
+def test_export_takes_the_classes_of_a_zoo_network(script, tmp_path, capsys) -> None:
+    out = tmp_path / "net.cosparse"
+    assert run(["export", "zoo:unet", "--classes", "3", "--size", "3,16,32", "--out", str(out)]) == 0
+    engine = cosparse.load(out)
+    assert engine.outputs[0].shape == (None, 3, 16, 32)
+    assert engine.metadata["preprocessing"]["size"] == [16, 32]
+    assert run(["export", f"{script}:complete", "--classes", "3", "--out", str(out)]) == 2
+    assert "--classes: expected a network of the zoo, got " in capsys.readouterr().err
+
+
+def test_fcn_says_the_same_of_every_pixel_in_engine_and_torch(tmp_path, capsys) -> None:
+    """Upsampling included: eight times from the last layer to the image, whose sides eight does not divide."""
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 12, (45, 60), dtype=np.uint8) for _ in range(2)]
+    names = " ".join([*(f"class{number}" for number in range(11)), "Unlabelled"])
+    write_masks(tmp_path / "a_test.parquet", [noise(45, 60, number) for number in range(2)], labels, names)
+    network, out = ["zoo:fcn_resnet50", "--classes", "11"], tmp_path / "fcn.cosparse"
+    assert run(["export", *network, "--size", "3,45,60", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert run(["eval", str(out), "--data", str(tmp_path), "--workers", "0", "--model", *network, "--json", "-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["torch"]["same_pixels"] >= 0.9999
+    assert (result["torch"]["differ"], result["torch"]["passed"]) == (0, True)
+    for key in ("miou", "pixel_accuracy"):
+        assert result[key] == pytest.approx(result["torch"][key], abs=0.02)  # ties may go either way
 
 
 def test_export_imposes_masks(script, tmp_path, capsys) -> None:

@@ -186,12 +186,17 @@ def test_table_survives_its_file(tmp_path: Path) -> None:
 
 
 CHANGES: list[tuple[list[str], Any, str]] = [
-    (["format"], "other", "expected cosparse-latency version 1, got other version 1"),
+    (
+        ["format"],
+        "other",
+        "expected a latency table: format cosparse-latency or cosparse-width-latency, got format 'other'; measure one with",
+    ),
     (["version"], 2, "expected cosparse-latency version 1, got cosparse-latency version 2"),
     (["surplus"], 1, r"expected an object with .*, got 'surplus' missing or unknown"),
     (["threads"], True, r"threads: expected a whole number from 1, got True"),
     (["isa"], "", "isa: expected a word, got ''"),
     (["other_us"], float("nan"), "other_us: expected a number from 0, got nan"),
+    (["other_us"], 10**400, "other_us: expected a number from 0, got 1000"),
     (["inputs"], [], r"inputs: expected a list of shapes, got \[\]"),
     (["inputs"], [3], r"inputs: expected a shape: a list of sizes, got 3"),
     (["layers"], {}, r"layers: expected at least one, got \{\}"),
@@ -219,8 +224,12 @@ def test_tables_are_read_strictly(where: list[str], value: Any, message: str, tm
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json: expected a latency table, got No such file"):
         Latency(tmp_path / "none.json", share=0.5)
-    (tmp_path / "x.json").write_bytes(b"\xff{")
-    with pytest.raises(ValueError, match=r"x\.json: expected a latency table \(JSON\)"):
+    for content in (b"\xff{", b"{", b"[" * 100_000):
+        (tmp_path / "x.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.json: expected a latency table \(JSON\)"):
+            Latency(tmp_path / "x.json", share=0.5)
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"format cosparse-latency or cosparse-width-latency, got list; measure one with .*latency_table"):
         Latency(tmp_path / "x.json", share=0.5)
 
 

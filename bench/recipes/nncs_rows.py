@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cosparse.bench.recipes.rows import Row
 
 JPEG20, JPEG56, VGG = "cifar_resnet20_jpeg.safetensors", "cifar_resnet56_jpeg.safetensors", "vgg16.safetensors"
-
-
-@dataclass(frozen=True)
-class Row:
-    """`table`: where the page shows it; `weights`: a file in the data folder, or one that bench.recipes.dense made."""
-
-    name: str
-    table: str
-    network: str
-    weights: str
-    options: tuple[str, ...]
 
 
 def _row(table: str, name: str, network: str, weights: str, options: str) -> Row:

@@ -5,6 +5,7 @@ Where torchvision has the network, the state-dict keys are torchvision's, so its
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from cosparse.bench.zoo.layers import init_weights
 from cosparse.bench.zoo.table import TABLE, Entry
+from cosparse.compress.prune import architecture
 from cosparse.errors import Error
 
 __all__ = ["build", "example", "load_weights", "names", "preprocessing"]
@@ -51,12 +53,16 @@ def preprocessing(name: str) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """Fills `model` from a safetensors file and returns it.
+    """Fills `model` from a safetensors file and returns it; one that filters were pruned from makes it as small as the file says.
 
     Keys and shapes must match exactly, save that either side may lack batch norm's `num_batches_tracked`, which inference never reads.
     Raises Error that lists the differences; the model is then unchanged.
     """
-    got, want = load_file(str(path)), model.state_dict()
+    about, shaped = architecture.read(path), model
+    if about is not None:
+        shaped = copy.deepcopy(model)
+        architecture.reshape(shaped, about, str(path))
+    got, want = load_file(str(path)), shaped.state_dict()
     counter = ".num_batches_tracked"
     missing = sorted(k for k in want.keys() - got.keys() if not f".{k}".endswith(counter))
     surplus = sorted(k for k in got.keys() - want.keys() if not f".{k}".endswith(counter))
@@ -75,6 +81,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
             "; ".join(differences),
             "check the network's name and num_classes",
         )
+    if about is not None:
+        architecture.reshape(model, about, str(path))
     model.load_state_dict(got, strict=False)
     return model
 

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cosparse.cli import compress_filters as filters
 from cosparse.cli import compress_result as result
+from cosparse.cli import pruning_options as pruning
 from cosparse.cli import source, values
 from cosparse.cli import training_options as options
 from cosparse.cli.output import JsonOption, progress, stage
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, integers, share
+from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, given, integers, share
 from cosparse.errors import Error
 
-METHODS = ("nncs",)
 RECOVERIES = "closed, ista, fista, admm, omp, iht"
 VALIDATION_SHARE = 0.02
 
 
 def command(
+    context: typer.Context,
     network: source.NetworkArgument,
     data: options.DataOption,
     out: Annotated[Path, typer.Option(help="The artifact to write, NAME.cosparse.")],
     weights: source.WeightsOption = None,
-    method: Annotated[str, typer.Option(help="Compression method: " + ", ".join(METHODS) + ".")] = "nncs",
+    method: Annotated[str, typer.Option(help="Compression method: " + ", ".join(pruning.METHODS) + ".")] = "nncs",
     flops: Annotated[float | None, typer.Option(help="Share of the multiply-adds to remove, basis step charged.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to remove.")] = None,
     latency: Annotated[float | None, typer.Option(help="Share of the dense time to remove, by --latency-table.")] = None,
@@ -35,6 +37,14 @@ def command(
     score: Annotated[str, typer.Option(help="What a block is worth: energy, or fisher (the loss that dropping it costs).")] = "energy",
     group: GroupOption = False,
     regrow: Annotated[float | None, typer.Option(help="Let masks move in step 2: share of the blocks exchanged at first.")] = None,
+    importance: pruning.ImportanceOption = "self-representation",
+    search: pruning.SearchOption = "pso",
+    evaluations: pruning.EvaluationsOption = 600,
+    multiple: pruning.MultipleOption = None,
+    max_rate: pruning.MaxRateOption = 0.9,
+    residual: pruning.ResidualOption = True,
+    search_workers: pruning.SearchWorkersOption = 1,
+    filters_flops: pruning.FiltersFlopsOption = None,
     transform: TransformOption = "dct",
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     group_rows: GroupRowsOption = None,
@@ -55,6 +65,7 @@ def command(
     ema: options.EmaOption = None,
     flip: Annotated[bool, typer.Option(help="Mirror training images at random.")] = True,
     size: source.SizeOption = None,
+    classes: source.ClassesOption = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the artifact.")] = False,
     log: options.LogOption = None,
@@ -65,9 +76,10 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="Training threads. Default: torch's.")] = None,
     json: JsonOption = None,
 ) -> None:
-    """Compress a trained network: mask it under a budget, fine-tune it on its data, export it, measure it."""
-    if method not in METHODS:
-        raise Error("--method", f"one of {', '.join(METHODS)}", repr(method))
+    """Compress a trained network: take filters away, mask it, or both, under a budget; fine-tune it on its data, export it, measure it."""
+    if method not in pruning.METHODS:
+        raise Error("--method", f"one of {', '.join(pruning.METHODS)}", repr(method))
+    pruning.require_options_of(method, given(context))
     before, after = integers("--epochs", epochs, count=2, least=0)
     shares: dict[str, Any] = {"flops": share("--flops", flops), "params": share("--params", params)}
     share_processors()
@@ -84,45 +96,58 @@ def command(
     recipe = options.recipe(seed, **settings)
     files = options.RunFiles(out, log, tensorboard, pictures)
     files.require_folders()
-    loaded = source.placed(source.load(network, weights, size), device)
+    loaded = source.placed(source.load(network, weights, size, classes), device)
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
-    classes, masks = result.outputs_of(loaded)
+    outputs, masks = result.outputs_of(loaded)
     budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
     masking: dict[str, Any] = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
-    masking |= {"group_rows": group_rows, "slack": slack}
-    nncs = NNCS(loaded.model, budget, loaded.example, transform=transform, block=block, step1=step1, seed=seed, **masking)
+    masking |= {"group_rows": group_rows, "slack": slack, "transform": transform, "block": block, "step1": step1, "seed": seed}
+    ranking = {"importance": importance, "search": search, "evaluations": evaluations, "multiple": multiple, "max_rate": max_rate}
+    ranking |= {"residual": residual, "seed": seed, "precision": recipe.precision}
+    first = filters.split(budget, filters_flops) if method == "ssr-pso+nncs" else budget
+    nncs = NNCS(loaded.model, budget, loaded.example, **masking) if method == "nncs" else None
     epoch_log = files.epoch_log()
     with progress(counted=True) as bar:
         stage(bar, "reading images")
         everything, test = open_data(data, "train", masks), open_data(data, "test", masks)
         for images in (everything, test):
-            result.require_classes(images, classes)
-        training, validation = hold_out(everything, VALIDATION_SHARE, seed)
+            result.require_classes(images, outputs)
+        held_out = VALIDATION_SHARE if method == "nncs" else filters.validation_share(len(everything), VALIDATION_SHARE)
+        training, validation = hold_out(everything, held_out, seed)
         batches = loader(training, loaded.preprocessing, batch, train=True, flip=flip, workers=workers, seed=seed)
+        scored = loader(validation, loaded.preprocessing, batch, workers=workers)
         stage(bar, "dense network on the test images")
         dense = result.torch_score(loaded, test, batch, workers)
+        pruner = None
+        if nncs is None:
+            task = stage(bar, "pruning filters", 1)
+            tell = lambda what, done, of: bar.update(task, description=what, completed=done, total=of)  # noqa: E731
+            pruner = filters.prune(loaded, ranking, first, search_workers, batches, scored, out, resume, tell)
+            loaded = replace(loaded, model=pruner.model)
+            if method == "ssr-pso+nncs":
+                nncs = NNCS(loaded.model, filters.rest(budget, pruner.report), loaded.example, **masking)
         task = stage(bar, "training", (before + after) * len(batches))
-        history = nncs.fit(
-            batches,
-            loader(validation, loaded.preprocessing, batch, workers=workers),
-            (before, after),
-            save_to=files.checkpoint,
-            resume=resume,
-            progress=lambda step: bar.update(task, description=_step(step), completed=step.epoch * step.steps + step.step),
-            on_epoch=epoch_log,
-            **asdict(recipe),
-        )
+        run: dict[str, Any] = {"save_to": files.checkpoint, "resume": resume, "on_epoch": epoch_log, **asdict(recipe)}
+        run["progress"] = lambda step: bar.update(task, description=_step(step), completed=step.epoch * step.steps + step.step)
+        teacher = {"teacher": pruner.dense} if pruner else {}
+        if nncs is not None:
+            history = nncs.fit(batches, scored, (before, after), **teacher, **run)
+        elif pruner is not None:
+            history = pruner.finetune(batches, scored, (before, after), **run)
         stage(bar, "exporting")
         loaded = source.placed(loaded, "cpu")
         weights_name = weights.name if weights else "random"
         provenance = {"source": network, "weights": weights_name, "method": method, "settings": history.settings}
+        if pruner is not None:
+            provenance |= filters.shares(pruner.report, history.report)
+            pruner.save(out.with_suffix(".weights.safetensors"))
         result.write_artifact(loaded, out, provenance)
-        drawn = files.draw(loaded.model, history.epochs, loaded.name)
+        drawn = files.draw(loaded.model, history.epochs, loaded.name, pruner.report if pruner else None)
         stage(bar, "compressed network on the test images")
         measured = result.stamp_score(out, test, dense, batch, workers)
     notes = [f"Trained on {describe(training)}; scored on {describe(test)}.", files.notes(drawn)]
-    result.show(out, history, dense, measured, notes, json)
+    result.show(out, history, dense, measured, notes, json, pruner.report if pruner else None)
 
 
 def _step(step: Any) -> str:

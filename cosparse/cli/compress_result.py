@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosparse.cli.compress_filters import shares
 from cosparse.cli.output import emit, table
 from cosparse.cli.source import Source
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
     from cosparse.compress.data import Labelled
+    from cosparse.compress.prune.report import PruneReport
 
 SCORES = {"top1": "top-1", "miou": "mIoU"}
 """The figure that stands for a network, by what it gives: classes, or masks."""
@@ -21,13 +23,15 @@ def outputs_of(source: Source) -> tuple[int, bool]:
     """(number of classes, whether one is given for each pixel) of the network's output on its example."""
     import torch
 
+    from cosparse.compress.score import logits_of
+
     example = source.example if isinstance(source.example, tuple) else (source.example,)
     with torch.no_grad():
-        output = source.model.eval()(*example)
-    if not isinstance(output, torch.Tensor) or output.ndim not in (2, 4):
-        got = f"[{', '.join(map(str, output.shape))}]" if isinstance(output, torch.Tensor) else type(output).__name__
-        raise Error(source.name, "one output [N, classes] or [N, classes, H, W]", got, "wrap the network in a module that gives it")
-    return output.shape[1], output.ndim == 4 and output.shape[2:] != (1, 1)
+        logits = logits_of(source.model.eval()(*example), source.name)
+    if logits.ndim not in (2, 4):
+        expected, got = "one output [N, classes] or [N, classes, H, W]", f"[{', '.join(map(str, logits.shape))}]"
+        raise Error(source.name, expected, got, "wrap the network in a module that gives it")
+    return logits.shape[1], logits.ndim == 4 and logits.shape[2:] != (1, 1)
 
 
 def require_classes(data: Labelled, classes: int) -> None:
@@ -63,17 +67,41 @@ def stamp_score(out: Path, test: Labelled, dense: dict[str, Any], batch: int, wo
     return measured
 
 
-def show(out: Path, history: Any, dense: dict[str, Any], measured: dict[str, Any], notes: list[str], json: str | None) -> None:
-    report = history.report
-    size = out.stat().st_size
+def show(
+    out: Path,
+    history: Any,
+    dense: dict[str, Any],
+    measured: dict[str, Any],
+    notes: list[str],
+    json: str | None,
+    pruned: PruneReport | None = None,
+) -> None:
+    """The result for whoever asked; with `pruned` it counts from the network before filters went, and names both shares."""
+    report, size = history.report, out.stat().st_size
     key = next(key for key in SCORES if key in measured)
-    result = {"file": str(out), "bytes": size, f"dense_{key}": dense[key], **measured, **report.totals()}
+    counts = shares(pruned, report) if pruned else report.totals()
+    params, flops = counts["params_dense"], counts["flops_dense"]
+    result = {
+        "file": str(out),
+        "bytes": size,
+        f"dense_{key}": dense[key],
+        **measured,
+        **counts,
+        "params": report.params,
+        "flops": report.flops,
+    }
     change = f"{measured[key] - dense[key]:+.2f} points"
     rows = [
         (f"{SCORES[key]} on the test images", f"{dense[key]:.2f} %", f"{measured[key]:.2f} %", change),
-        ("MFLOP, basis step included", f"{report.flops_dense / 1e6:.2f}", f"{report.flops / 1e6:.2f}", f"-{report.flops_reduction:.1%}"),
-        ("parameters", f"{report.params_dense:,}", f"{report.params:,}", f"-{report.params_reduction:.1%}"),
-        ("bytes", f"{4 * report.params_dense:,}", f"{size:,}", f"-{1 - size / (4 * report.params_dense):.1%}"),
+        ("MFLOP, basis step included", f"{flops / 1e6:.2f}", f"{report.flops / 1e6:.2f}", f"-{counts['flops_reduction']:.1%}"),
+    ]
+    if pruned and report.flops < report.flops_dense:
+        rows.append(("  of which filters", f"{flops / 1e6:.2f}", f"{report.flops_dense / 1e6:.2f}", f"-{pruned.flops_reduction:.1%}"))
+        rows.append(("  and masks", f"{report.flops_dense / 1e6:.2f}", f"{report.flops / 1e6:.2f}", f"-{report.flops_reduction:.1%}"))
+    rows += [
+        ("parameters", f"{params:,}", f"{report.params:,}", f"-{counts['params_reduction']:.1%}"),
+        ("bytes", f"{4 * params:,}", f"{size:,}", f"-{1 - size / (4 * params):.1%}"),
     ]
     shown = table(str(out), ("", "dense", "compressed", "change"), rows, left=("",))
-    emit(result | {"epochs": list(history.epochs)}, json, str(report), "", shown, "", *notes)
+    details = ([str(pruned), ""] if pruned else []) + ([str(report), ""] if report.flops < report.flops_dense or not pruned else [])
+    emit(result | {"epochs": list(history.epochs)}, json, *details, shown, "", *notes)

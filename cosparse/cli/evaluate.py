@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.console import RenderableType
 from cosparse.cli.compress_result import SCORES
 from cosparse.cli.device import DeviceOption, load
 from cosparse.cli.output import JsonOption, emit, progress, stage, table
-from cosparse.cli.source import WeightsOption
+from cosparse.cli.source import ClassesOption, WeightsOption
 from cosparse.cli.training_options import DataOption, WorkersOption
 from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption
 from cosparse.errors import Error
@@ -30,6 +31,7 @@ def command(
     min_miou: Annotated[float | None, typer.Option(help="Exit with status 1 if mIoU is below this, in per cent.")] = None,
     model: Annotated[str | None, typer.Option(help="Also a torch network on the same images: zoo:NAME or path/file.py:factory.")] = None,
     weights: WeightsOption = None,
+    classes: ClassesOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = None,
     calibration: CalibrationOption = None,
@@ -39,7 +41,8 @@ def command(
     json: JsonOption = None,
 ) -> None:
     """Measure a network on labelled images: top-1 and top-5, or mIoU where it gives a class for each pixel."""
-    from cosparse.bench.evaluate import accuracy, agreement, evenly, overlap, predict, torch_runner
+    from cosparse.bench.evaluate import accuracy, agreement, batches_of, evenly, predict, torch_runner
+    from cosparse.bench.overlap import overlap
     from cosparse.compress.data import open_data
 
     engine = load(artifact, device, dtype, threads, isa, calibration)
@@ -53,24 +56,22 @@ def command(
     with progress(counted=True) as bar:
         stage(bar, "reading images")
         images = evenly(open_data(data, split, masks), limit)
-
-        def measure(name: str, run: Any) -> Any:
-            task = stage(bar, name, len(images))
-            how = (run, images, preprocessing, batch, lambda count: bar.advance(task, count), workers)
-            if masks:
-                rows[name] = overlap(*how)
-                return None
-            logits = predict(*how)
-            rows[name] = accuracy(logits, images.labels.numpy())
-            return logits
-
-        ours = measure("engine", engine)
+        runs: dict[str, Any] = {"engine": engine}
         if model is not None:
             from cosparse.cli import source
 
-            theirs = measure("torch", torch_runner(source.load(model, weights).model))
-            if not masks:
-                rows["torch"] |= agreement(ours, theirs)
+            runs["torch"] = torch_runner(source.load(model, weights, classes=classes).model)
+        if masks:
+            task = stage(bar, " and ".join(runs), len(images))
+            rows = overlap(runs, batches_of(images, preprocessing, batch, workers), partial(bar.advance, task))
+        else:
+            logits = {}
+            for name, run in runs.items():
+                task = stage(bar, name, len(images))
+                logits[name] = predict(run, images, preprocessing, batch, partial(bar.advance, task), workers)
+                rows[name] = accuracy(logits[name], images.labels.numpy())
+            if "torch" in rows:
+                rows["torch"] |= agreement(logits["engine"], logits["torch"])
     where = {"device": engine.device, "dtype": engine.dtype}
     result = {"model": artifact.name, **where, "split": split, **rows["engine"], "torch": rows.get("torch")}
     emit(result, json, _table(f"{artifact.name} on {data.name} ({split}), {engine.dtype}", rows, masks))
@@ -87,11 +88,8 @@ def gives_masks(engine: Engine) -> bool:
 
 
 def _table(title: str, rows: dict[str, dict[str, Any]], masks: bool) -> RenderableType:
-    keys = {"miou": "mIoU", "pixel_accuracy": "pixels right"} if masks else {"top1": "top-1", "top5": "top-5"}
-    same = [] if masks else ["same top-1 as engine"]
-    cells = [(name, *(f"{row[key]:.2f} %" for key in keys), row["count"], *(_same(row) for _ in same)) for name, row in rows.items()]
-    return table(title, ("runtime", *keys.values(), "images", *same), cells, left=("runtime",))
-
-
-def _same(row: dict[str, Any]) -> str:
-    return f"{row['same_top1']:.2%}" if "same_top1" in row else ""
+    figures = {"miou": "mIoU", "pixel_accuracy": "pixels right"} if masks else {"top1": "top-1", "top5": "top-5"}
+    key, same = ("same_pixels", "same pixels as engine") if masks else ("same_top1", "same top-1 as engine")
+    agreed = {name: f"{row[key]:.3%}" if key in row else "" for name, row in rows.items()}
+    cells = [(name, *(f"{row[figure]:.2f} %" for figure in figures), row["count"], agreed[name]) for name, row in rows.items()]
+    return table(title, ("runtime", *figures.values(), "images", same), cells, left=("runtime",))

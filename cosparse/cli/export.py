@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cosparse.cli import source
+from cosparse.cli import onnx_file, source
 from cosparse.cli.output import JsonOption, emit, progress
 from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, latency, share
 from cosparse.errors import Error
@@ -34,10 +34,16 @@ def command(
     slack: SlackOption = None,
     seed: Annotated[int, typer.Option(help="Decides ties between equal weights.")] = 0,
     size: source.SizeOption = None,
+    classes: source.ClassesOption = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Also write the network, dense, as an ONNX file for inputs of the example's shape.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Write a torch network as an artifact; its outputs are checked against torch first."""
-    loaded = source.load(network, weights, size)
+    if onnx is not None and not onnx.parent.is_dir():
+        raise Error(str(onnx), f"an existing folder {onnx.parent}", "none", "make it first")
+    loaded = source.load(network, weights, size, classes)
     shares: dict[str, Any] = {
         "flops": share("--impose-flops", impose_flops),
         "params": share("--impose-params", impose_params),
@@ -68,6 +74,10 @@ def command(
             provenance |= {"method": "imposed", "budget": masked.settings(), **chosen, **(groups.settings() if groups else {})}
         bar.update(task, description="exporting")
         written = compress.export(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
+        if onnx is not None:
+            bar.update(task, description="writing ONNX")
+            inputs = loaded.example if isinstance(loaded.example, tuple) else (loaded.example,)
+            onnx_file.write(out, [list(x.shape) for x in inputs], onnx)
     result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}
     summary = f"{out}: {written.bytes:,} bytes; outputs within {written.difference:.2g} of torch's largest"
     emit(result, json, str(written.counts), f"\n{summary}")

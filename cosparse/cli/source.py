@@ -22,6 +22,8 @@ NetworkArgument = Annotated[str, typer.Argument(metavar="NETWORK", help=" ".join
 WeightsOption = Annotated[Path | None, typer.Option(help="Weights of the network, a safetensors file.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="C,H,W", help="Input size, where the network does not say or another is wanted.")]
 
+ClassesOption = Annotated[int | None, typer.Option(min=1, help="Classes that a network of the zoo tells apart. Default: its data set's.")]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -33,12 +35,17 @@ class Source:
     preprocessing: dict[str, Any]
 
 
-def load(spec: str, weights: Path | None = None, size: str | None = None) -> Source:
-    """The network that `spec` names, in eval mode, with its weights; Error that says what is wrong with spec, file or weights."""
+def load(spec: str, weights: Path | None = None, size: str | None = None, classes: int | None = None) -> Source:
+    """The network that `spec` names, in eval mode, with its weights; Error that says what is wrong with spec, file or weights.
+
+    `size` is "C,H,W"; `classes` is of networks of the zoo alone, which are made for any number of them.
+    """
     kind, _, rest = spec.partition(":")
     if kind == "zoo":
-        source = _from_zoo(rest)
+        source = _from_zoo(rest, classes)
     elif kind.endswith(".py"):
+        if classes is not None:
+            raise Error("--classes", "a network of the zoo", spec, "let the factory return the network with its classes")
         source = _from_file(Path(kind), rest, size)
     else:
         raise Error("network", "zoo:NAME or path/file.py:factory", repr(spec))
@@ -71,10 +78,10 @@ def placed(source: Source, device: str) -> Source:
     return replace(source, model=source.model.to(device), example=example)
 
 
-def _from_zoo(name: str) -> Source:
+def _from_zoo(name: str, classes: int | None) -> Source:
     from cosparse.bench import zoo
 
-    return Source(name, zoo.build(name), zoo.example(name), zoo.preprocessing(name))
+    return Source(name, zoo.build(name, classes), zoo.example(name), zoo.preprocessing(name))
 
 
 def _from_file(path: Path, function: str, size: str | None) -> Source:

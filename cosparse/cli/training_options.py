@@ -13,6 +13,7 @@ from cosparse.errors import Error
 
 if TYPE_CHECKING:
     from cosparse.compress.log import EpochLog
+    from cosparse.compress.prune.report import PruneReport
     from cosparse.compress.recipe import Recipe
 
 DataOption = Annotated[
@@ -69,13 +70,15 @@ class RunFiles:
 
         return EpochLog(self.table, self.table.with_suffix(".tensorboard") if self.tensorboard else None)
 
-    def draw(self, model: Any, history: Sequence[dict[str, Any]], name: str) -> list[Path]:
+    def draw(self, model: Any, history: Sequence[dict[str, Any]], name: str, pruned: PruneReport | None = None) -> list[Path]:
         """The pictures, where they are wanted."""
         if self.pictures is None:
             return []
-        from cosparse.compress.pictures import draw_all
+        from cosparse.compress import pictures
+        from cosparse.compress.prune import pictures as of_filters
 
-        return draw_all(self.pictures, model, history, name)
+        drawn = pictures.draw_all(self.pictures, model, history, name)
+        return drawn + (of_filters.draw_all(self.pictures, pruned, name) if pruned else [])
 
     def notes(self, pictures: Sequence[Path]) -> str:
         events = f", TensorBoard events: {self.table.with_suffix('.tensorboard')}" if self.tensorboard else ""

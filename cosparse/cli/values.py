@@ -34,7 +34,10 @@ TransformOption = Annotated[
 ]
 
 
-LatencyTableOption = Annotated[Path | None, typer.Option(help="Measured times, as python -m cosparse.bench.latency_table writes them.")]
+LatencyTableOption = Annotated[
+    Path | None,
+    typer.Option(help="Measured times, as python -m cosparse.bench.latency_table (masks) and .width_table (filters) write them."),
+]
 GroupOption = Annotated[bool, typer.Option("--group", help="First put filters that keep the same columns side by side.")]
 GroupRowsOption = Annotated[
     int | None, typer.Option(min=1, help="Filters, a multiple of --block, whose blocks are chosen with regard to each other; 64 for GPUs.")
@@ -42,6 +45,11 @@ GroupRowsOption = Annotated[
 SlackOption = Annotated[
     float | None, typer.Option(help="With --group-rows: what columns that any block keeps may cost, over the budget's share. Default: 1.5.")
 ]
+
+
+def given(context: typer.Context) -> list[str]:
+    """The names of the options that stand on the command line."""
+    return [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
 
 
 def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:
@@ -72,7 +80,8 @@ def latency(table: Path | None, removed: float | None, ms: float | None = None, 
     """The bound on time that the options ask for: a share to remove, or milliseconds, of what the table measured; None without them."""
     asked = removed is not None or ms is not None
     if asked and table is None:
-        raise Error("--latency-table", f"measured times for {option}", "none", "python -m cosparse.bench.latency_table makes a table")
+        next_step = "python -m cosparse.bench.latency_table makes a table for masks, width_table one for filters"
+        raise Error("--latency-table", f"measured times for {option}", "none", next_step)
     if table is None:
         return None
     if not asked:

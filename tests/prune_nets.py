@@ -1,0 +1,112 @@
+"""Networks whose channels are coupled in every way: sums, concatenations, groups, depthwise, transposed, flattened, used twice, tied."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from compress_nets import Awkward, Residual, seeded
+from torch import nn
+
+from cosparse.bench import zoo
+
+
+class Shared(nn.Module):
+    """One convolution runs twice, so what it reads and what it makes are the same channels; [N, 3, H, W] to 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3, padding=1)
+        self.b = nn.Conv2d(16, 16, 3, padding=1)
+        self.c = nn.Conv2d(16, 24, 1)
+        self.d = nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.a(x))
+        x = F.relu(self.b(F.relu(self.b(x))))
+        return self.d(F.relu(self.c(x)).mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    """Four groups in a convolution, a transposed one behind it, and a classifier of flattened pixels; [N, 3, 8, 8] to 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 32, 3, padding=1)
+        self.b = nn.Conv2d(32, 32, 3, padding=1, groups=4, bias=False)
+        self.act = nn.PReLU(32)
+        self.c = nn.ConvTranspose2d(32, 24, 2, 2)
+        self.d = nn.Conv2d(24, 16, 1)
+        self.e = nn.Linear(16 * 16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.c(self.act(self.b(F.relu(self.a(x))))))
+        return self.e(F.adaptive_avg_pool2d(F.relu(self.d(x)), 4).flatten(1))
+
+
+class Joined(nn.Module):
+    """A concatenation that is also added to one layer's output, and read behind a batch norm; [N, 3, H, W] to 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 12, 3, padding=1)
+        self.b = nn.Conv2d(3, 20, 3, padding=1)
+        self.c = nn.Conv2d(3, 32, 1)
+        self.norm = nn.BatchNorm2d(32)
+        self.d = nn.Conv2d(32, 16, 3)
+        self.e = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.a(x), self.b(x)], 1) + self.c(x)
+        return self.e(F.relu(self.d(F.relu(self.norm(x)))).mean((2, 3)))
+
+
+class Stubborn(nn.Module):
+    """What must stay whole: tied weights, channels shifted by padding, a group norm; `free` alone may lose filters. [N, 3, H, W] to 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tied = nn.Conv2d(3, 16, 1)
+        self.twin = nn.Conv2d(3, 16, 1)
+        self.twin.weight = self.tied.weight
+        self.narrow = nn.Conv2d(16, 8, 1)
+        self.shifted = nn.Conv2d(16, 16, 1)
+        self.mixed = nn.Conv2d(16, 16, 1)
+        self.norm = nn.GroupNorm(4, 16)
+        self.free = nn.Conv2d(16, 16, 1)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.tied(x) + self.twin(x))
+        x = self.shifted(x) + F.pad(self.narrow(x), (0, 0, 0, 0, 4, 4))
+        x = F.relu(self.norm(self.mixed(F.relu(x))))
+        return self.last(F.relu(self.free(x)).mean((2, 3)))
+
+
+NETS = {
+    "awkward": (lambda: seeded(Awkward), (3, 12, 12)),
+    "residual": (lambda: seeded(Residual), (1, 8, 8)),
+    "shared": (lambda: seeded(Shared), (3, 8, 8)),
+    "grouped": (lambda: seeded(Grouped), (3, 8, 8)),
+    "joined": (lambda: seeded(Joined), (3, 8, 8)),
+    "resnet20": (lambda: zoo.build("resnet20"), (3, 32, 32)),
+    "mobilenet_v2": (lambda: zoo.build("mobilenet_v2"), (3, 64, 64)),
+    "mobilenet_v3_small": (lambda: zoo.build("mobilenet_v3_small"), (3, 64, 64)),
+    "densenet121": (lambda: zoo.build("densenet121"), (3, 64, 64)),
+    "googlenet": (lambda: zoo.build("googlenet"), (3, 64, 64)),
+    "unet": (lambda: zoo.build("unet"), (3, 64, 64)),
+    "fcn_resnet50": (lambda: zoo.build("fcn_resnet50", 11), (3, 64, 64)),
+}
+"""Name -> (maker, shape of one input)."""
+
+_made: dict[str, tuple[nn.Module, torch.Tensor]] = {}
+
+
+def net(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """(network in evaluation mode, example of batch 1), made once."""
+    if name not in _made:
+        make, shape = NETS[name]
+        _made[name] = make().eval(), torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    model, example = _made[name]
+    return copy.deepcopy(model), example
