@@ -73,16 +73,17 @@ def swarm(
     settings = settings or Swarm()
     path = resumable(save_to, resume)
     scorer = Scorer(problem, runner)
-    flock = (
-        _restored(path, settings, scorer) if resume and path is not None and path.exists() else _hatched(problem, settings, starts, scorer)
-    )
+    if resume and path is not None and path.exists():
+        flock = _restored(path, settings, scorer)
+    else:
+        flock = _hatched(problem, settings, starts, scorer)
+        _keep(path, flock, settings, scorer)
     while flock.rounds < settings.rounds and not _stalled(flock.history, settings.patience):
         _move(flock, problem, settings)
         _judge(flock, scorer)
         flock.history.append(float(flock.best.min()))
         flock.rounds += 1
-        if path is not None:
-            save_state(path, _state(flock, settings, scorer))
+        _keep(path, flock, settings, scorer)
         if progress:
             progress(flock.rounds, flock.history[-1])
     widths, fitness = scorer.best()
@@ -133,10 +134,12 @@ def _stalled(history: Sequence[float], patience: int | None) -> bool:
     return patience is not None and len(history) > patience and min(history[-patience:]) >= min(history[:-patience])
 
 
-def _state(flock: _Flock, settings: Swarm, scorer: Scorer) -> dict[str, Any]:
+def _keep(path: Path | None, flock: _Flock, settings: Swarm, scorer: Scorer) -> None:
+    if path is None:
+        return
     arrays = {name: getattr(flock, name).tolist() for name in ("x", "v", "best_x", "best")}
     about = {"kind": "swarm", "settings": _plain(settings, scorer.problem), "rng": flock.rng.bit_generator.state}
-    return {**about, **arrays, "known": listed(scorer.known), "rounds": flock.rounds, "history": flock.history}
+    save_state(path, {**about, **arrays, "known": listed(scorer.known), "rounds": flock.rounds, "history": flock.history})
 
 
 def _plain(settings: Swarm, problem: Problem) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from cosparse.compress.atomic import replacing
-from cosparse.compress.runners import OnRay as OnRay
-from cosparse.compress.runners import Processes as Processes
 from cosparse.compress.runners import Runner, Widths, serially
 from cosparse.errors import Error
 

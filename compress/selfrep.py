@@ -33,6 +33,9 @@ LONGEST = 8.0
 BLOCK = 64
 """Rows of Z whose residual is one product in a sweep."""
 
+ALIKE = 0.9
+"""Cosine of two filters above which they share their importance and both look weak: they do not go in one batch."""
+
 Array = np.ndarray
 
 
@@ -270,7 +273,7 @@ def rank(gram: Array, share: float = 0.1, *, batch: float = 0.125, least: int = 
     """The filters from the one that can go first to the one that must stay last, [n].
 
     `share`: lambda / lambda_max of the filters that are left. After `batch` of the filters at a time (of all n, at least one) the rest is
-    asked again how it would write all of them: of two that are alike one goes, and the other then carries both.
+    asked again how it would write all of them: of two that are ALIKE one goes at a time, and the other then carries both.
     """
     if not 0 < share < 1 or not 0 < batch <= 1:
         raise Error("rank", "share in (0, 1), batch in (0, 1]", f"share {share}, batch {batch}")
@@ -283,10 +286,22 @@ def rank(gram: Array, share: float = 0.1, *, batch: float = 0.125, least: int = 
         found = irls(gram, share * top, left, start=z) if top > 0 else None
         importance = np.zeros(len(left)) if found is None else found.importance
         # Filters at zero tie; among them the one that the present optimum would miss least goes first.
-        going = np.lexsort((np.diag(gram)[left], importance))[: min(size, len(left) - least)]
+        weakest = np.lexsort((np.diag(gram)[left], importance))
+        going = weakest[_apart(gram[np.ix_(left[weakest], left[weakest])], min(size, len(left) - least))]
         order.append(left[going])
         left, z = np.delete(left, going), None if found is None else np.delete(found.z, going, 0)
     return np.concatenate([*order, left]).astype(np.int64)
+
+
+def _apart(gram: Array, most: int) -> list[int]:
+    """The first filters, at most so many, no two of which are alike."""
+    lengths, chosen = np.sqrt(np.diag(gram)), [0]
+    for place in range(1, len(gram)):
+        if len(chosen) == most:
+            break
+        if (np.abs(gram[place, chosen]) <= ALIKE * lengths[place] * lengths[chosen]).all():
+            chosen.append(place)
+    return chosen
 
 
 def _require(gram: Array, lam: float) -> None:

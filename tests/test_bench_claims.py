@@ -13,7 +13,7 @@ from small_net import small_net
 
 import cosparse
 from cosparse.bench.check import compare
-from cosparse.bench.claims import busy_neighbour, hierarchical_masks, load_memory, monotone, network_table
+from cosparse.bench.claims import busy_neighbour, filters_realised, hierarchical_masks, load_memory, monotone, network_table
 from cosparse.bench.claims.network_table import ROWS, Row
 from cosparse.bench.claims.networks import Variant
 from cosparse.bench.claims.verdict import Bar, conclude, markdown
@@ -70,6 +70,17 @@ def test_a_row_of_the_table_is_measured(variant: Variant, tmp_path: Path) -> Non
     asked = variant.flops or variant.filters
     assert asked is not None
     assert 1 / (1 - asked) <= measured["flop_speedup"] < 1.05 / (1 - asked)
+
+
+def test_filters_that_went_are_held_against_the_whole_network(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    found = filters_realised.measure(Variant("resnet20", filters=0.3), tmp_path, QUICK)
+    assert found["flops_reduction"] == pytest.approx(0.3, abs=0.03)
+    assert found["dense_speedup"] == pytest.approx(found["dense_ms"] / found["engine_ms"], rel=1e-2)
+    exact = found | {"network": "n", "flops_reduction": 0.3015, "flop_speedup": 2.0, "dense_speedup": 1.77}
+    assert [bar.passed for bar in filters_realised.bars([exact])] == [True, True]
+    assert [bar.passed for bar in filters_realised.bars([exact | {"flops_reduction": 0.303, "dense_speedup": 1.75}])] == [False, False]
+    assert [bar.passed for bar in filters_realised.bars([exact | {"dense_speedup": None}])] == [True, False]
 
 
 def test_other_settings_are_held_against_the_first() -> None:

@@ -1,4 +1,4 @@
-"""The swarm on problems whose optimum is known: repair, determinism, caching, resume, parallel scoring, settings."""
+"""The swarm on problems whose optimum is known: repair, determinism, caching, resume, settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cosparse.compress.pso import Swarm, swarm
-from cosparse.compress.search import OnRay, Problem, Processes, Scorer, Widths
-from cosparse.errors import Error, UnsupportedError
+from cosparse.compress.runners import Widths
+from cosparse.compress.search import Problem, Scorer
+from cosparse.errors import Error
 
 CHANNELS = np.array([16, 32, 64, 24])
 PRICE = np.array([9.0, 4.0, 1.0, 6.0])
@@ -52,6 +53,26 @@ def test_repair_meets_the_target_from_below_and_closely(target: float) -> None:
         # One channel more somewhere would be too dear, unless all widths are at their largest.
         assert paid <= target
         assert paid > target - PRICE.sum() or widths(repaired) == tuple(CHANNELS)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_repair_lands_within_one_width_step_below_the_target(seed: int) -> None:
+    """Costs of layers in a row: a group's channels are paid for by the next one too, and groups differ a hundredfold."""
+    rng = np.random.default_rng(seed)
+    channels, price = np.array([13, 31, 61, 23, 7]), 10 ** rng.uniform(0, 2, size=5)
+
+    def rounded(x: np.ndarray) -> Widths:
+        return tuple(int(w) for w in np.maximum(1, np.round(channels * (1 - x))))
+
+    def chained(w: Widths) -> float:
+        return float(price @ (np.array(w) * np.array([3, *w[:-1]])))
+
+    least, most = chained(rounded(np.full(5, 0.9))), chained(tuple(channels))
+    there = Problem(np.full(5, 0.9), rounded, chained, least + rng.uniform(0.05, 0.95) * (most - least), lambda w: 0.0)
+    x = there.repaired(rng.random(5))
+    kept, wider = rounded(x), rounded(np.clip(x - 1e-6, 0, 0.9))
+    assert chained(kept) <= there.target < chained(wider)
+    assert np.abs(np.subtract(wider, kept)).sum() == 1
 
 
 def test_repair_leaves_what_already_meets_the_target_alone() -> None:
@@ -110,23 +131,22 @@ def test_resumed_search_ends_where_the_whole_one_does(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(Error, match="search again without resume"):
         swarm(problem(), Swarm(), save_to=path, resume=True)
+    with pytest.raises(Error, match="resume: expected save_to, the file to go on from, got none"):
+        swarm(problem(), Swarm(), resume=True)
 
 
-def test_processes_give_the_same_search() -> None:
-    settings = Swarm(particles=6, rounds=2)
-    assert swarm(problem(), settings, runner=Processes(2)) == swarm(problem(), settings)
-    with pytest.raises(Error, match="workers: expected at least 1"):
-        Processes(0)(fitness, [(1, 1, 1, 1)])
-
-
-def test_ray_where_it_is_missing() -> None:
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        with pytest.raises(UnsupportedError, match="OnRay: expected the package ray"):
-            OnRay()(fitness, [(1, 1, 1, 1)])
-    else:
-        assert OnRay()(fitness, [(16, 32, 64, 24)]) == [fitness((16, 32, 64, 24))]
+def test_the_state_of_another_problem_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "swarm.json"
+    found = swarm(problem(), Swarm(rounds=2), save_to=path)
+    assert swarm(problem(), Swarm(rounds=2), save_to=path, resume=True) == found
+    dearer = Problem(np.full(4, 0.9), widths, lambda w: 1.01 * cost(w), 300.0, fitness)
+    for other in (problem(301.0), dearer):
+        with pytest.raises(Error, match="got another search"):
+            swarm(other, Swarm(rounds=2), save_to=path, resume=True)
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "known": [[1, 2]]}))
+    with pytest.raises(Error, match="expected the answers of a search"):
+        swarm(problem(), Swarm(rounds=2), save_to=path, resume=True)
 
 
 def test_starts_take_part_and_patience_ends_the_search() -> None:

@@ -29,6 +29,60 @@ def test_irls_and_fista_agree(n: int, d: int, share: float) -> None:
     np.testing.assert_allclose(fast.importance, plain.importance, atol=5e-3 * plain.importance.max(initial=1.0))
 
 
+@pytest.mark.parametrize("share", [1e-3, 0.1])
+def test_twins_zeros_and_a_reordered_choice_agree_with_fista(share: float) -> None:
+    x = np.random.default_rng(7).normal(size=(12, 20))
+    x = np.concatenate([x, 2 * x[:, :3], x[:, 5:6], np.zeros((12, 2))], axis=1)
+    g, everything = x.T @ x, np.random.default_rng(8).permutation(26)
+    for used in (None, everything, everything[:11]):
+        lam = share * selfrep.lambda_max(g, used)
+        fast, plain = selfrep.irls(g, lam, used, tolerance=1e-9), selfrep.fista(g, lam, used)
+        assert fast.converged
+        assert fast.objective == pytest.approx(plain.objective, rel=1e-6)
+        assert fast.objective == pytest.approx(selfrep.objective(g, fast.z, lam, used), rel=1e-12)
+        assert fast.importance[np.isin(fast.used, [24, 25])].max(initial=0.0) == 0
+
+
+def test_ridge_is_the_solution_of_its_system() -> None:
+    """With rows at norms far apart, in any order."""
+    g, alive, lam = gram(15, 9), np.array([11, 2, 7, 14, 0, 5]), 0.7
+    for chosen in (alive, np.arange(15), np.arange(15)[::-1]):
+        norms = 10 ** np.random.default_rng(9).uniform(-6, 1, len(chosen))
+        got, fit = selfrep._ridge(g, lam, chosen, norms)
+        wanted = np.linalg.solve(g[np.ix_(chosen, chosen)] + lam * np.diag(1 / (2 * norms)), g[chosen])
+        np.testing.assert_allclose(got / norms[:, None], wanted / norms[:, None], rtol=1e-7, atol=1e-7)
+        assert fit == pytest.approx(selfrep.objective(g, got, 0.0, chosen), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, selfrep.BLOCK, selfrep.BLOCK + 1])
+def test_a_sweep_minimises_over_one_row_after_the_other(n: int) -> None:
+    """In blocks with running changes as by the definition: the whole residual for every row."""
+    g, lam = gram(n, 40), 30.0
+    start = np.random.default_rng(n).normal(size=(n, n)) / n
+    rows, plain = start.copy(), start.copy()
+    for i in range(n):
+        left = g[i] - g[i] @ plain + g[i, i] * plain[i]
+        plain[i] = max(0.0, 1 - lam / (2 * np.linalg.norm(left))) / g[i, i] * left
+    fall = selfrep._sweep(g, g, rows, lam)
+    np.testing.assert_allclose(rows, plain, atol=1e-12)
+    assert fall == pytest.approx(selfrep.objective(g, start, lam) - selfrep.objective(g, rows, lam), rel=1e-9)
+
+
+@pytest.mark.parametrize("taken", [3, 25])
+def test_a_start_leads_to_the_same_optimum(taken: int) -> None:
+    """Both where only rows at 0 went and where others have to take over; also from rows that are all 0."""
+    g = gram(40, 25)
+    lam = 0.2 * selfrep.lambda_max(g)
+    whole = selfrep.irls(g, lam)
+    left = np.sort(np.argsort(whole.importance, kind="stable")[taken:])
+    cold = selfrep.irls(g, lam, left)
+    for start in (whole.z[left], np.zeros((len(left), 40))):
+        warm = selfrep.irls(g, lam, left, start=start)
+        assert warm.converged
+        assert warm.objective == pytest.approx(cold.objective, rel=1e-6)
+        np.testing.assert_allclose(warm.importance, cold.importance, atol=5e-3 * cold.importance.max())
+
+
 def test_objective_is_what_the_matrices_say() -> None:
     x = np.random.default_rng(1).normal(size=(11, 7))
     z = np.random.default_rng(2).normal(size=(3, 7))
@@ -71,6 +125,18 @@ def test_planted_filters_come_out_on_top(seed: int) -> None:
     assert set(selfrep.rank(g)[-6:].tolist()) == planted
 
 
+def test_rank_is_what_asking_anew_each_time_gives() -> None:
+    g, left, order = gram(32, 20), np.arange(32), []
+    while len(left) > 1:
+        importance = selfrep.irls(g, 0.1 * selfrep.lambda_max(g, left), left).importance
+        going = left[np.lexsort((np.diag(g)[left], importance))[:4]][: len(left) - 1]
+        order.append(set(going.tolist()))
+        left = np.setdiff1d(left, going)
+    got = selfrep.rank(g).tolist()
+    assert [set(got[i : i + 4]) for i in range(0, 28, 4)] == order[:7]
+    assert got[-1] == left[0]
+
+
 def test_one_of_two_twins_goes_and_the_other_stays() -> None:
     """Alike, both look weak; asked again after one is gone, the other carries both."""
     rng = np.random.default_rng(4)
@@ -79,6 +145,13 @@ def test_one_of_two_twins_goes_and_the_other_stays() -> None:
     order = selfrep.rank(x.T @ x, batch=1e-9)
     assert order[0] in (0, 12)
     assert {0, 12} - {int(order[0])} != {int(order[1])}
+
+
+def test_twins_do_not_go_in_one_batch() -> None:
+    """Sixteen pairs, eight filters a batch: what is left in the middle holds one of each pair."""
+    x = np.random.default_rng(6).normal(size=(60, 16))
+    order = selfrep.rank((both := np.concatenate([x, x], axis=1)).T @ both, batch=0.25)
+    assert {int(filter_) % 16 for filter_ in order[-16:]} == set(range(16))
 
 
 def test_rank_is_an_order_of_all_filters_and_puts_zeros_first() -> None:
@@ -133,6 +206,8 @@ def test_scales() -> None:
 def test_bad_input_is_refused() -> None:
     with pytest.raises(Error, match="gram: expected a finite square matrix"):
         selfrep.irls(np.zeros((3, 4)), 1.0)
+    with pytest.raises(Error, match="gram: expected a positive semidefinite matrix, got one that is indefinite at filter 0"):
+        selfrep.irls(-np.eye(3), 0.1)
     with pytest.raises(Error, match="lambda: expected a positive number, got 0"):
         selfrep.fista(gram(3, 3), 0.0)
     with pytest.raises(Error, match="rank: expected share in"):
