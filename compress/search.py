@@ -8,7 +8,7 @@ decides between them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,17 @@ HALVINGS = 26
 
 @dataclass(frozen=True)
 class Problem:
-    """`upper` [n]: the largest rate of each group, in (0, 1]; `target`: the cost that no candidate exceeds and all come close to."""
+    """`upper` [n]: the largest rate of each group, in (0, 1]; `target`: the cost that no candidate exceeds and all come close to.
+
+    `about`: plain data that tell this fitness from others; a search goes on only from a state of the same.
+    """
 
     upper: Array
     widths: Callable[[Array], Widths]
     cost: Callable[[Widths], float]
     target: float
     fitness: Callable[[Widths], float]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         upper = np.asarray(self.upper, dtype=np.float64)
@@ -60,7 +64,7 @@ class Problem:
     def settings(self) -> dict[str, Any]:
         """By what the file of a search knows its problem again; JSON gives it back as it was."""
         ends = [float(self.cost(self.widths(rates))) for rates in (self.upper, np.zeros_like(self.upper))]
-        return {"groups": len(self.upper), "target": float(self.target), "costs": ends}
+        return {"groups": len(self.upper), "target": float(self.target), "costs": ends, **self.about}
 
     def _shifted(self, x: Array, by: float) -> Array:
         return np.clip(x + by, 0.0, self.upper)

@@ -294,14 +294,14 @@ def rank(gram: Array, share: float = 0.1, *, batch: float = 0.125, least: int = 
 
 
 def _apart(gram: Array, most: int) -> list[int]:
-    """The first filters, at most so many, no two of which are alike."""
+    """The first filters, at most so many, no two of which are alike; where that leaves less than a quarter, the next ones all the same."""
     lengths, chosen = np.sqrt(np.diag(gram)), [0]
     for place in range(1, len(gram)):
         if len(chosen) == most:
             break
         if (np.abs(gram[place, chosen]) <= ALIKE * lengths[place] * lengths[chosen]).all():
             chosen.append(place)
-    return chosen
+    return chosen + [place for place in range(len(gram)) if place not in chosen][: max(0, most // 4 - len(chosen))]
 
 
 def _require(gram: Array, lam: float) -> None:

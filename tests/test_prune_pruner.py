@@ -16,6 +16,7 @@ from torch import nn
 
 import cosparse
 from cosparse.compress import NNCS, Budget, FilterPruner, Latency, count, export, impose
+from cosparse.compress.prune import architecture
 from cosparse.compress.prune.coupling import coupled
 from cosparse.compress.prune.statistics import reestimate
 from cosparse.errors import Error
@@ -123,6 +124,9 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         FilterPruner(budget=Budget(flops=0.5), **QUICK).fit(residual(), batches(), EXAMPLE, save_to=path, progress=stops)
     assert path.exists()
+    other = FilterPruner("magnitude", budget=Budget(flops=0.5), **QUICK)
+    with pytest.raises(Error, match=r"search\.json: expected the state of a swarm with .*'importance': 'magnitude'.*, got another search"):
+        other.fit(residual(), batches(), EXAMPLE, save_to=path, resume=True)
     again = FilterPruner(budget=Budget(flops=0.5), **QUICK).fit(residual(), batches(), EXAMPLE, save_to=path, resume=True)
     assert again.report.search["groups"] == whole.report.search["groups"]
     assert states(again.model) == states(whole.model)
@@ -136,6 +140,10 @@ def test_a_pruned_network_is_taken_over_from_its_file(tmp_path: Path) -> None:
     assert states(again.model) == states(made.model)
     assert str(again.report) == str(made.report)
     assert again.found == made.found
+    architecture.save(made.model, path, {"search": {**made.settings(), "groups": 3}})
+    with pytest.raises(Error, match=r"start\.safetensors: expected what a search found"):
+        FilterPruner(budget=Budget(flops=0.5), **QUICK).restore(residual(), EXAMPLE, path)
+    made.save(path)
     with pytest.raises(Error, match=r"same settings, got budget .*0\.5.* instead of .*0\.4"):
         FilterPruner(budget=Budget(flops=0.4), **QUICK).restore(residual(), EXAMPLE, path)
 

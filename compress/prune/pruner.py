@@ -61,7 +61,7 @@ class FilterPruner:
     group keeps (searches.SEARCHES), from `evaluations` candidates at most. `multiple`: channels stay in multiples of it; None takes what
     `target` ("cpu", "cuda") likes. `max_rate`: the largest share that a group may lose. `residual`: whether channels that several layers
     make, as residual sums do, may go too. `fold`: let what stays take over what went (moments). `calibration`, `scoring`: batches for
-    statistics and for the loss, in products of `precision`. `runner`: where candidates are scored (`search.Processes`, `search.OnRay`).
+    statistics and for the loss, in products of `precision`. `runner`: where candidates are scored (`runners.Processes`, `runners.OnRay`).
     """
 
     def __init__(
@@ -214,12 +214,15 @@ class FilterPruner:
             before = search if isinstance(search, dict) else {}
             differing = [f"{name} {before.get(name)} instead of {value}" for name, value in settings.items() if before.get(name) != value]
             raise Error(str(path), "a pruned network of the same settings", ", ".join(differing), "prune with those settings or start anew")
+        try:
+            widths = tuple(int(width) for _, width in search["groups"].values())
+            found = Found(widths, float(search["fitness"]), int(search["evaluated"]), tuple(map(float, search["history"])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            got = f"{type(error).__name__}: {error}"
+            raise Error(str(path), "what a search found: groups, fitness, evaluated, history", got, "start anew") from error
         made = architecture.restore(copy.deepcopy(model), path).eval()
         coupling = coupled(model, example)
         left = {group.name: self._left(group) for group in coupling.groups}
-        found = Found(
-            tuple(width for _, width in search["groups"].values()), search["fitness"], search["evaluated"], tuple(search["history"])
-        )
         self._made = (made, model, report(count(model, example), count(made, example), coupling.groups, left, search), found)
         return self
 
@@ -284,7 +287,7 @@ class FilterPruner:
                 starts = [by_sensitivity(fitness.trial, rounding, upper, self.runner)]
         tell("searching", 0, self.evaluations)
         heard = lambda evaluated, best: tell(f"searching, loss {best:.4f}", evaluated, self.evaluations)  # noqa: E731
-        problem = Problem(upper, rounding.widths, over, 1.0, fitness)
+        problem = Problem(upper, rounding.widths, over, 1.0, fitness, json.loads(json.dumps(self.settings())))
         options: dict[str, Any] = {"save_to": save_to, "resume": resume, "progress": heard}
         return SEARCHES[self.search](problem, left, seed=self.seed, runner=self.runner, starts=starts, **options)
 
