@@ -91,12 +91,12 @@ NETS = {
     "grouped": (lambda: seeded(Grouped), (3, 8, 8)),
     "joined": (lambda: seeded(Joined), (3, 8, 8)),
     "resnet20": (lambda: zoo.build("resnet20"), (3, 32, 32)),
-    "mobilenet_v2": (lambda: zoo.build("mobilenet_v2"), (3, 64, 64)),
-    "mobilenet_v3_small": (lambda: zoo.build("mobilenet_v3_small"), (3, 64, 64)),
-    "densenet121": (lambda: zoo.build("densenet121"), (3, 64, 64)),
-    "googlenet": (lambda: zoo.build("googlenet"), (3, 64, 64)),
-    "unet": (lambda: zoo.build("unet"), (3, 64, 64)),
-    "fcn_resnet50": (lambda: zoo.build("fcn_resnet50", 11), (3, 64, 64)),
+    "mobilenet_v2": (lambda: zoo.build("mobilenet_v2"), (3, 32, 32)),
+    "mobilenet_v3_small": (lambda: zoo.build("mobilenet_v3_small"), (3, 32, 32)),
+    "densenet121": (lambda: zoo.build("densenet121"), (3, 32, 32)),
+    "googlenet": (lambda: zoo.build("googlenet"), (3, 32, 32)),
+    "unet": (lambda: zoo.build("unet"), (3, 32, 32)),
+    "fcn_resnet50": (lambda: zoo.build("fcn_resnet50", 11), (3, 32, 32)),
 }
 """Name -> (maker, shape of one input)."""
 

@@ -172,7 +172,7 @@ def test_masks_come_after_filters(tmp_path: Path) -> None:
 
 def test_the_table_names_every_layer() -> None:
     model, example = net("mobilenet_v2")
-    data = [(torch.randn(2, 3, 64, 64), torch.zeros(2, dtype=torch.int64)) for _ in range(2)]
+    data = [(torch.randn(2, 3, 32, 32), torch.zeros(2, dtype=torch.int64)) for _ in range(2)]
     quick = {"evaluations": 4, "calibration": 1, "scoring": 1, "multiple": 8, "importance": "magnitude"}
     pruner = FilterPruner(search="random", budget=Budget(flops=0.2), **quick).fit(model, data, example)
     names = [layer.name for layer in count(model, example).layers]
