@@ -108,9 +108,15 @@ def mask_times(latency: Latency) -> LatencyTable:
 
 def width_times(latency: Latency, report: Report) -> WidthTable:
     """The table by widths behind a bound; Error where it is one by masks, or not of the network that `report` counted."""
+    table = by_widths(latency)
+    require_layers(table, report.layers, str(latency.table))
+    return table
+
+
+def by_widths(latency: Latency) -> WidthTable:
+    """The table by widths behind a bound, of whatever network; Error where it is one by masks."""
     if not isinstance(latency.times, WidthTable):
         raise _other(latency, WIDTHS, MASKS)
-    require_layers(latency.times, report.layers, str(latency.table))
     return latency.times
 
 

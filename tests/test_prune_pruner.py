@@ -72,7 +72,7 @@ def test_time_is_a_budget_too(tmp_path: Path) -> None:
     assert 0.8 * 0.6 * table.dense_us < us <= 0.6 * table.dense_us
     masks = tmp_path / "masks.json"
     masks.write_text(table_of(impose(model, Budget(density=0.5), EXAMPLE)).to_json())
-    with pytest.raises(Error, match=r"masks\.json: expected times .*widths"):
+    with pytest.raises(Error, match=r"masks\.json: expected times by width .*, got times by mask .*bench\.width_table"):
         FilterPruner(budget=Budget(latency=Latency(masks, share=0.4)))
 
 

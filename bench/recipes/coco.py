@@ -13,11 +13,9 @@ fine-tuning schedules.
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
-from pathlib import Path
 
+from cosparse.bench.recipes import command
 from cosparse.bench.recipes.coco_tiny import tiny_coco
 
 METHOD = ("--method", "ssr-pso")
@@ -37,18 +35,8 @@ def arguments(options: argparse.Namespace) -> list[str]:
 
 
 def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, help="folder with annotations/instances_*2017.json, train2017/ and val2017/")
-    where.add_argument("--tiny", type=Path, metavar="DIR", help="make a tiny set there and train an epoch on it")
-    parser.add_argument("--weights", type=Path, help="trained weights, safetensors; random ones without")
-    parser.add_argument("--network", default="fcn_resnet50", help="of the zoo, one that gives a class for each pixel")
-    parser.add_argument("--out", type=Path, required=True, help="artifact to write")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
-    line = arguments(parser.parse_args(given))
-    print("cosparse", shlex.join(line), flush=True)
-    return subprocess.run([sys.executable, "-m", "cosparse", *line], check=False).returncode
+    data, tiny = "folder with annotations/instances_*2017.json, train2017/ and val2017/", "make a tiny set there and train an epoch on it"
+    return command.main(__doc__ or "", data, tiny, "fcn_resnet50", arguments, given)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ not been run on ImageNet. Epochs and rates are those of usual fine-tuning schedu
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from cosparse.bench.recipes import command
 
 BUDGET = ("--flops", "0.789", "--params", "0.756")
 SCHEDULE = ("--epochs", "6,54", "--batch", "256", "--lr", "0.02", "--weight-decay", "5e-5", "--ema", "0.9998", "--precision", "bfloat16")
@@ -49,18 +49,8 @@ def arguments(options: argparse.Namespace) -> list[str]:
 
 
 def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, help="tree with train/CLASS/* and val/CLASS/*")
-    where.add_argument("--tiny", type=Path, metavar="DIR", help="make a tiny tree there and train two epochs on it")
-    parser.add_argument("--weights", type=Path, help="trained weights, safetensors; random ones without")
-    parser.add_argument("--network", default="resnet50", help="of the zoo")
-    parser.add_argument("--out", type=Path, required=True, help="artifact to write")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
-    line = arguments(parser.parse_args(given))
-    print("cosparse", shlex.join(line), flush=True)
-    return subprocess.run([sys.executable, "-m", "cosparse", *line], check=False).returncode
+    data, tiny = "tree with train/CLASS/* and val/CLASS/*", "make a tiny tree there and train two epochs on it"
+    return command.main(__doc__ or "", data, tiny, "resnet50", arguments, given)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from torch import nn
 from cosparse.compress import masks
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import as_tuple, count
-from cosparse.compress.latency import width_times
+from cosparse.compress.latency import by_widths, width_times
 from cosparse.compress.prune import architecture
-from cosparse.compress.prune.costs import AGAIN, Costs, costs
+from cosparse.compress.prune.costs import Costs, costs
 from cosparse.compress.prune.coupling import ChannelGroup, coupled
 from cosparse.compress.prune.moments import moments
 from cosparse.compress.prune.order import IMPORTANCES, SHARE, following, orders
@@ -41,7 +41,6 @@ from cosparse.compress.search import Found, Problem
 from cosparse.compress.searches import SEARCHES
 from cosparse.compress.selfrep import SCALES
 from cosparse.compress.train import History, train
-from cosparse.compress.width_latency import WidthTable
 from cosparse.errors import Error
 
 QUICK = 4
@@ -94,8 +93,8 @@ class FilterPruner:
                 raise Error(name, f"one of {', '.join(allowed)}", repr(value))
         if budget is None or budget.density is not None:
             raise Error("budget", "shares of flops, params or latency", "none" if budget is None else "a density", "Budget(flops=0.5)")
-        if budget.latency is not None and not isinstance(budget.latency.times, WidthTable):
-            raise Error(str(budget.latency.table), "times over widths", "times over densities, which masks are chosen by", AGAIN)
+        if budget.latency is not None:
+            by_widths(budget.latency)
         if target not in MULTIPLES:
             raise Error("target", f"one of {', '.join(MULTIPLES)}", repr(target))
         if not 0 < max_rate < 1:
