@@ -23,10 +23,12 @@ from cosparse.errors import Error
 class Swarm:
     """Settings. `inertia`: from the first round to the last. `speed`: largest |v| as a share of the upper bound. `elites`: so many of the
     best particles are copied, with a small random step, over the worst in every round. `patience`: rounds without a better fitness after
-    which the search ends, None for never."""
+    which the search ends, None for never. `evaluations`: different candidates to score; the swarm then moves on until they are spent, which
+    `inertia` follows, and `rounds` is no more than a bound, as a swarm that has gathered in one place would move for ever."""
 
     particles: int = 20
     rounds: int = 30
+    evaluations: int | None = None
     inertia: tuple[float, float] = (0.9, 0.4)
     own: float = 1.5
     social: float = 1.5
@@ -39,6 +41,8 @@ class Swarm:
         if self.particles < 2 or self.rounds < 1 or not 0 <= self.elites < self.particles / 2:
             got = f"{self.particles} particles, {self.rounds} rounds, {self.elites} elites"
             raise Error("swarm", "at least 2 particles, 1 round, fewer elites than half of the particles", got)
+        if self.evaluations is not None and self.evaluations < 1:
+            raise Error("swarm.evaluations", "at least 1, or None for no bound", repr(self.evaluations))
         if not 0 < self.speed <= 1 or min(*self.inertia, self.own, self.social) < 0:
             raise Error(
                 "swarm", "speed in (0, 1], no negative weights", f"speed {self.speed}, inertia {self.inertia}, {self.own}, {self.social}"
@@ -69,7 +73,7 @@ def swarm(
     progress: Callable[[int, float], None] | None = None,
 ) -> Found:
     """Minimises the problem's fitness. `save_to` is rewritten after every round; with `resume` the search goes on from it and ends where an
-    uninterrupted one does. `progress` hears (round, best fitness)."""
+    uninterrupted one does. `progress` hears after every round how many candidates were scored, and the best fitness."""
     settings = settings or Swarm()
     path = resumable(save_to, resume)
     scorer = Scorer(problem, runner)
@@ -78,14 +82,14 @@ def swarm(
     else:
         flock = _hatched(problem, settings, starts, scorer)
         _keep(path, flock, settings, scorer)
-    while flock.rounds < settings.rounds and not _stalled(flock.history, settings.patience):
-        _move(flock, problem, settings)
-        _judge(flock, scorer)
+    while _spent(flock, settings, scorer) < 1 and not _stalled(flock.history, settings.patience):
+        _move(flock, problem, settings, _spent(flock, settings, scorer))
+        _judge(flock, scorer, settings.evaluations)
         flock.history.append(float(flock.best.min()))
         flock.rounds += 1
         _keep(path, flock, settings, scorer)
         if progress:
-            progress(flock.rounds, flock.history[-1])
+            progress(scorer.evaluations, flock.history[-1])
     widths, fitness = scorer.best()
     return Found(widths, fitness, scorer.evaluations, tuple(flock.history))
 
@@ -102,13 +106,18 @@ def _hatched(problem: Problem, settings: Swarm, starts: Sequence[Array], scorer:
     x = np.stack([problem.repaired(row) for row in x])
     v = rng.uniform(-1, 1, x.shape) * settings.speed * problem.upper
     flock = _Flock(x, v, x.copy(), np.full(len(x), np.inf), 0, [], rng)
-    _judge(flock, scorer)
+    _judge(flock, scorer, settings.evaluations)
     flock.history.append(float(flock.best.min()))
     return flock
 
 
-def _move(flock: _Flock, problem: Problem, settings: Swarm) -> None:
-    share = flock.rounds / max(1, settings.rounds - 1)
+def _spent(flock: _Flock, settings: Swarm, scorer: Scorer) -> float:
+    """How much of the search is over, from 0 to 1."""
+    rounds = flock.rounds / settings.rounds
+    return rounds if settings.evaluations is None else max(scorer.evaluations / settings.evaluations, float(rounds >= 1))
+
+
+def _move(flock: _Flock, problem: Problem, settings: Swarm, share: float) -> None:
     inertia = settings.inertia[0] + (settings.inertia[1] - settings.inertia[0]) * share
     leader = flock.best_x[int(flock.best.argmin())]
     own, social = flock.rng.random((2, *flock.x.shape))
@@ -123,8 +132,11 @@ def _move(flock: _Flock, problem: Problem, settings: Swarm) -> None:
     flock.v, flock.x = np.clip(moved - flock.x, -bound, bound), moved
 
 
-def _judge(flock: _Flock, scorer: Scorer) -> None:
-    fitness = np.array(scorer(flock.x))
+def _judge(flock: _Flock, scorer: Scorer, evaluations: int | None) -> None:
+    """What each particle finds where it is; those for which no evaluation is left find nothing."""
+    fitness = np.full(len(flock.x), np.inf)
+    judged = scorer.affordable(flock.x, evaluations)
+    fitness[judged] = scorer(flock.x[judged])
     better = fitness < flock.best
     flock.best[better] = fitness[better]
     flock.best_x[better] = flock.x[better]
@@ -143,8 +155,8 @@ def _keep(path: Path | None, flock: _Flock, settings: Swarm, scorer: Scorer) -> 
 
 
 def _plain(settings: Swarm, problem: Problem) -> dict[str, Any]:
-    """The settings as JSON gives them back; the number of rounds may be raised on resume."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items() if key != "rounds"}
+    """The settings as JSON gives them back; rounds and evaluations may be raised on resume."""
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items() if key not in ("rounds", "evaluations")}
     return {**plain, **problem.settings()}
 
 

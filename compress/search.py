@@ -104,6 +104,17 @@ class Scorer:
             save_state(self.path, {**self.about, "known": listed(self.answers)})
         return [self.known[w] for w in widths]
 
+    def affordable(self, xs: Array, evaluations: int | None) -> list[int]:
+        """Places of the xs that `evaluations` in all allow to score, in their order: what is known costs nothing."""
+        costing: dict[Widths, None] = {}
+        places = []
+        for place, widths in enumerate(map(self.problem.widths, xs)):
+            if widths not in self.known and (evaluations is None or widths in costing or self.evaluations + len(costing) < evaluations):
+                costing[widths] = None
+            if widths in self.known or widths in costing:
+                places.append(place)
+        return places
+
     def round(self, fitness: float) -> None:
         """A round is over, and this the best that it has."""
         self.history.append(fitness)

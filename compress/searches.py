@@ -17,6 +17,7 @@ from cosparse.compress.search_controls import cma_es, greedy, random_search, uni
 from cosparse.errors import Error
 
 PARTICLES = 20
+PATIENT = 10
 
 
 class Search(Protocol):
@@ -48,16 +49,15 @@ def pso(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Found:
-    """The swarm with 20 particles, or half the evaluations if those are fewer, moved as often as the evaluations last.
-
-    A candidate that comes again is not scored again, so that fewer may be scored; `progress` hears how many were asked for.
-    """
+    """The swarm with 20 particles, or half the evaluations if those are fewer, moved until that many different candidates are scored: what
+    comes again is not scored again, and costs nothing, as in the other searches. A swarm that finds nothing new ends after `PATIENT` times
+    the rounds that it would need if all were new."""
     if evaluations < 4:
         raise Error("pso", "at least 4 evaluations: 2 particles that move once", str(evaluations), "more of them, or search='random'")
     particles = min(PARTICLES, evaluations // 2)
-    settings = Swarm(particles, evaluations // particles - 1, elites=1 if particles > 2 else 0, seed=seed)
-    heard = None if progress is None else lambda rounds, best: progress(particles * (rounds + 1), best)
-    return swarm(problem, settings, starts=starts, runner=runner, save_to=save_to, resume=resume, progress=heard)
+    rounds = PATIENT * -(-evaluations // particles)
+    settings = Swarm(particles, rounds, evaluations, elites=1 if particles > 2 else 0, seed=seed)
+    return swarm(problem, settings, starts=starts, runner=runner, save_to=save_to, resume=resume, progress=progress)
 
 
 def _control(kind: str, run: Callable[[Scorer, int, int, Sequence[Array]], Found]) -> Search:

@@ -116,8 +116,11 @@ def test_resumed_search_ends_where_the_whole_one_does(tmp_path: Path) -> None:
     path = tmp_path / "swarm.json"
     whole = swarm(problem(), Swarm(rounds=10))
 
-    def stop(rounds: int, best: float) -> None:
-        if rounds == 4:
+    left = [4]
+
+    def stop(scored: int, best: float) -> None:
+        left[0] -= 1
+        if not left[0]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -147,6 +150,21 @@ def test_the_state_of_another_problem_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**state, "known": [[1, 2]]}))
     with pytest.raises(Error, match="expected the answers of a search"):
         swarm(problem(), Swarm(rounds=2), save_to=path, resume=True)
+
+
+@pytest.mark.parametrize("evaluations", [1, 19, 20, 21, 97])
+def test_evaluations_are_spent_to_the_last_and_not_exceeded(evaluations: int, tmp_path: Path) -> None:
+    settings = Swarm(rounds=200, evaluations=evaluations)
+    heard: list[int] = []
+    found = swarm(problem(), settings, save_to=tmp_path / "swarm.json", progress=lambda scored, best: heard.append(scored))
+    assert found.evaluations == evaluations
+    assert heard == sorted(heard) and (heard[-1] == evaluations if heard else evaluations <= settings.particles)
+    assert swarm(problem(), settings, save_to=tmp_path / "swarm.json", resume=True) == found
+
+
+def test_a_swarm_with_nothing_new_to_find_ends() -> None:
+    one = Problem(np.full(2, 0.5), lambda x: (1, 1), lambda widths: 1.0, 1.0, lambda widths: 0.0)
+    assert swarm(one, Swarm(rounds=7, evaluations=50)).evaluations == 1
 
 
 def test_starts_take_part_and_patience_ends_the_search() -> None:

@@ -23,7 +23,8 @@ from cosparse.compress.data import hold_out, loader, open_data
 from cosparse.compress.score import evaluate
 
 HELD_OUT = 0.02
-SEARCHES = ("pso", "random", "uniform")
+SEARCHES = ("pso", "random", "cma-es", "greedy", "uniform")
+WITHOUT_SEED = ("greedy", "uniform")
 RANKINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("self-representation", {}),
     ("self-representation, share 0.03", {"share": 0.03}),
@@ -73,7 +74,7 @@ def ranking(bench: Bench, budget: Budget) -> list[dict[str, Any]]:
 def search(bench: Bench, budget: Budget, evaluations: int, seeds: int) -> list[dict[str, Any]]:
     found = []
     for name in SEARCHES:
-        for seed in range(seeds if name != "uniform" else 1):
+        for seed in range(seeds if name not in WITHOUT_SEED else 1):
             result = bench(budget, search=name, evaluations=evaluations, seed=seed, importance="activations")
             found.append({"search": name, "seed": seed, **result})
             print(json.dumps(found[-1]), flush=True)
