@@ -1,9 +1,11 @@
 """Builds cosparse._C: one static library per instruction set, each with its own compiler flags, linked into one extension.
 
 The runtime chooses among them at run time, so a wheel built on any x86-64 machine runs on every other.
+The C library of csrc/include/cosparse.h is linked from the same archives (CMakeLists.txt).
 Sanitizers: COSPARSE_SANITIZE=address,undefined pip install -e .
 """
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -15,28 +17,12 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 X86 = platform.machine() in ("x86_64", "AMD64")
-# -ffp-contract=off: a*b+c is fused only where the source says so, so every build of one kernel rounds alike.
-COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
-# GCC 12 warns about its own intrinsics header.
-AVX512 = [
-    "-mavx512f",
-    "-mavx512vl",
-    "-mavx512dq",
-    "-mavx512bw",
-    "-mfma",
-    "-fno-tree-vectorize",
-    "-Wno-uninitialized",
-    "-Wno-maybe-uninitialized",
-]
-ISA_FLAGS = {
-    "scalar": [],
-    # Every loop that deserves vectors has them written out; the compiler's own, of short set-up loops, cost more than they save.
-    "avx2": ["-mavx2", "-mfma", "-fno-tree-vectorize"],
-    "avx512": AVX512,
-    "avx512_vnni": [*AVX512, "-mavx512vnni"],
-    "avx512_bf16": [*AVX512, "-mavx512bf16"],
-    "amx": [*AVX512, "-mavx512vnni", "-mavx512bf16", "-mavx512vbmi", "-mamx-tile", "-mamx-bf16", "-mamx-int8"],
-}
+# Of both builds, this one and CMakeLists.txt. -ffp-contract=off: a*b+c is fused only where the source says so, so every build of one kernel
+# rounds alike. -fno-tree-vectorize: every loop that deserves vectors has them written out; the compiler's own, of short set-up loops, cost
+# more than they save. GCC 12 warns about its own AVX-512 header.
+FLAGS = json.loads((ROOT / "csrc" / "flags.json").read_text())
+COMMON = ["-std=c++17", "-O3", *FLAGS["common"]]
+ISA_FLAGS = FLAGS["isa"]
 if sanitize := os.environ.get("COSPARSE_SANITIZE"):
     COMMON += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g", "-fno-sanitize-recover=undefined"]
 
@@ -57,12 +43,26 @@ def python_packages() -> dict[str, str]:
 
 packages = python_packages()
 headers = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".inc"))
+core_headers = [name for name in headers if not name.startswith(("csrc/capi/", "csrc/include/", "csrc/python/", "csrc/cuda/"))]
 isas = list(ISA_FLAGS) if X86 else ["scalar"]
-libraries = [("cosparse_core", {"sources": sources("csrc"), "cflags": COMMON, "obj_deps": {"": headers}})]
+libraries = [
+    ("cosparse_core", {"sources": sources("csrc"), "cflags": COMMON, "obj_deps": {"": core_headers}}),
+    ("cosparse_capi", {"sources": sources("csrc/capi"), "cflags": COMMON, "obj_deps": {"": headers}}),  # the extension leaves it out
+]
 libraries += [
-    (f"cosparse_{isa}", {"sources": [f"csrc/kernels/isa_{isa}.cpp"], "cflags": COMMON + ISA_FLAGS[isa], "obj_deps": {"": headers}})
+    (f"cosparse_{isa}", {"sources": [f"csrc/kernels/isa_{isa}.cpp"], "cflags": COMMON + ISA_FLAGS[isa], "obj_deps": {"": core_headers}})
     for isa in isas
 ]
+
+
+class Archives(build_clib):
+    """Compiled once, in build/archives, whoever asks: they have nothing of Python in them."""
+
+    def finalize_options(self) -> None:
+        folder = ROOT / "build" / "-".join(["archives", *(sanitize or "").split(",")]).rstrip("-")
+        self.build_clib = self.build_clib or str(folder)
+        self.build_temp = self.build_temp or str(folder / "objects")
+        super().finalize_options()
 
 
 class LibrariesFirst(build_ext):
@@ -94,5 +94,5 @@ with ParallelCompile("COSPARSE_BUILD_JOBS", default=os.cpu_count() or 1):
         package_dir=packages,
         libraries=libraries,
         ext_modules=[extension],
-        cmdclass={"build_ext": LibrariesFirst, "build_clib": build_clib},
+        cmdclass={"build_ext": LibrariesFirst, "build_clib": Archives},
     )

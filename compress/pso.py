@@ -156,7 +156,11 @@ def _keep(path: Path | None, flock: _Flock, settings: Swarm, scorer: Scorer) -> 
 
 def _plain(settings: Swarm, problem: Problem) -> dict[str, Any]:
     """The settings as JSON gives them back; rounds and evaluations may be raised on resume."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items() if key not in ("rounds", "evaluations")}
+    plain = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(settings).items()
+        if key not in ("rounds", "evaluations")
+    }
     return {**plain, **problem.settings()}
 
 

@@ -64,4 +64,27 @@ std::map<int, Quantization> Engine::calibrated() const {
   return steps;
 }
 
+std::map<int, Quantization> calibrate(std::shared_ptr<const Graph> graph, Options options, const std::vector<std::vector<Sample>>& samples) {
+  if (samples.empty())
+    throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none",
+                "pass calibration=, some real inputs");
+  options.threads = 1, options.number = Number::observe, options.tile = 0, options.tune = options.poison = false;
+  const Engine twin(std::move(graph), options);
+  for (const std::vector<Sample>& sample : samples) {
+    std::vector<Shape> shapes;
+    std::vector<const float*> from;
+    for (const Sample& input : sample) shapes.push_back(input.shape), from.push_back(input.data);
+    const auto schedule = twin.schedule(shapes);
+    std::vector<Floats> outputs;
+    std::vector<float*> to;
+    const auto count = [](const Shape& s) { return s.c * s.pixels(); };
+    for (const Shape& s : schedule->outputs) outputs.push_back(allocate_floats(count(s))), to.push_back(outputs.back().get());
+    twin.run(*schedule, from, to);
+    for (size_t i = 0; i < from.size(); ++i) require_numbers(twin.graph().inputs[i].name, from[i], count(shapes[i]));
+    for (size_t i = 0; i < to.size(); ++i)
+      require_numbers(twin.graph().value_name(twin.graph().outputs[i]), to[i], count(schedule->outputs[i]));
+  }
+  return twin.calibrated();
+}
+
 }  // namespace cosparse

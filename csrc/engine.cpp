@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "calibrate.h"
+#include "cores.h"
 #include "error.h"
 
 namespace cosparse {
@@ -19,6 +20,9 @@ Options checked(Options options) {
     throw Error(Fault::usage, "threads", "1 to 1024", std::to_string(options.threads), "leave it out to use one thread a core");
   if (options.tile < 0)
     throw Error(Fault::usage, "tile", "the widest tile of conv kernels, 0 for the plan's choice", std::to_string(options.tile), "");
+  if (options.contexts < 0) throw Error(Fault::usage, "contexts", "at least 1, or 0 for as many as cores", std::to_string(options.contexts), "");
+  if (options.contexts == 0) options.contexts = std::max(options.threads, (int)available_cores().size());
+  check_cores(options.cores);
   return options;
 }
 
@@ -31,7 +35,8 @@ Engine::Engine(std::unique_ptr<StoredWeights> stored, Options options, const std
     : Engine(stored->graph(), stored.get(), options, steps) {}
 
 Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps)
-    : graph_(std::move(graph)), options_(checked(options)), pool_(options_.threads) {
+    : graph_(std::move(graph)), options_(checked(std::move(options))), pool_(options_.threads, options_.cores) {
+  const KeptOn here(options_.cores);  // what this thread packs lies beside the cores too
   std::map<int, Form> forms;
   if (options_.tune && !options_.dense) {
     forms = measure(steps);
@@ -106,14 +111,34 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
   return schedule;
 }
 
-std::unique_ptr<Engine::Context> Engine::take_context(const Schedule& schedule) const {
-  std::unique_ptr<Context> context;
-  {
-    std::lock_guard<std::mutex> guard(lock_);
-    if (!contexts_.empty()) context = std::move(contexts_.back()), contexts_.pop_back();
+Engine::Lease::Lease(const Engine& engine) : engine_(engine) {
+  std::unique_lock<std::mutex> guard(engine.lock_);
+  engine.given_back_.wait(guard, [&] { return !engine.contexts_.empty() || engine.made_ < engine.options_.contexts; });
+  if (engine.contexts_.empty()) {
+    engine.contexts_.reserve(engine.options_.contexts);  // so that giving back never allocates
+    context_ = std::make_unique<Context>();
+    ++engine.made_;
+  } else {
+    context_ = std::move(engine.contexts_.back()), engine.contexts_.pop_back();
   }
-  if (!context) context = std::make_unique<Context>();
-  const auto grow = [](Floats& memory, int64_t& have, int64_t need) {
+}
+
+Engine::Lease::~Lease() {
+  {
+    std::lock_guard<std::mutex> guard(engine_.lock_);
+    engine_.contexts_.push_back(std::move(context_));
+  }
+  engine_.given_back_.notify_one();
+}
+
+std::unique_ptr<Engine::Context> Engine::make_context(const Schedule& schedule) const {
+  auto context = std::make_unique<Context>();
+  grow(*context, schedule);
+  return context;
+}
+
+void Engine::grow(Context& context, const Schedule& schedule) const {
+  const auto to = [](Floats& memory, int64_t& have, int64_t need) {
     if (have >= need) return;
     memory.reset();  // first, so that the peak is the new size alone
     have = 0;
@@ -123,21 +148,11 @@ std::unique_ptr<Engine::Context> Engine::take_context(const Schedule& schedule) 
     have = need;
   };
   for (const Schedule::Part& part : schedule.parts) {
-    grow(context->arena, context->arena_floats, part.plan->arena_floats);
-    grow(context->scratch, context->scratch_floats, part.plan->scratch_floats * options_.threads);
+    to(context.arena, context.arena_floats, part.plan->arena_floats);
+    to(context.scratch, context.scratch_floats, part.plan->scratch_floats * options_.threads);
   }
-  const int64_t bytes = (context->arena_floats + context->scratch_floats) * (int64_t)sizeof(float);
+  const int64_t bytes = (context.arena_floats + context.scratch_floats) * (int64_t)sizeof(float);
   for (int64_t most = arena_bytes_; most < bytes && !arena_bytes_.compare_exchange_weak(most, bytes);) {}
-  if (options_.poison) {
-    std::fill_n(context->arena.get(), context->arena_floats, NAN);
-    std::fill_n(context->scratch.get(), context->scratch_floats, NAN);
-  }
-  return context;
-}
-
-void Engine::give_back(std::unique_ptr<Context> context) const {
-  std::lock_guard<std::mutex> guard(lock_);
-  contexts_.push_back(std::move(context));
 }
 
 void Engine::read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const {
@@ -164,28 +179,43 @@ void Engine::write_outputs(const Plan& plan, const float* arena, const std::vect
 }
 
 void Engine::run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const {
-  std::unique_ptr<Context> context = take_context(schedule);
+  Lease context(*this);
+  grow(*context, schedule);
+  run_in(*context, schedule, inputs, outputs);
+}
+
+void Engine::run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
+                    const std::vector<float*>& outputs) const {
+  if (options_.poison) {
+    std::fill_n(context.arena.get(), context.arena_floats, NAN);
+    std::fill_n(context.scratch.get(), context.scratch_floats, NAN);
+  }
   int64_t first = 0;
   for (const Schedule::Part& part : schedule.parts) {
-    const Run run{context->arena.get(), context->scratch.get(), part.plan->scratch_floats, pool_};
+    const Run run{context.arena.get(), context.scratch.get(), part.plan->scratch_floats, pool_};
     for (int64_t i = 0; i < part.times; ++i, first += part.plan->shapes[0].n) {
       read_inputs(*part.plan, run.arena, inputs, first);
       for (const Step& step : part.plan->steps) step.run(run);
       write_outputs(*part.plan, run.arena, outputs, first);
     }
   }
-  give_back(std::move(context));
 }
 
 std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const {
-  std::unique_ptr<Context> context = take_context(schedule);
+  Lease context(*this);
+  grow(*context, schedule);
+  return profile_in(*context, schedule, inputs, repeat);
+}
+
+std::vector<StepTime> Engine::profile_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
+                                         int repeat) const {
   const size_t steps = schedule.parts[0].plan->steps.size();
   std::vector<std::vector<double>> us(steps);
   for (int i = 0; i < repeat; ++i) {
     std::vector<double> spent(steps, 0);
     int64_t first = 0;
     for (const Schedule::Part& part : schedule.parts) {
-      const Run run{context->arena.get(), context->scratch.get(), part.plan->scratch_floats, pool_};
+      const Run run{context.arena.get(), context.scratch.get(), part.plan->scratch_floats, pool_};
       for (int64_t t = 0; t < part.times; ++t, first += part.plan->shapes[0].n) {
         read_inputs(*part.plan, run.arena, inputs, first);
         for (size_t s = 0; s < steps; ++s) {
@@ -197,7 +227,6 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
     }
     for (size_t s = 0; s < steps; ++s) us[s].push_back(spent[s]);
   }
-  give_back(std::move(context));
   std::vector<StepTime> times;
   for (auto& t : us) {
     std::sort(t.begin(), t.end());

@@ -1,10 +1,11 @@
 // The engine: an artifact, ready to run on this machine's CPU.
 //
-// Thread contract: one Engine may be called from any number of threads at once. Weights and plans are shared and never change (tune() makes new plans); every call
-// works in a context of its own (taken from a pool that grows to the number of concurrent calls), so answers are bitwise the same whoever
-// calls beside.
+// Thread contract: one Engine may be called from any number of threads at once. Weights and plans are shared and never change (tune() makes
+// new plans); every call works in a context of its own, so answers are bitwise the same whoever calls beside. Contexts come from a pool that
+// grows to options.contexts; further calls wait for one. Who keeps a Context of his own neither waits nor allocates.
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -42,6 +43,13 @@ struct Schedule {
 
 class Engine {
  public:
+  // Working memory of one call at a time.
+  class Context {
+    friend class Engine;
+    Floats arena, scratch;
+    int64_t arena_floats = 0, scratch_floats = 0;
+  };
+
   // Throws Error (Fault::usage) for threads < 1 or an unknown isa.
   // `steps`: for int8, of every conv and linear node (calibrated()).
   Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps = {});
@@ -55,12 +63,16 @@ class Engine {
   std::shared_ptr<const Schedule> schedule(const std::vector<Shape>& inputs) const;
   // inputs[i], outputs[i]: dense row-major [N, C, H, W] (or [N, F]) floats.
   void run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
+  // A context that is large enough for this schedule, and a run in it.
+  std::unique_ptr<Context> make_context(const Schedule& schedule) const;
+  void run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
   // Times the tiles of every layer at these input shapes, or takes them from the tuning cache; later schedules have them. Does nothing for an
   // engine that was made without options.tune. Any thread, beside calls; some seconds at the most where one run does not take longer.
   // Returns a warning about the cache, or nothing. tune_shapes.cpp
   std::string tune(const std::vector<Shape>& inputs);
   // Times every step over `repeat` runs.
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
+  std::vector<StepTime> profile_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;
   // What the runs so far saw (Number::observe): the steps that int8 needs.
   std::map<int, Quantization> calibrated() const;
   // The tuning cache's file (empty: none), and how many kinds of layer were measured rather than found in it.
@@ -74,9 +86,18 @@ class Engine {
   int64_t arena_bytes() const { return arena_bytes_; }
 
  private:
-  struct Context {
-    Floats arena, scratch;
-    int64_t arena_floats = 0, scratch_floats = 0;
+  // A context of the pool, which has it back in the end.
+  class Lease {
+   public:
+    explicit Lease(const Engine& engine);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    Context& operator*() { return *context_; }
+
+   private:
+    const Engine& engine_;
+    std::unique_ptr<Context> context_;
   };
   static constexpr size_t kPlans = 16;
 
@@ -93,8 +114,7 @@ class Engine {
   // What a plan for these shapes (of all values) is made of.
   Prepared prepared_for(const std::vector<Shape>& shapes, const Choices& choices) const;
   std::shared_ptr<const Choices> choices() const;
-  std::unique_ptr<Context> take_context(const Schedule& schedule) const;
-  void give_back(std::unique_ptr<Context> context) const;
+  void grow(Context& context, const Schedule& schedule) const;
   void read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const;
   void write_outputs(const Plan& plan, const float* arena, const std::vector<float*>& outputs, int64_t first) const;
 
@@ -106,10 +126,12 @@ class Engine {
   std::atomic<int> measured_{0};
   mutable Pool pool_;
   std::mutex tuning_;        // held by the one call of tune() that works
-  mutable std::mutex lock_;  // guards choices_ (what it points to never changes), schedules_ and contexts_
+  mutable std::mutex lock_;  // guards choices_ (what it points to never changes), schedules_, contexts_ and made_
   std::shared_ptr<const Choices> choices_ = std::make_shared<const Choices>();
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
-  mutable std::vector<std::unique_ptr<Context>> contexts_;
+  mutable std::vector<std::unique_ptr<Context>> contexts_;  // that no call works in
+  mutable int made_ = 0;                                    // contexts of the pool, options_.contexts at the most
+  mutable std::condition_variable given_back_;
   mutable std::atomic<int64_t> arena_bytes_{0};
 };
 

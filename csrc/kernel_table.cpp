@@ -9,15 +9,15 @@ namespace cosparse {
 const std::vector<KernelRow>& kernel_table() {
   static const std::vector<KernelRow> table = [] {
     std::vector<KernelRow> rows;
-    const auto append = [&](std::vector<KernelRow> more) { rows.insert(rows.end(), more.begin(), more.end()); };
+    const auto append = [&](const KernelRows& more) { rows.insert(rows.end(), more.rows, more.rows + more.count); };
 #if defined(__x86_64__)
-    append(amx::kernels());
-    append(avx512_bf16::kernels());
-    append(avx512_vnni::kernels());
-    append(avx512::kernels());
-    append(avx2::kernels());
+    append(amx::kernels);
+    append(avx512_bf16::kernels);
+    append(avx512_vnni::kernels);
+    append(avx512::kernels);
+    append(avx2::kernels);
 #endif
-    append(scalar::kernels());
+    append(scalar::kernels);
     return rows;
   }();
   return table;

@@ -21,6 +21,8 @@ struct Options {
   bool tune = false;    // measure at load how each layer runs best, or take it from the cache
   bool dense = false;   // every layer in its dense form, zeros and all: what sparsity is measured against
   bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
+  int contexts = 0;     // calls that run at once, others wait; 0: as many as there are threads or available cores
+  std::vector<int> cores = {};  // that the workers stay on; the caller's thread goes where the caller wants it
 };
 
 // Where a value lies: channel c, group g of kLanes pixels at arena + offset + c * plane + g * group. Planar values: plane = the pixels,

@@ -1,6 +1,10 @@
 #include "pool.h"
 
 #include <chrono>
+#include <system_error>
+
+#include "cores.h"
+#include "error.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -33,12 +37,25 @@ constexpr int kWorkerSpin = 100;  // longer than the serial gap between two laye
 constexpr int kCallerSpin = 50;   // a worker that needs longer has lost its core
 }  // namespace
 
-Pool::Pool(int threads) : shares_(threads) {
+Pool::Pool(int threads, const std::vector<int>& cores) : shares_(threads) {
   workers_.reserve(threads - 1);
-  for (int slot = 1; slot < threads; ++slot) workers_.emplace_back([this, slot] { work(slot); });
+  try {
+    for (int slot = 1; slot < threads; ++slot)
+      workers_.emplace_back([this, slot, core = cores.empty() ? -1 : cores[slot % cores.size()]] {
+        if (core >= 0) stay_on({core});
+        work(slot);
+      });
+  } catch (const std::system_error& error) {
+    const size_t got = workers_.size() + 1;
+    stop();
+    throw Error(Fault::usage, "threads", std::to_string(threads) + " of them", std::to_string(got) + ", then: " + error.what(),
+                "use fewer, or raise the limit of processes (ulimit -u)");
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   {
     std::lock_guard<std::mutex> lock(sleep_);
     stop_ = true;

@@ -18,7 +18,8 @@ namespace cosparse {
 
 class Pool {
  public:
-  explicit Pool(int threads);  // the caller and threads - 1 workers
+  // The caller and threads - 1 workers, which stay on one core each where `cores` names any: worker i on the i-th, counted round.
+  explicit Pool(int threads, const std::vector<int>& cores = {});
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -34,6 +35,7 @@ class Pool {
   using Call = void (*)(const void* body, int64_t unit, int slot);
   void run(int64_t units, Call call, const void* body);
   void work(int slot);
+  void stop();
   void claim(int slot);
 
   std::vector<std::thread> workers_;

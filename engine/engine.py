@@ -32,7 +32,7 @@ class Engine:
     """A network ready to run; make one with `load`.
 
     One engine may be called from many threads at once: each call has its own memory, and the answers are bitwise the same whoever
-    else calls.
+    else calls. At most `contexts` calls run at once, others wait for their memory.
     """
 
     def __init__(
@@ -48,10 +48,12 @@ class Engine:
         dtype: str = "float32",
         calibration: Sequence[Sequence[numpy.ndarray]] = (),
         take_over: bool = False,
+        contexts: int = 0,
+        cores: Sequence[int] = (),
     ) -> None:
         """take_over: each stored tensor is freed as soon as it is packed, so that the weights lie in memory once; `artifact` loses them."""
         self._native = _C.Engine(
-            artifact, threads, isa, tile, tune, dense, poison, dtype, [list(sample) for sample in calibration], take_over
+            artifact, threads, isa, tile, tune, dense, poison, dtype, [list(s) for s in calibration], take_over, contexts, list(cores)
         )
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -85,6 +87,11 @@ class Engine:
     @property
     def threads(self) -> int:
         return self._native.threads
+
+    @property
+    def contexts(self) -> int:
+        """Calls that may run at once, each in working memory of its own."""
+        return self._native.contexts
 
     @property
     def weight_bytes(self) -> int:
@@ -186,10 +193,13 @@ def load(
     dense: bool = False,
     poison: bool = False,
     calibration: Any = None,
+    contexts: int | None = None,
+    cores: Sequence[int] | None = None,
 ) -> Engine:
     """Reads and checks an artifact and makes it ready to run.
 
-    threads: how many, the caller included; default COSPARSE_THREADS, else one for each core that this process may use.
+    threads: how many, the caller included; default one for each of `cores` where they are given, else COSPARSE_THREADS, else one for each
+        core that this process may use.
     dtype: what convolutions multiply. "float32" (default); "bfloat16": weights and activations rounded to it, sums in float32; "int8":
         rounded to 8 bits, needs `calibration`. Without the instructions (amx, avx512_bf16, avx512_vnni) both are emulated, which is slower.
     calibration: sample input for int8, an array as the engine is called with, or a tuple of them where it has several inputs.
@@ -199,11 +209,16 @@ def load(
         and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides. `Engine.warmup` measures
         the tiles for other batches.
     dense: run every layer on the dense kernel, stored zeros and all, untuned: what sparsity is measured against.
+    contexts: calls that run at once, each in memory of its own; more wait. Default: as many as threads or usable cores, the larger.
+    cores: numbers of cores on which the engine's workers stay, and beside which its weights lie (on a machine of several NUMA nodes, those
+        of one). The thread that calls stays where it is: os.sched_setaffinity moves it.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
     for, Error for bad options.
     """
     if device.partition(":")[0] == "cuda":
+        if contexts is not None or cores is not None:
+            raise UnsupportedError("contexts, cores", "device='cpu'", repr(device), "leave them out: they are of the CPU engine")
         return _on_gpu(path, device, dtype, tune=tune, dense=dense)
     if device != "cpu":
         raise UnsupportedError("device", "cpu, cuda or cuda:N", device)
@@ -212,7 +227,7 @@ def load(
     samples = calibration if isinstance(calibration, tuple) else () if calibration is None else (calibration,)
     engine = Engine(
         artifact,
-        threads=threads if threads is not None else default_threads(),
+        threads=threads if threads is not None else len(cores) if cores else default_threads(),
         isa=isa or "",
         tile=tile,
         tune=tune and tile == 0 and not poison,
@@ -221,6 +236,8 @@ def load(
         dtype=dtype or "float32",
         calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],
         take_over=True,
+        contexts=_at_least_one(contexts),
+        cores=cores or (),
     )
     logger().info("%s loaded in %.0f ms: %r", os.fspath(path), (time.perf_counter() - start) * 1e3, engine)
     return engine
@@ -236,9 +253,10 @@ def _on_gpu(path: str | os.PathLike[str], device: str, dtype: str | None, *, tun
 
 def default_threads() -> int:
     """COSPARSE_THREADS, else the number of cores that this process may use."""
-    variable = os.environ.get("COSPARSE_THREADS", "")
-    if not variable:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not variable.isdigit() or int(variable) < 1:
-        raise Error("COSPARSE_THREADS", "a whole number from 1", repr(variable))
-    return int(variable)
+    return _C.default_threads()
+
+
+def _at_least_one(contexts: int | None) -> int:
+    if contexts is not None and contexts < 1:
+        raise Error("contexts", "at least 1, or None for as many as cores", repr(contexts))
+    return contexts or 0

@@ -158,7 +158,8 @@ def test_evaluations_are_spent_to_the_last_and_not_exceeded(evaluations: int, tm
     heard: list[int] = []
     found = swarm(problem(), settings, save_to=tmp_path / "swarm.json", progress=lambda scored, best: heard.append(scored))
     assert found.evaluations == evaluations
-    assert heard == sorted(heard) and (heard[-1] == evaluations if heard else evaluations <= settings.particles)
+    assert heard == sorted(heard)
+    assert heard[-1] == evaluations if heard else evaluations <= settings.particles
     assert swarm(problem(), settings, save_to=tmp_path / "swarm.json", resume=True) == found
 
 

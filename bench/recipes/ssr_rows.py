@@ -15,7 +15,7 @@ def _row(table: str, name: str, network: str, weights: str, options: str) -> Row
 
 def _reached() -> list[Row]:
     return [
-        _row("reached", "resnet20-50", "resnet20", JPEG20, f"{SEARCH} --flops 0.5 --epochs 0,24 --lr 0.06 --weight-decay 3e-4"),
+        _row("reached", "resnet20-50", "resnet20", JPEG20, f"{SEARCH} --flops 0.5 --epochs 0,18 --lr 0.06 --weight-decay 3e-4"),
         _row("reached", "resnet20-60", "resnet20", JPEG20, f"{SEARCH} --flops 0.6 --epochs 0,36 --lr 0.06 --weight-decay 3e-4"),
         _row("reached", "resnet56-50", "resnet56", JPEG56, f"{SEARCH} --flops 0.5 --epochs 0,5"),
         _row("reached", "resnet56-60", "resnet56", JPEG56, f"{SEARCH} --flops 0.6 --epochs 0,6"),

@@ -33,24 +33,30 @@
 
 namespace cosparse {
 
+// The rows of one instruction set: constants, so that asking for them executes nothing that was compiled for a set that the machine may lack.
+struct KernelRows {
+  const KernelRow* rows;
+  size_t count;
+};
+
 namespace scalar {
-std::vector<KernelRow> kernels();
+extern const KernelRows kernels;
 }
 #if defined(__x86_64__)
 namespace avx2 {
-std::vector<KernelRow> kernels();
+extern const KernelRows kernels;
 }
 namespace avx512 {
-std::vector<KernelRow> kernels();
+extern const KernelRows kernels;
 }
 namespace avx512_vnni {
-std::vector<KernelRow> kernels();
+extern const KernelRows kernels;
 }
 namespace avx512_bf16 {
-std::vector<KernelRow> kernels();
+extern const KernelRows kernels;
 }
 namespace amx {
-std::vector<KernelRow> kernels();
+extern const KernelRows kernels;
 }
 #endif
 

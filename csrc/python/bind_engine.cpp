@@ -6,6 +6,7 @@
 
 #include "bind_artifact.h"
 #include "calibrate.h"
+#include "cores.h"
 #include "engine.h"
 #include "error.h"
 
@@ -110,27 +111,27 @@ Number number_of(const std::string& dtype) {
   throw Error(Fault::unsupported, "dtype", "float32, bfloat16 or int8", dtype, "");
 }
 
-// int8 needs to know what its layers, in the forms they will have, will see: a float32 twin runs the samples first.
-std::map<int, Quantization> calibrate(const Artifact& artifact, Options options, const std::vector<std::vector<Array>>& calibration) {
-  if (calibration.empty())
-    throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none",
-                "pass calibration=, some real inputs");
-  options.threads = 1, options.number = Number::observe, options.tile = 0, options.tune = options.poison = false;
-  const Engine twin(share(artifact), options);
-  const Graph& graph = twin.graph();
-  for (const std::vector<Array>& sample : calibration) {
-    const std::vector<Array> outputs = run(twin, sample, std::nullopt);
-    for (size_t i = 0; i < sample.size(); ++i) require_numbers(graph.inputs[i].name, sample[i].data(), sample[i].size());
-    for (size_t i = 0; i < outputs.size(); ++i) require_numbers(graph.value_name(graph.outputs[i]), outputs[i].data(), outputs[i].size());
+std::map<int, Quantization> steps_of(const std::shared_ptr<const Graph>& graph, const Options& options,
+                                     const std::vector<std::vector<Array>>& calibration) {
+  std::vector<std::vector<Sample>> samples;
+  for (const std::vector<Array>& arrays : calibration) {
+    if (arrays.size() != graph->inputs.size())
+      throw Error(Fault::shape, "calibration", std::to_string(graph->inputs.size()) + " inputs", std::to_string(arrays.size()),
+                  "pass them in the order of engine.inputs");
+    samples.emplace_back();
+    for (size_t i = 0; i < arrays.size(); ++i)
+      samples.back().push_back({shape_of(array_sizes(arrays)[i], graph->inputs[i].name), arrays[i].data()});
   }
-  return twin.calibrated();
+  py::gil_scoped_release release;
+  return calibrate(graph, options, samples);
 }
 
 std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool dense, bool poison,
-                                    const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own) {
-  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison};
+                                    const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own, int contexts,
+                                    const std::vector<int>& cores) {
+  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, cores};
   std::map<int, Quantization> steps;
-  if (options.number == Number::int8) steps = calibrate(artifact, options, calibration);
+  if (options.number == Number::int8) steps = steps_of(share(artifact), options, calibration);
   if (own) {
     auto stored = take_over(artifact);
     py::gil_scoped_release release;
@@ -156,7 +157,8 @@ void bind_engine(py::module_& m) {
   py::class_<Engine>(m, "Engine", "A network ready to run. Call it from as many threads as you like.")
       .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0,
            py::arg("tune") = false, py::arg("dense") = false, py::arg("poison") = false, py::arg("dtype") = "float32",
-           py::arg("calibration") = py::list(), py::arg("take_over") = false)
+           py::arg("calibration") = py::list(), py::arg("take_over") = false, py::arg("contexts") = 0,
+           py::arg("cores") = std::vector<int>{})
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("tune", &tune, py::arg("shapes"), "Measures the tiles for these shapes; a warning about the tuning cache, or nothing.")
@@ -167,9 +169,11 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("cache", &Engine::cache)
       .def_property_readonly("measured", &Engine::measured)
       .def_property_readonly("threads", [](const Engine& e) { return e.options().threads; })
+      .def_property_readonly("contexts", [](const Engine& e) { return e.options().contexts; })
       .def_property_readonly("weight_bytes", &Engine::weight_bytes)
       .def_property_readonly("arena_bytes", &Engine::arena_bytes);
   m.def("kernels", &kernels, "The kernel table, best instruction set first.");
+  m.def("default_threads", &default_threads, "COSPARSE_THREADS, else the number of cores that this process may use.");
   m.def("best_isa", [] { return name_of(best_isa()); }, "The best instruction set that this machine and this build have.");
 }
 
