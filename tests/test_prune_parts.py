@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 from cosparse.compress.prune import architecture
 from cosparse.compress.prune.coupling import ChannelGroup, Member, coupled
 from cosparse.compress.prune.cut import cut
-from cosparse.compress.prune.moments import MOST, fold, moments, replacement
+from cosparse.compress.prune.moments import MOST, RIDGE, Moments, fold, moments, replacement, ridge
 from cosparse.compress.prune.order import following, kept, orders
 from cosparse.compress.prune.rounding import Rounding
 from cosparse.compress.prune.statistics import reestimate
@@ -41,6 +42,10 @@ class Planted(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.second(self.first(x)).mean((2, 3))
+
+
+def as_of_many_images(few: Moments) -> Moments:
+    return replace(few, ridges=dict.fromkeys(few.ridges, RIDGE))
 
 
 EXAMPLE = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(2))
@@ -113,10 +118,36 @@ def test_the_fold_carries_what_linear_combinations_can_carry() -> None:
     stays = {"first": np.arange(5)}
     with torch.no_grad():
         want, plain = model(EXAMPLE), cut(model, [group], stays)(EXAMPLE)
-        fold(model, [group], stays, inner)
+        fold(model, [group], stays, as_of_many_images(inner))
         got = cut(model, [group], stays)(EXAMPLE)
     assert (got - want).abs().max() < 5e-3 * want.abs().max()
     assert (plain - want).abs().max() > 0.1 * want.abs().max()
+
+
+@pytest.mark.parametrize("images", [20, 80, 400])
+def test_the_ridge_is_near_the_best_for_images_it_has_not_seen(images: int) -> None:
+    """Eigenvalues that fall like 1/i, as those of layers do: no ridge of a grid is better on the true moments by more than a tenth."""
+    rng = np.random.default_rng(images)
+    turn = np.linalg.qr(rng.standard_normal((40, 40)))[0]
+    root = turn * np.sqrt(1 / np.arange(1, 41))
+    true = root @ root.T
+    sample = rng.standard_normal((images, 40)) @ root.T
+    inner, stays, dropped = sample.T @ sample / images, np.arange(0, 40, 2), np.arange(1, 40, 2)
+
+    def error(parts: float) -> float:
+        b = replacement(inner, stays, dropped, parts)
+        cross = true[np.ix_(stays, dropped)]
+        return float(np.trace(true[np.ix_(dropped, dropped)]) - 2 * (b * cross).sum() + (b * (true[np.ix_(stays, stays)] @ b)).sum())
+
+    assert error(ridge(inner, images)) < 1.1 * min(error(parts) for parts in 10.0 ** np.arange(-6, 1.1, 0.5))
+    if images == 20:
+        assert error(RIDGE) > 2 * error(ridge(inner, images))
+
+
+def test_the_ridge_has_bounds() -> None:
+    assert ridge(np.eye(3), 100) == 1.0
+    assert ridge(np.diag([1.0, 0.0, 0.0]), 10**9) == RIDGE
+    assert ridge(np.zeros((2, 2)), 5) in (RIDGE, 1.0)
 
 
 def test_moments_are_those_of_what_layers_read() -> None:
@@ -124,7 +155,7 @@ def test_moments_are_those_of_what_layers_read() -> None:
     with torch.no_grad():
         values = model.first(EXAMPLE.double().float()).movedim(1, -1).reshape(-1, 12).double()
     want = (values.T @ values / len(values)).numpy()
-    got = moments(model, [group], [EXAMPLE[:1], EXAMPLE[1:]])["second"]
+    got = moments(model, [group], [EXAMPLE[:1], EXAMPLE[1:]]).matrices["second"]
     assert np.abs(got - want).max() < 1e-5 * np.abs(want).max()
 
 
@@ -143,7 +174,7 @@ def test_the_fold_of_grouped_transposed_and_flattened_readers() -> None:
     stays = {"a": np.arange(0, 32, 2), "c": np.arange(1, 24, 2)}
     with torch.no_grad():
         want = model(x)
-        fold(model, groups, stays, inner)
+        fold(model, groups, stays, as_of_many_images(inner))
         got = cut(model, groups, stays)(x)
     assert (got - want).abs().max() < 2e-3 * want.abs().max()
 
@@ -154,7 +185,7 @@ def test_dead_channels_and_wide_readers_are_no_trouble() -> None:
     example = torch.zeros(1, 1, 25, 25)
     group = next(group for group in coupled(model, example).free if group.name == "0")
     assert MOST < 8 * 625
-    assert moments(model, [group], [example]) == {}
+    assert moments(model, [group], [example]).matrices == {}
 
 
 def test_running_statistics_are_the_mean_over_the_batches() -> None:

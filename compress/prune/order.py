@@ -102,8 +102,8 @@ def _of_values(group: ChannelGroup, moments: Moments | None) -> np.ndarray:
         raise Error("importance 'activations'", "moments of the channels", "none", "give the loader whose images they are taken on")
     gram = np.zeros((group.channels, group.channels))
     for member in group.on("in"):
-        if member.module in moments:
-            _add(gram, member, moments[member.module])
+        if member.module in moments.matrices:
+            _add(gram, member, moments.matrices[member.module])
     return gram
 
 
