@@ -154,7 +154,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed
-            full = self._waiting and len(self._waiting) + len(calls) > self._limit
+            full = bool(self._waiting) and len(self._waiting) + len(calls) > self._limit
             if not full:
                 self._waiting.extend(calls)
                 self._changed.notify()
