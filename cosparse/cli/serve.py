@@ -59,6 +59,7 @@ def command(
     if log_level not in ("debug", "info", "warning", "error"):
         raise Error("--log-level", "debug, info, warning or error", repr(log_level))
     from cosparse.engine.serve import log, server
+    from cosparse.engine.serve.folder import scan
     from cosparse.engine.serve.settings import MIB, Settings
 
     settings = Settings(
@@ -93,6 +94,7 @@ def command(
         shown = table(title, ("model", "version", "state", "reason"), rows, left=("model", "state", "reason"))
         emit({**asdict(found), "pid": os.getpid()}, json, shown)
 
+    scan(source)  # what is wrong with it is said before anything begins
     log.set_up(log_format, log_level)
     sys.setswitchinterval(SWITCH_INTERVAL)
     server.run(settings, started)

@@ -135,6 +135,9 @@ class Guard(grpc.aio.ServerInterceptor):
                 return await inner(request, context)
             except Refused as error:
                 refused = error if method == "ModelInfer" and error.__cause__ is not None else service.failed(None, error)
+            except NotImplementedError:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"method {method}: expected one of the server's, got another")
+                return
             except Exception as error:
                 refused = service.failed(None, error)
             more = () if refused.retry_after is None else (("retry-after", str(refused.retry_after)),)

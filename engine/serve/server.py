@@ -19,7 +19,6 @@ import uvicorn
 
 from cosparse.engine.serve import grpc_app
 from cosparse.engine.serve.connection import connection_class
-from cosparse.engine.serve.folder import scan
 from cosparse.engine.serve.http_app import application
 from cosparse.engine.serve.metrics import Metrics
 from cosparse.engine.serve.models import Models
@@ -51,7 +50,6 @@ class Server:
     """`await Server(settings).run()`; `stop()` from the event loop ends it as SIGTERM does."""
 
     def __init__(self, settings: Settings) -> None:
-        scan(settings.source)  # a folder that is not there is said now
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)
