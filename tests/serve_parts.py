@@ -102,7 +102,7 @@ def serving(source: Path, **options: Any) -> Iterator[Running]:
         assert ready.wait(60)
         if failed:
             raise failed[0]
-        server, loop, started = made
+        server, _, started = made
         yield Running(server, int(started.http.rsplit(":", 1)[1]), started.grpc or "", started)
     finally:
         if len(made) >= 2 and worker.is_alive():

@@ -137,7 +137,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     async def body(batcher: Batcher) -> None:
         tasks = await held(engine, batcher, [rows(1), rows(1)])
         assert batcher.full
-        with pytest.raises(Refused, match="model 'double': expected a queue of at most 2 requests, got 2 that wait; try again later") as info:
+        with pytest.raises(
+            Refused, match="model 'double': expected a queue of at most 2 requests, got 2 that wait; try again later"
+        ) as info:
             await batcher(rows(1))
         assert info.value.kind is Kind.QUEUE_FULL
         assert (info.value.retry_after or 0) >= 1

@@ -67,7 +67,7 @@ def test_tritonclient_sees_server_and_models(triton: Any) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("small")
-    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+    with pytest.raises(InferenceServerException, match=r"NOT_FOUND"):
         triton.is_model_ready("nobody")
     assert triton.get_server_metadata().name == "cosparse"
     found = triton.get_model_metadata("small")
@@ -105,9 +105,9 @@ def test_a_bad_request_is_told_what_is_wrong(server: Running, triton: Any, make:
 
 
 def test_closed_and_unknown_methods(triton: Any) -> None:
-    with pytest.raises(InferenceServerException, match="PERMISSION_DENIED.*expected a server started with --control"):
+    with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*expected a server started with --control"):
         triton.unload_model("small")
-    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED"):
         triton.get_trace_settings("small")
 
 
@@ -115,7 +115,7 @@ def test_the_token(file: Path) -> None:
     with serving(file, token="secret") as server, client.InferenceServerClient(server.grpc) as triton:
         assert triton.is_server_ready()
         for headers in (None, {"authorization": "Bearer wrong"}):
-            with pytest.raises(InferenceServerException, match="UNAUTHENTICATED.*header Authorization"):
+            with pytest.raises(InferenceServerException, match=r"UNAUTHENTICATED.*header Authorization"):
                 triton.infer("small", [value(images(1))], headers=headers)
         assert triton.infer("small", [value(images(1))], headers={"authorization": "Bearer secret"}).as_numpy("linear").shape == (1, 10)
 
@@ -129,15 +129,15 @@ def test_deadlines_and_a_full_queue(file: Path, monkeypatch: pytest.MonkeyPatch)
             for count in range(2):
                 triton.async_infer("small", [value(images(1))], lambda result, error: found.append(error))
                 until(lambda count=count: gate.entered == 1 and server.metric("cosparse_queue_requests") == count)
-            with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED.*a queue of at most 1 requests"):
+            with pytest.raises(InferenceServerException, match=r"RESOURCE_EXHAUSTED.*a queue of at most 1 requests"):
                 triton.infer("small", [value(images(1))])
             gate.open.set()
             until(lambda: len(found) == 2)
             assert found == [None, None]
             gate.open.clear()
-            with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED"):
+            with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED"):
                 triton.infer("small", [value(images(1))], timeout=50_000)  # parameter, in microseconds
-            with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED|Deadline"):
+            with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED|Deadline"):
                 triton.infer("small", [value(images(1))], client_timeout=0.05)
         finally:
             gate.open.set()

@@ -116,7 +116,10 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "null": ({"inputs": [GOOD | {"data": [None] * 192}]}, "a list of numbers, flat or nested evenly"),
     "ragged": ({"inputs": [GOOD | {"data": [[1.0], [1.0, 2.0]]}]}, "a list of numbers, flat or nested evenly"),
     "beyond float32": ({"inputs": [GOOD | {"data": [1e300] * 192}]}, "input 'x': expected numbers that float32 can hold"),
-    "shared memory": ({"inputs": [GOOD | {"parameters": {"shared_memory_region": "a"}}]}, "expected data in the request, got shared memory"),
+    "shared memory": (
+        {"inputs": [GOOD | {"parameters": {"shared_memory_region": "a"}}]},
+        "expected data in the request, got shared memory",
+    ),
     "parameters": ({"inputs": [GOOD | {"parameters": [1]}]}, "parameters: expected an object, got list"),
     "output": ({"inputs": [GOOD], "outputs": [{"name": "zz"}]}, "output 'zz': expected one of linear"),
     "output no object": ({"inputs": [GOOD], "outputs": ["linear"]}, "outputs: expected a list of objects"),
@@ -165,7 +168,9 @@ def test_bytes_that_no_input_claims(server: Running) -> None:
     assert f"body: expected {len(body)} bytes, got {len(body) + 4} bytes" in got["error"]
 
 
-@pytest.mark.parametrize("name", ["nobody", "..", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "a" * 3000, "small%00", "%ff", "small/versions/7"])
+@pytest.mark.parametrize(
+    "name", ["nobody", "..", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "a" * 3000, "small%00", "%ff", "small/versions/7"]
+)
 def test_names_are_looked_up_and_never_become_paths(server: Running, name: str) -> None:
     status, got, _ = server.ask("POST", f"/v2/models/{name}/infer", request(images(1)))
     assert status == 404
@@ -173,7 +178,9 @@ def test_names_are_looked_up_and_never_become_paths(server: Running, name: str) 
     assert "a" * 200 not in got["error"]
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v2/models/small/infer", 405), ("GET", "/nothing", 404), ("PUT", "/v2", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v2/models/small/infer", 405), ("GET", "/nothing", 404), ("PUT", "/v2", 405)]
+)
 def test_other_paths_and_methods(server: Running, method: str, path: str, status: int) -> None:
     found, got, _ = server.ask(method, path)
     assert (found, "expected" in got["error"]) == (status, True)

@@ -164,7 +164,10 @@ def test_a_full_queue(file: Path, gate: Gate) -> None:
 def test_timeouts_of_the_server_and_of_the_request(file: Path, gate: Gate) -> None:
     with serving(file, timeout=0.2, max_batch=1) as server:
         status, got, _ = server.infer(images(1))
-        assert (status, got["error"]) == (504, "model 'small': expected an answer within 0.2 s, got none yet; try again, or allow more time")
+        assert (status, got["error"]) == (
+            504,
+            "model 'small': expected an answer within 0.2 s, got none yet; try again, or allow more time",
+        )
         status, got, _ = server.infer(images(1), parameters={"timeout": 50_000})
         assert (status, "within 0.05 s" in got["error"]) == (504, True)
         gate.open.set()
@@ -191,7 +194,14 @@ def test_the_token(file: Path) -> None:
             assert got["error"].startswith("header Authorization: expected 'Bearer' and the server's token, got ")
             assert "secret" not in got["error"]
         assert server.infer(images(1), headers={"Authorization": "Bearer secret"})[0] == 200
-        for path, status in (("/metrics", 401), ("/status", 401), ("/v2", 401), ("/v2/health/ready", 200), ("/v2/health/live", 200), ("/", 200)):
+        for path, status in (
+            ("/metrics", 401),
+            ("/status", 401),
+            ("/v2", 401),
+            ("/v2/health/ready", 200),
+            ("/v2/health/live", 200),
+            ("/", 200),
+        ):
             assert server.ask("GET", path)[0] == status
 
 

@@ -53,10 +53,12 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
 
 
 def test_what_is_no_repository(tmp_path: Path) -> None:
-    with pytest.raises(cosparse.Error, match="nothing/here: expected an artifact or a folder of artifacts, got nothing there; check the path"):
+    with pytest.raises(
+        cosparse.Error, match=r"nothing/here: expected an artifact or a folder of artifacts, got nothing there; check the path"
+    ):
         scan(tmp_path / "nothing/here")
     write(tmp_path / "bad name.cosparse")
-    with pytest.raises(cosparse.Error, match="expected a file name that matches .*, got 'bad name'; rename it"):
+    with pytest.raises(cosparse.Error, match=r"expected a file name that matches .*, got 'bad name'; rename it"):
         scan(tmp_path / "bad name.cosparse")
 
 
@@ -66,7 +68,7 @@ def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
     assert checksum(write(tmp_path / "n.cosparse", seed=1)) != checksum(path)
     for content in (b"", b"12345678", b"\x02" + bytes(7) + b"[]", b"\x05" + bytes(7) + b"{'a':", (10**18).to_bytes(8, "little")):
         (tmp_path / "bad.cosparse").write_bytes(content)
-        with pytest.raises(cosparse.ArtifactError, match="bad.cosparse: expected an artifact with a checksum"):
+        with pytest.raises(cosparse.ArtifactError, match=r"bad.cosparse: expected an artifact with a checksum"):
             checksum(tmp_path / "bad.cosparse")
 
 
@@ -127,7 +129,7 @@ def test_clients_load_and_unload_where_they_may(tmp_path: Path) -> None:
             client.load_model("a")
             assert server.infer(images(1), "a")[1]["parameters"]["checksum"] == checksum(path)
             for action in (client.load_model, client.unload_model):
-                with pytest.raises(tritonclient.utils.InferenceServerException, match="model 'nobody': expected"):
+                with pytest.raises(tritonclient.utils.InferenceServerException, match=r"model 'nobody': expected"):
                     action("nobody")
             client.close()
         path.write_bytes(b"damaged")

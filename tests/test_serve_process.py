@@ -102,7 +102,9 @@ sys.exit("cosparse.bench" in sys.modules or "cosparse.compress" in sys.modules)
 
 
 def test_importing_cosparse_and_the_batcher_imports_no_server() -> None:
-    program = "import sys, cosparse, cosparse.engine.serve; sys.exit(any(m in sys.modules for m in ('uvicorn', 'grpc', 'starlette', 'orjson')))"
+    program = (
+        "import sys, cosparse, cosparse.engine.serve; sys.exit(any(m in sys.modules for m in ('uvicorn', 'grpc', 'starlette', 'orjson')))"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -113,7 +115,10 @@ def test_importing_cosparse_and_the_batcher_imports_no_server() -> None:
         (("{file}", "--max-batch", "0"), "--max-batch: expected at least 1, got 0"),
         (("{file}", "--log-format", "xml"), "--log-format: expected json or text, got 'xml'"),
         (("{file}", "--log-level", "loud"), "--log-level: expected debug, info, warning or error, got 'loud'"),
-        (("{file}", "--tls-certificate", "no.pem", "--tls-key", "no.pem"), "--tls-certificate: expected a file, got no.pem; check the path"),
+        (
+            ("{file}", "--tls-certificate", "no.pem", "--tls-key", "no.pem"),
+            "--tls-certificate: expected a file, got no.pem; check the path",
+        ),
         (("{file}", "--token-file", "{empty}"), "a token of printable ASCII without spaces, got another text"),
     ],
 )
