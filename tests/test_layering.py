@@ -18,7 +18,7 @@ LONGEST_FILE = 400
 IMPORTERS = ("importlib.import_module", "import_module", "__import__")
 EXTRAS = (
     *("torch", "triton", "scipy", "onnxruntime", "onnx", "openvino", "nncf", "typer", "rich", "matplotlib", "pyarrow", "PIL", "sklearn"),
-    "kornia",
+    *("kornia", "uvicorn", "httptools", "uvloop", "starlette", "orjson", "prometheus_client", "grpc", "tritonclient"),
 )
 
 
@@ -127,6 +127,17 @@ def test_compress_uses_the_engine_through_the_artifact_only() -> None:
 def test_nobody_imports_the_command_line_but_main() -> None:
     others = [f for f in library_files() if f.name != "__main__.py" and not f.is_relative_to(REPOSITORY / "cosparse" / "cli")]
     assert not offenders(others, "cosparse.cli", "cosparse.__main__")
+
+
+def test_only_serving_knows_the_servers_packages() -> None:
+    """And of serving, the batcher knows none of them: programs of one's own use it alone."""
+    packages = ("uvicorn", "starlette", "orjson", "prometheus_client", "grpc", "tritonclient", "fastapi")
+    serve = REPOSITORY / "engine" / "serve"
+    others = [f for f in library_files("engine", "kernels", "cosparse", "compress") if not f.is_relative_to(serve)]
+    assert not offenders(others, *packages)
+    assert not offenders([serve / name for name in ("__init__.py", "batcher.py", "refusal.py", "settings.py", "folder.py")], *packages)
+    runtime = [f for f in library_files("engine", "kernels") if not f.is_relative_to(serve)]
+    assert not offenders(runtime, "cosparse.engine.serve")
 
 
 def test_errors_is_a_leaf() -> None:

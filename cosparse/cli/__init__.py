@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import rich  # noqa: F401  asked for here, so that the one sentence about a missing package comes before any work
 import typer
 
-from cosparse.cli import bench, compress, demo, doctor, evaluate, export, inspect, run_file
+from cosparse.cli import bench, compress, demo, doctor, evaluate, export, inspect, run_file, serve
 from cosparse.errors import Error
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run_file.command,
     "eval": evaluate.command,
     "bench": bench.command,
+    "serve": serve.command,
     "doctor": doctor.command,
 }
 for name, command in COMMANDS.items():
@@ -49,6 +50,13 @@ EXTRAS = {
     "jinja2": "bench",
     "onnx": "bench",
     "onnxruntime": "bench",
+    "uvicorn": "serve",
+    "starlette": "serve",
+    "httptools": "serve",
+    "grpc": "serve",
+    "tritonclient": "serve",
+    "orjson": "serve",
+    "prometheus_client": "serve",
 }
 
 

@@ -29,6 +29,8 @@ EXTRAS = {
     "openvino": "bench",
     "nncf": "bench",
     "triton": "gpu",
+    "uvicorn": "serve",
+    "tritonclient": "serve",
 }
 TOOLS = {
     "c++": "to build the extension, and for the peer torch.compile",

@@ -1,0 +1,253 @@
+"""The dynamic batcher: calls that wait together are run together.
+
+A call brings one array for each input, [n, ...], n >= 1. Calls whose sizes agree but for n are joined along n, in the order in which they
+came, up to `max_batch` images; each gets its own rows of the outputs. Calls of more than `max_batch` images are run in parts.
+
+When a batch starts: as soon as a worker is free and the oldest call has waited `max_delay`, or the batch is full. With `max_delay` 0 a
+call that finds the engine idle is run at once, alone; batches form of what arrives while the engine works.
+
+The queue holds at most `queue` calls; more are refused. The engine runs in worker threads, without the GIL; answers go back to the event
+loop of the caller, once for each batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from cosparse.engine.serve.refusal import Closed, Kind, Refused
+from cosparse.errors import Error
+
+Arrays = tuple[numpy.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One call of the engine: images in it, for each request the seconds that it waited, and the seconds that the engine took."""
+
+    images: int
+    waited: tuple[float, ...]
+    compute: float
+
+
+@dataclass(eq=False)
+class Call:
+    """What waits: `arrays` of `images` rows; `sizes` are the shapes without the batch, which calls of one batch share."""
+
+    arrays: Arrays
+    images: int
+    sizes: tuple[tuple[int, ...], ...]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Arrays]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """Runs an engine for many callers at once. `await batcher(x)`; close it at the end, or use it in `async with`."""
+
+    def __init__(
+        self,
+        engine: Any,
+        *,
+        max_batch: int = 16,
+        max_delay: float = 0.0,
+        queue: int = 256,
+        workers: int = 1,
+        observe: Callable[[Ran], None] = lambda ran: None,
+    ) -> None:
+        """max_delay in seconds; workers: threads that call the engine, each with a batch of its own; observe: told of each batch."""
+        for name, value, least in (("max_batch", max_batch, 1), ("queue", queue, 1), ("workers", workers, 1), ("max_delay", max_delay, 0)):
+            if value < least:
+                raise Error(name, f"at least {least}", str(value))
+        self._engine = engine
+        self._max_batch, self._max_delay, self._limit, self._observe = max_batch, max_delay, queue, observe
+        self._changed = threading.Condition()
+        self._waiting: deque[Call] = deque()
+        self._closed = False
+        self._seconds_per_image = 0.0
+        self._threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Calls that wait."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= self._limit
+
+    async def __call__(self, *arrays: numpy.ndarray, timeout: float | None = None) -> Any:
+        """The network's answer to its inputs, as the engine gives it: an array, or a tuple of them.
+
+        Raises Refused where the queue is full or the answer takes longer than `timeout` seconds, and what the engine raises.
+        """
+        outputs = await self.run(arrays, timeout)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    async def run(self, arrays: Sequence[numpy.ndarray], timeout: float | None = None) -> Arrays:
+        """The same, always as a tuple. Raises Closed after `close`."""
+        calls = self._parts(tuple(arrays))
+        self._put(calls)
+        try:
+            if timeout is None:
+                answers = [await call.future for call in calls]
+            else:
+                async with asyncio.timeout(timeout):
+                    answers = [await call.future for call in calls]
+        except TimeoutError:
+            raise Refused(
+                Kind.TIMEOUT, f"model '{self._engine.name}'", f"an answer within {timeout:g} s", "none yet", "try again, or allow more time"
+            ) from None
+        finally:
+            self._forget(calls)
+        if len(answers) == 1:
+            return answers[0]
+        return tuple(numpy.concatenate(parts) for parts in zip(*answers, strict=True))
+
+    def retry_after(self) -> int:
+        """Whole seconds in which the queue should be worked off, at the pace so far."""
+        with self._changed:
+            images = sum(call.images for call in self._waiting)
+        return max(1, min(60, round(images * self._seconds_per_image / len(self._threads) + 0.5)))
+
+    def close(self) -> None:
+        """Takes nothing more. What waits is still run; `join` waits for it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until all that was taken has been run."""
+        for thread in self._threads:
+            thread.join(timeout)
+
+    async def __aenter__(self) -> Batcher:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+        await asyncio.to_thread(self.join)
+
+    def _parts(self, arrays: Arrays) -> list[Call]:
+        loop = asyncio.get_running_loop()
+        images, sizes, step = len(arrays[0]), tuple(array.shape[1:] for array in arrays), self._max_batch
+        if any(len(array) != images for array in arrays):
+            found = ", ".join(str(len(array)) for array in arrays)
+            raise Refused(Kind.INVALID, f"model '{self._engine.name}'", "inputs of one batch size", found)
+        if images <= step:
+            return [Call(arrays, images, sizes, loop, loop.create_future())]
+        starts = range(0, images, step)
+        return [Call(tuple(a[at : at + step] for a in arrays), min(step, images - at), sizes, loop, loop.create_future()) for at in starts]
+
+    def _put(self, calls: list[Call]) -> None:
+        """All of them or none. One request alone may exceed an empty queue: it was small enough to be read."""
+        with self._changed:
+            if self._closed:
+                raise Closed
+            full = bool(self._waiting) and len(self._waiting) + len(calls) > self._limit
+            if not full:
+                self._waiting.extend(calls)
+                self._changed.notify()
+        if full:
+            got = f"{len(self._waiting)} that wait"
+            about, wanted = f"model '{self._engine.name}'", f"a queue of at most {self._limit} requests"
+            raise Refused(Kind.QUEUE_FULL, about, wanted, got, "try again later", retry_after=self.retry_after())
+
+    def _forget(self, calls: list[Call]) -> None:
+        """Those that nobody waits for any more leave the queue."""
+        unanswered = [call for call in calls if not call.future.done() or call.future.cancelled()]
+        if unanswered:
+            with self._changed:
+                self._waiting = deque(call for call in self._waiting if call not in unanswered)
+            for call in unanswered:
+                call.future.cancel()
+        for call in calls:
+            if call.future.done() and not call.future.cancelled():
+                call.future.exception()  # seen: the first part's error speaks for all parts
+
+    def _work(self) -> None:
+        while batch := self._next():
+            self._run(batch)
+
+    def _next(self) -> list[Call]:
+        """Waits for the next batch and takes it from the queue; empty at the end."""
+        with self._changed:
+            while True:
+                if not self._waiting:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                    continue
+                batch, full = choose(self._waiting, self._max_batch)
+                left = batch[0].since + self._max_delay - time.monotonic()
+                if full or left <= 0 or self._closed:
+                    taken = set(map(id, batch))
+                    self._waiting = deque(call for call in self._waiting if id(call) not in taken)
+                    return batch
+                self._changed.wait(left)
+
+    def _run(self, batch: list[Call]) -> None:
+        start = time.monotonic()
+        images = sum(call.images for call in batch)
+        outputs: Arrays = ()
+        error: Exception | None = None
+        try:
+            answer = self._engine(*join([call.arrays for call in batch]))
+            outputs = answer if isinstance(answer, tuple) else (answer,)
+        except Exception as raised:  # whatever it is, those who wait must hear of it
+            error = raised
+            if not isinstance(raised, Error):
+                logging.getLogger("cosparse.serve").error("engine failed", exc_info=raised, extra={"model": self._engine.name})
+        took = time.monotonic() - start
+        self._seconds_per_image += 0.1 * (took / images - self._seconds_per_image)
+        answers, at = [], 0
+        for call in batch:
+            answers.append((call, tuple(output[at : at + call.images] for output in outputs)))
+            at += call.images
+        for loop in {call.loop for call in batch}:
+            try:
+                loop.call_soon_threadsafe(_settle, [(call, rows) for call, rows in answers if call.loop is loop], error)
+            except RuntimeError:  # that loop is closed, so nobody waits there
+                logging.getLogger("cosparse.serve").info("an event loop closed before its answer came")
+        self._observe(Ran(images, tuple(start - call.since for call in batch), took))
+
+
+def choose(waiting: Sequence[Call], max_batch: int) -> tuple[list[Call], bool]:
+    """The oldest call and those behind it that can be joined with it; and whether the batch can grow no further."""
+    batch, images = [waiting[0]], waiting[0].images
+    for call in list(waiting)[1:] if images < max_batch else []:
+        if call.sizes == batch[0].sizes:
+            if images + call.images > max_batch:
+                return batch, True
+            batch.append(call)
+            images += call.images
+            if images == max_batch:
+                break
+    return batch, images >= max_batch
+
+
+def join(calls: list[Arrays]) -> Arrays:
+    """Input by input, the rows of all calls; the call's own memory where it is alone and the kernels may read it."""
+    if len(calls) == 1:
+        return tuple(numpy.require(array, numpy.float32, ("C", "A")) for array in calls[0])
+    return tuple(numpy.concatenate(arrays) for arrays in zip(*calls, strict=True))
+
+
+def _settle(answers: list[tuple[Call, Arrays]], error: Exception | None) -> None:
+    for call, rows in answers:
+        if call.future.done():
+            continue
+        if error is not None:
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(rows)

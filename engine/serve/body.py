@@ -1,0 +1,83 @@
+"""Reading a request's body within the limits: size, time, and the memory of all bodies together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from cosparse.engine.serve.metrics import Metrics
+from cosparse.engine.serve.refusal import Kind, Refused
+from cosparse.engine.serve.settings import Settings
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Headers = dict[bytes, bytes]
+
+
+class Disconnected(Exception):
+    """The client left before its request was whole: there is nobody to answer."""
+
+
+class Bodies:
+    """Holds and counts what is being read and worked on; memory is counted as it arrives, not as it is announced."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._gauge = settings, metrics.body_bytes
+        self._held = 0
+
+    @asynccontextmanager
+    async def read(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
+        """The body, held until the block ends. Raises Refused where a limit is passed, Disconnected where the client is gone."""
+        limit, taken, parts = self._settings.body_bytes, 0, []
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Refused(Kind.ENCODING, "header Content-Encoding", "none", "a compressed body", "send it as it is")
+        stated = headers.get(b"content-length", b"")
+        if stated.isdigit() and int(stated[:20]) > limit:
+            await self._discard(headers, receive)
+            raise self._too_large(f"{int(stated[:20])} bytes")
+        try:
+            try:
+                async with asyncio.timeout(self._settings.read_timeout):
+                    while True:
+                        message = await receive()
+                        if message["type"] == "http.disconnect":
+                            raise Disconnected
+                        part = message.get("body", b"")
+                        parts.append(part)
+                        taken += len(part)
+                        self._hold(len(part))
+                        if taken > limit:
+                            raise self._too_large(f"more than {limit} bytes")
+                        if self._held > self._settings.held_bytes:
+                            wanted = f"at most {self._settings.held_bytes} bytes of bodies at once"
+                            raise Refused(Kind.MEMORY_FULL, "body", wanted, "more", "try again later", retry_after=1)
+                        if not message.get("more_body"):
+                            break
+            except TimeoutError:
+                wanted = f"a whole request within {self._settings.read_timeout:g} s"
+                raise Refused(Kind.SLOW_SENDER, "body", wanted, f"{taken} bytes of it") from None
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._hold(-taken)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._gauge.set(self._held)
+
+    def _too_large(self, got: str) -> Refused:
+        return Refused(Kind.TOO_LARGE, "body", f"at most {self._settings.body_bytes} bytes", got, "send fewer images at once")
+
+    async def _discard(self, headers: Headers, receive: Receive) -> None:
+        """Reads on without keeping anything, for a while: most clients look for an answer only when all is sent. One that waits for
+        `100 Continue` has sent nothing yet."""
+        if b"expect" in headers:
+            return
+        try:
+            async with asyncio.timeout(self._settings.read_timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body"):
+                        return
+        except TimeoutError:
+            return

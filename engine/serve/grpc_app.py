@@ -1,0 +1,167 @@
+"""gRPC: the service `inference.GRPCInferenceService`, on grpc.aio and the protocol's messages as tritonclient ships them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import metadata as packages
+from typing import Any
+
+import grpc
+import numpy
+from tritonclient.grpc import service_pb2 as messages
+from tritonclient.grpc import service_pb2_grpc as stubs
+
+from cosparse.engine.serve import tensors
+from cosparse.engine.serve.models import Model
+from cosparse.engine.serve.refusal import Kind, Refused
+from cosparse.engine.serve.service import Service
+
+Context = Any  # grpc.aio.ServicerContext
+OPEN = ("ServerLive", "ServerReady")
+
+
+class Inference(stubs.GRPCInferenceServiceServicer):
+    """Methods that are not here answer UNIMPLEMENTED."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._models = service, service.models
+
+    async def ServerLive(self, request: Any, context: Context) -> Any:
+        return messages.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Context) -> Any:
+        return messages.ServerReadyResponse(ready=self._service.ready)
+
+    async def ModelReady(self, request: Any, context: Context) -> Any:
+        try:
+            self._models.find(request.name, request.version)
+        except Refused as refused:
+            if refused.kind is not Kind.NOT_READY:
+                raise
+            return messages.ModelReadyResponse(ready=False)
+        return messages.ModelReadyResponse(ready=not self._service.draining)
+
+    async def ServerMetadata(self, request: Any, context: Context) -> Any:
+        return messages.ServerMetadataResponse(name="cosparse", version=packages.version("cosparse"), extensions=["model_repository"])
+
+    async def ModelMetadata(self, request: Any, context: Context) -> Any:
+        model = self._models.find(request.name, request.version)
+        found = tensors.metadata(model, self._models.versions(model.name), self._service.settings.max_scale)
+        found.pop("properties")
+        return messages.ModelMetadataResponse(**found)
+
+    async def RepositoryIndex(self, request: Any, context: Context) -> Any:
+        return messages.RepositoryIndexResponse(models=self._models.index())
+
+    async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:
+        self._service.allow_control()
+        await asyncio.to_thread(self._models.load, request.model_name)
+        return messages.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(self, request: Any, context: Context) -> Any:
+        self._service.allow_control()
+        await asyncio.to_thread(self._models.unload, request.model_name)
+        return messages.RepositoryModelUnloadResponse()
+
+    async def ModelInfer(self, request: Any, context: Context) -> Any:
+        scale = self._service.settings.max_scale
+        return await self._service.infer(
+            request.model_name,
+            request.model_version,
+            "grpc",
+            lambda model: Parsed(request, model, scale),
+            _answer,
+            context.time_remaining(),
+        )
+
+
+class Parsed:
+    """The tensors of a ModelInferRequest, checked; raw where the request has `raw_input_contents`."""
+
+    def __init__(self, request: Any, model: Model, max_scale: float | None) -> None:
+        self.id = request.id
+        self.raw = bool(request.raw_input_contents)
+        tensors.check_names(model, [tensor.name for tensor in request.inputs])
+        if self.raw and len(request.raw_input_contents) != len(request.inputs):
+            raise tensors.invalid("raw_input_contents", f"{len(request.inputs)} of them", len(request.raw_input_contents))
+        found = {}
+        for place, tensor in enumerate(request.inputs):
+            spec = next(spec for spec in model.inputs if spec.name == tensor.name)
+            if "shared_memory_region" in tensor.parameters:
+                raise tensors.invalid(f"input '{spec.name}'", "data in the request", "shared memory", "send the tensor's bytes")
+            shape = tensors.check(spec, tensor.datatype, list(tensor.shape), max_scale)
+            if self.raw:
+                found[spec.name] = tensors.from_bytes(spec, request.raw_input_contents[place], shape)
+            else:
+                data = numpy.asarray(tensor.contents.fp32_contents, "<f4")
+                found[spec.name] = tensors.from_bytes(spec, data.tobytes(), shape)
+        self.arrays = tuple(found[spec.name] for spec in model.inputs)
+        self.outputs = tensors.wanted_outputs(model, [tensor.name for tensor in request.outputs])
+        stated = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
+        self.timeout = stated / 1e6 if stated > 0 else None
+
+
+def _answer(model: Model, request: Parsed, outputs: tuple[numpy.ndarray, ...]) -> Any:
+    made = messages.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
+    made.parameters["checksum"].string_param = model.digest
+    for place in request.outputs:
+        array = outputs[place]
+        tensor = made.outputs.add(name=model.outputs[place].name, datatype=tensors.DATATYPE, shape=array.shape)
+        if request.raw:
+            made.raw_output_contents.append(array.astype("<f4", copy=False).tobytes())
+        else:
+            tensor.contents.fp32_contents.extend(array.ravel().tolist())
+    return made
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """The token, and what is raised made into a status."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        method, inner, service = details.method.rpartition("/")[2], handler.unary_unary, self._service
+        given = next((value for key, value in details.invocation_metadata or () if key == "authorization"), None)
+
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                if method not in OPEN:
+                    service.admit(given)
+                return await inner(request, context)
+            except Refused as error:
+                refused = error if method == "ModelInfer" and error.__cause__ is not None else service.failed(None, error)
+            except NotImplementedError:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"method {method}: expected one of the server's, got another")
+                return
+            except Exception as error:
+                refused = service.failed(None, error)
+            more = () if refused.retry_after is None else (("retry-after", str(refused.retry_after)),)
+            await context.abort(grpc.StatusCode[refused.kind.code], str(refused), more)
+
+        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+def server(service: Service) -> tuple[grpc.aio.Server, int]:
+    """A server bound to its port, not yet started, and the port. Raises RuntimeError or OSError where the port is taken."""
+    settings = service.settings
+    options = [
+        ("grpc.max_receive_message_length", settings.body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", 32 << 10),
+        ("grpc.so_reuseport", 0),
+    ]
+    made = grpc.aio.server(interceptors=[Guard(service)], options=options, maximum_concurrent_rpcs=settings.queue + settings.connections)
+    stubs.add_GRPCInferenceServiceServicer_to_server(Inference(service), made)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    if settings.tls_certificate and settings.tls_key:
+        pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
+        port = made.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    else:
+        port = made.add_insecure_port(address)
+    return made, port

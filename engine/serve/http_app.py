@@ -1,0 +1,188 @@
+"""HTTP: the routes of the Open Inference Protocol v2, its repository extension, metrics and the status page, as an ASGI application.
+
+Every refusal is `{"error": TEXT}` with the status of its kind, `Retry-After` where another try makes sense.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import metadata as packages
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cosparse.engine.serve import http_infer, metrics, page, tensors
+from cosparse.engine.serve.body import Bodies, Disconnected, Receive
+from cosparse.engine.serve.models import Model
+from cosparse.engine.serve.refusal import Kind, Refused
+from cosparse.engine.serve.service import Service
+
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
+OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Infer:
+    """POST .../infer, plain ASGI: it is the one route whose time counts."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._bodies = service, Bodies(service.settings, service.metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service, path = self._service, scope["path_params"]
+        headers = dict(scope["headers"])
+        name, version = path["name"], path.get("version", "")
+        model: Model | None = None
+        try:
+            model = service.models.find(name, version)  # this and the queue before the body is read: a refusal should cost little
+            if model.batcher.full:
+                wanted, wait = f"a queue of at most {service.settings.queue} requests", model.batcher.retry_after()
+                raise Refused(Kind.QUEUE_FULL, f"model '{model.name}'", wanted, "a full one", "try again later", retry_after=wait)
+        except Refused as refused:
+            await _refuse(send, service.failed(model, refused))
+            return
+        stated = headers.get(http_infer.HEADER.encode())
+        header_length = None if stated is None else stated.decode("latin-1")
+        scale = service.settings.max_scale
+        try:
+            async with self._bodies.read(headers, receive) as body:
+                text, length = await service.infer(
+                    name, version, "http", lambda found: http_infer.parse(body, header_length, found, scale), http_infer.answer
+                )
+        except Disconnected:
+            service.metrics.failures.labels(model.name, "disconnected").inc()
+            return
+        except Refused as refused:
+            if refused.__cause__ is None:  # from reading the body, so not yet counted
+                service.failed(model, refused)
+            await _refuse(send, refused)
+            return
+        kind = b"application/json" if length is None else b"application/octet-stream"
+        out = [(b"content-type", kind), (b"content-length", str(len(text)).encode())]
+        if length is not None:
+            out.append((http_infer.HEADER.encode(), str(length).encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": out})
+        await send({"type": "http.response.body", "body": text})
+
+
+def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The ASGI application, the check of the token in front of it."""
+    app: Any = Starlette(routes=_routes(service), exception_handlers={Refused: _refused, HTTPException: _http_error, Exception: _fault})
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            given = dict(scope["headers"]).get(b"authorization")
+            try:
+                service.admit(None if given is None else given.decode("latin-1"))
+            except Refused as refused:
+                await _refuse(send, service.failed(None, refused))
+                return
+        await app(scope, receive, send)
+
+    return guarded
+
+
+def _routes(service: Service) -> list[Route]:
+    models, settings = service.models, service.settings
+
+    async def server(request: Request) -> Response:
+        return JSONResponse({"name": "cosparse", "version": packages.version("cosparse"), "extensions": EXTENSIONS})
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    async def model_ready(request: Request) -> Response:
+        model = models.find(request.path_params["name"], request.path_params.get("version", ""))
+        return JSONResponse({"name": model.name, "ready": not service.draining}, 503 if service.draining else 200)
+
+    async def model(request: Request) -> Response:
+        found = models.find(request.path_params["name"], request.path_params.get("version", ""))
+        return JSONResponse(tensors.metadata(found, models.versions(found.name), settings.max_scale))
+
+    async def index(request: Request) -> Response:
+        return JSONResponse(models.index())
+
+    async def load(request: Request) -> Response:
+        service.allow_control()
+        await asyncio.to_thread(models.load, request.path_params["name"])
+        return JSONResponse({})
+
+    async def unload(request: Request) -> Response:
+        service.allow_control()
+        await asyncio.to_thread(models.unload, request.path_params["name"])
+        return JSONResponse({})
+
+    async def scrape(request: Request) -> Response:
+        return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    async def status(request: Request) -> Response:
+        shown = await asyncio.to_thread(models.status)
+        return Response(
+            orjson.dumps({"ready": service.ready, "models": shown, "index": models.index()}),
+            media_type="application/json",
+            headers={"cache-control": "no-store"},
+        )
+
+    one = "/v2/models/{name}"
+    infer: Any = Infer(service)
+    return [
+        Route(f"{one}/infer", infer, methods=["POST"]),
+        Route(f"{one}/versions/{{version}}/infer", infer, methods=["POST"]),
+        *(Route(f"{base}/ready", model_ready) for base in (one, f"{one}/versions/{{version}}")),
+        *(Route(base, model) for base in (one, f"{one}/versions/{{version}}")),
+        Route("/v2/health/live", live),
+        Route("/v2/health/ready", ready),
+        Route("/v2", server),
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route("/v2/repository/models/{name}/load", load, methods=["POST"]),
+        Route("/v2/repository/models/{name}/unload", unload, methods=["POST"]),
+        Route("/metrics", scrape),
+        Route("/status", status),
+        *page.routes(),
+    ]
+
+
+def _body(refused: Refused) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    text = orjson.dumps({"error": str(refused).encode("utf-8", "replace").decode()})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
+    if refused.retry_after is not None:
+        headers.append((b"retry-after", str(refused.retry_after).encode()))
+    if refused.kind is Kind.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refused.kind in (Kind.TOO_LARGE, Kind.SLOW_SENDER):
+        headers.append((b"connection", b"close"))  # the rest of the body is not worth reading
+    return text, headers
+
+
+async def _refuse(send: Send, refused: Refused) -> None:
+    text, headers = _body(refused)
+    await send({"type": "http.response.start", "status": refused.kind.status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    refused = error if isinstance(error, Refused) else Refused(Kind.INTERNAL, "server", "an answer", type(error).__name__)
+    text, headers = _body(refused)
+    return Response(text, refused.kind.status, {key.decode(): value.decode() for key, value in headers})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such path, or another method."""
+    status = getattr(error, "status_code", 500)
+    expected = "a path of the Open Inference Protocol v2" if status == 404 else "another method"
+    got = f"{request.method} {request.url.path[:200]}"
+    return JSONResponse({"error": f"request: expected {expected}, got {got}"}, status, getattr(error, "headers", None))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"server: expected an answer, got {type(error).__name__}; its log has the reason"}, 500)

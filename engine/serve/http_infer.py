@@ -1,0 +1,146 @@
+"""The body of an inference request and of its answer over HTTP: JSON, and the protocol's binary tensors behind it.
+
+A binary request is the JSON of `Inference-Header-Content-Length` bytes, then the bytes of the inputs that state `binary_data_size`, in the
+order of the JSON. The answer has the same form where binary outputs were asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import orjson
+
+from cosparse.engine.serve import tensors
+from cosparse.engine.serve.models import Model
+
+HEADER = "inference-header-content-length"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Inputs in the network's order; the outputs that are wanted, each with whether it is binary; `timeout` in seconds or None."""
+
+    id: str
+    arrays: tuple[numpy.ndarray, ...]
+    outputs: tuple[tuple[int, bool], ...]
+    timeout: float | None
+
+
+def parse(body: bytes | bytearray, header_length: str | None, model: Model, max_scale: float | None) -> Request:
+    """Raises Refused for anything that is not a sound request for this model."""
+    length = _length(header_length, len(body))
+    view = memoryview(body)
+    try:
+        message = orjson.loads(view[:length])
+    except orjson.JSONDecodeError as error:
+        raise tensors.invalid("body", "JSON", error) from None
+    if not isinstance(message, dict):
+        raise tensors.invalid("body", "a JSON object", type(message).__name__)
+    entries = _objects(message, "inputs")
+    tensors.check_names(model, [entry.get("name") for entry in entries])
+    specs = {spec.name: spec for spec in model.inputs}
+    found: dict[str, numpy.ndarray] = {}
+    at = length
+    for entry in entries:
+        spec = specs[entry["name"]]
+        shape = tensors.check(spec, entry.get("datatype"), entry.get("shape"), max_scale)
+        size = _parameters(entry, f"input '{spec.name}'").get("binary_data_size")
+        if size is None:
+            found[spec.name] = tensors.from_numbers(spec, entry.get("data"), shape)
+            continue
+        if type(size) is not int or size < 0 or "data" in entry:
+            raise tensors.invalid(f"input '{spec.name}'", "either data or a binary_data_size of 0 or more", repr(size))
+        if at + size > len(body):
+            raise tensors.invalid(
+                f"input '{spec.name}'", f"{size} bytes of binary data", f"{len(body) - at} bytes", "the body is cut short"
+            )
+        found[spec.name] = tensors.from_bytes(spec, view[at : at + size], shape)
+        at += size
+    if at != len(body):
+        raise tensors.invalid("body", f"{at} bytes", f"{len(body)} bytes", "state binary_data_size and Inference-Header-Content-Length")
+    return Request(_id(message), tuple(found[spec.name] for spec in model.inputs), _outputs(message, model), _timeout(message))
+
+
+def answer(model: Model, request: Request, outputs: tuple[numpy.ndarray, ...]) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON where binary tensors follow."""
+    entries: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for place, as_bytes in request.outputs:
+        array = outputs[place]
+        entry: dict[str, Any] = {"name": model.outputs[place].name, "datatype": tensors.DATATYPE, "shape": array.shape}
+        if as_bytes:
+            data = array.astype("<f4", copy=False).tobytes()
+            entry["parameters"] = {"binary_data_size": len(data)}
+            binary.append(data)
+        else:
+            entry["data"] = numpy.ascontiguousarray(array).ravel()
+        entries.append(entry)
+    message: dict[str, Any] = {
+        "model_name": model.name,
+        "model_version": model.version,
+        "parameters": {"checksum": model.digest},
+        "outputs": entries,
+    }
+    if request.id:
+        message["id"] = request.id
+    text = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join((text, *binary)), len(text)) if binary else (text, None)
+
+
+def _length(stated: str | None, size: int) -> int:
+    if stated is None:
+        return size
+    if not stated.isascii() or not stated.isdigit() or len(stated) > 12 or int(stated) > size:
+        raise tensors.invalid("header Inference-Header-Content-Length", f"a number of at most {size}, the bytes of the body", stated[:32])
+    return int(stated)
+
+
+def _objects(message: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    entries = message.get(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise tensors.invalid(key, "a list of objects", type(entries).__name__)
+    return entries
+
+
+def _parameters(entry: dict[str, Any], about: str) -> dict[str, Any]:
+    found = entry.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise tensors.invalid(f"{about}: parameters", "an object", type(found).__name__)
+    if "shared_memory_region" in found:
+        raise tensors.invalid(about, "data in the request", "shared memory", "send the tensor's bytes")
+    return found
+
+
+def _outputs(message: dict[str, Any], model: Model) -> tuple[tuple[int, bool], ...]:
+    usual = _parameters(message, "request").get("binary_data_output") is True
+    entries = _objects(message, "outputs")
+    binary: dict[int, bool] = {}
+    names = [entry.get("name") for entry in entries]
+    places = tensors.wanted_outputs(model, names)
+    for place in places:
+        binary[place] = usual
+    for entry in entries:
+        stated = _parameters(entry, f"output '{entry['name']}'")
+        if "classification" in stated:
+            raise tensors.invalid(f"output '{entry['name']}'", "the whole tensor", "classification", "take the largest values yourself")
+        binary[tensors.wanted_outputs(model, [entry["name"]])[0]] = bool(stated.get("binary_data", usual))
+    return tuple((place, binary[place]) for place in places)
+
+
+def _id(message: dict[str, Any]) -> str:
+    found = message.get("id") or ""
+    if not isinstance(found, str) or len(found) > 256:
+        raise tensors.invalid("id", "a text of at most 256 characters", type(found).__name__)
+    return found
+
+
+def _timeout(message: dict[str, Any]) -> float | None:
+    """Stated in microseconds, as Triton has it."""
+    stated = _parameters(message, "request").get("timeout")
+    if stated is None or stated == 0:
+        return None
+    if type(stated) is not int or stated < 0:
+        raise tensors.invalid("parameter timeout", "microseconds, a whole number", repr(stated))
+    return stated / 1e6

@@ -1,0 +1,235 @@
+"""The served models: loaded, warmed up and exchanged in the background, looked up by requests.
+
+A model is `READY` from the end of its warm-up. A file that changes is loaded beside the old one, and the name then points to the new one in
+one assignment: a request sees the one or the other. The old one works off its queue and goes. A file that cannot be loaded changes nothing;
+the reason is in the log, in the index and on the status page.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosparse.engine.engine import Engine, ValueSpec, load
+from cosparse.engine.serve.batcher import Batcher
+from cosparse.engine.serve.folder import File, Key, checksum, scan
+from cosparse.engine.serve.latencies import Latencies
+from cosparse.engine.serve.metrics import Metrics
+from cosparse.engine.serve.refusal import Kind, Refused
+from cosparse.engine.serve.settings import Settings
+from cosparse.errors import ArtifactError, Error
+
+log = logging.getLogger("cosparse.serve")
+
+
+@dataclass(eq=False)
+class Model:
+    """One loaded version. `digest` is the artifact's checksum, which tells versions of one name apart."""
+
+    name: str
+    version: str
+    file: File
+    digest: str
+    engine: Engine
+    batcher: Batcher
+    load_seconds: float
+    latencies: Latencies = field(default_factory=Latencies)
+
+    @property
+    def inputs(self) -> tuple[ValueSpec, ...]:
+        return self.engine.inputs
+
+    @property
+    def outputs(self) -> tuple[ValueSpec, ...]:
+        return self.engine.outputs
+
+
+class Models:
+    """Reads are from the event loop and never wait; `sync`, `load` and `unload` take seconds and belong in a thread."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._ready: dict[Key, Model] = {}  # replaced as a whole, never changed
+        self._trouble: dict[Key, str] = {}
+        self._failed: dict[Key, File] = {}  # files that could not be loaded: not tried again before they change
+        self._seen: dict[Key, File] = {}
+        self._unloaded: set[str] = set()  # by a client; they stay away until one asks for them
+        self._working = threading.Lock()
+        self.started = False  # whether all that was there at the start has been tried
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that is there, and was not unloaded, answers."""
+        return self.started and bool(self._ready) and not self._trouble.keys() - self._ready.keys()
+
+    def all(self) -> list[Model]:
+        return [model for _, model in sorted(self._ready.items(), key=lambda item: (item[0][0], int(item[0][1])))]
+
+    def versions(self, name: str) -> list[str]:
+        return sorted((version for known, version in self._ready if known == name), key=int)
+
+    def find(self, name: str, version: str = "") -> Model:
+        """The model of this name; without a version, the highest. Raises Refused: not there, or not ready."""
+        ready = self._ready
+        if version:
+            model = ready.get((name, version))
+        else:
+            numbers = [int(found) for known, found in ready if known == name]
+            model = ready.get((name, str(max(numbers)))) if numbers else None
+        if model is not None:
+            return model
+        asked = f"model '{name[:128]}'" + (f", version '{version[:16]}'" if version else "")
+        trouble = self._trouble.get((name, version or "1")) or next((why for key, why in self._trouble.items() if key[0] == name), None)
+        if trouble and (not version or (name, version) in self._trouble):
+            raise Refused(Kind.NOT_READY, asked, "a model that is ready", trouble, "try again later", retry_after=2)
+        if not self.started:
+            raise Refused(Kind.NOT_READY, asked, "a server that is ready", "one that still loads", "try again later", retry_after=2)
+        names = ", ".join(sorted({model.name for model in ready.values()})[:10]) or "none"
+        raise Refused(
+            Kind.UNKNOWN_MODEL, asked, f"one of the models served here ({names})", "another name or version", "see /v2/repository/index"
+        )
+
+    def index(self) -> list[dict[str, str]]:
+        """One row for each model and version: name, version, state, reason."""
+        ready = self._ready
+        rows = [{"name": k[0], "version": k[1], "state": "READY", "reason": self._trouble.get(k, "")} for k in ready]
+        rows += [
+            {"name": k[0], "version": k[1], "state": "UNAVAILABLE", "reason": why} for k, why in self._trouble.items() if k not in ready
+        ]
+        return sorted(rows, key=lambda row: (row["name"], int(row["version"])))
+
+    def sync(self, *, settle: bool = False, only: str = "") -> None:
+        """Makes what is served equal to what lies on disk. settle: leave files alone that changed since the last look, as they may still be
+        written; only: one name."""
+        with self._working:
+            found, ignored = scan(self._settings.source)
+            for path, why in ignored.items():
+                if not self.started:
+                    log.warning("passed over", extra={"path": path, "reason": why})
+            wanted = {key: file for key, file in found.items() if key[0] not in self._unloaded}
+            for key in [key for key in [*self._ready, *self._trouble] if key not in wanted]:
+                self._remove(key)
+            for key, file in wanted.items():
+                current = self._ready.get(key)
+                if (only and key[0] != only) or self._failed.get(key) == file or (current and current.file == file):
+                    continue
+                if not (settle and self._seen.get(key) != file):
+                    self._load(key, file)
+            self._seen = found
+            self.started = True
+
+    def load(self, name: str) -> None:
+        """Loads a name (anew where its file changed), all versions. Raises Refused where there is none or it cannot be loaded."""
+        found, _ = scan(self._settings.source)
+        if not any(key[0] == name for key in found):
+            raise Refused(
+                Kind.UNKNOWN_MODEL, f"model '{name[:128]}'", "a file of this name in the repository", "none", "put it there first"
+            )
+        with self._working:
+            self._unloaded.discard(name)
+            self._failed = {key: file for key, file in self._failed.items() if key[0] != name}
+        self.sync(only=name)
+        if trouble := [why for key, why in self._trouble.items() if key[0] == name]:
+            raise Refused(Kind.INVALID, f"model '{name}'", "a file that can be loaded", trouble[0])
+
+    def unload(self, name: str) -> None:
+        self.find(name)
+        with self._working:
+            self._unloaded.add(name)
+            for key in [key for key in self._ready if key[0] == name]:
+                self._remove(key)
+
+    def close(self) -> None:
+        with self._working:
+            for key in list(self._ready):
+                self._remove(key)
+
+    def _load(self, key: Key, file: File) -> None:
+        name, version = key
+        first = key not in self._ready
+        if first:
+            self._trouble[key] = "it is being loaded"
+        try:
+            model = self._make(key, file)
+        except (Error, OSError, MemoryError, RuntimeError) as error:
+            self._failed[key] = file
+            self._trouble[key] = str(error) or type(error).__name__
+            self._metrics.loads.labels(name, "failed").inc()
+            log.error("not loaded", extra={"model": name, "version": version, "reason": self._trouble[key]})
+            return
+        old = self._ready.get(key)
+        self._ready = {**self._ready, key: model}
+        self._trouble.pop(key, None)
+        self._failed.pop(key, None)
+        self._metrics.loads.labels(name, "loaded").inc()
+        self._metrics.model_ready.labels(name, version).set(1)
+        self._metrics.queue_requests.labels(name).set_function(lambda: self._depth(name))
+        log.info(
+            "loaded" if old is None else "reloaded",
+            extra={"model": name, "version": version, "checksum": model.digest, "seconds": round(model.load_seconds, 3)},
+        )
+        if old is not None:
+            old.batcher.close()
+
+    def _make(self, key: Key, file: File) -> Model:
+        settings, start = self._settings, time.monotonic()
+        digest = checksum(file.path)
+        engine = load(file.path, threads=settings.threads, dtype=settings.dtype)
+        if checksum(file.path) != digest:
+            raise ArtifactError(str(file.path), "a file that stays while it is loaded", "another one", "it is loaded again when it rests")
+        engine.warmup(warm_batches(settings.max_batch))
+        batcher = Batcher(
+            engine,
+            max_batch=settings.max_batch,
+            max_delay=settings.max_delay,
+            queue=settings.queue,
+            workers=settings.workers,
+            observe=self._metrics.observer(key[0]),
+        )
+        return Model(key[0], key[1], file, digest, engine, batcher, time.monotonic() - start)
+
+    def _remove(self, key: Key) -> None:
+        self._trouble.pop(key, None)
+        self._failed.pop(key, None)
+        model = self._ready.get(key)
+        if model is None:
+            return
+        self._ready = {other: kept for other, kept in self._ready.items() if other != key}
+        self._metrics.model_ready.labels(*key).set(0)
+        log.info("removed", extra={"model": key[0], "version": key[1]})
+        model.batcher.close()
+
+    def _depth(self, name: str) -> int:
+        return sum(model.batcher.depth for model in self._ready.values() if model.name == name)
+
+    def status(self) -> list[dict[str, Any]]:
+        """What the status page shows of each model."""
+        rows: list[dict[str, Any]] = []
+        for model in self.all():
+            engine = model.engine
+            rows.append(
+                {
+                    "name": model.name,
+                    "version": model.version,
+                    "network": engine.name,
+                    "checksum": model.digest,
+                    "dtype": engine.dtype,
+                    "isa": engine.isa,
+                    "threads": engine.threads,
+                    "weight_bytes": engine.weight_bytes,
+                    "load_seconds": round(model.load_seconds, 3),
+                    "queue": model.batcher.depth,
+                    "plan": str(engine.plan),
+                    "latencies": model.latencies.rows(),
+                }
+            )
+        return rows
+
+
+def warm_batches(most: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and `most` itself."""
+    sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power <= most}
+    return tuple(sorted(sizes))

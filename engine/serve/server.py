@@ -1,0 +1,166 @@
+"""The server's life: listen, load, be ready, watch the folder, drain, end.
+
+It listens before it has loaded, and says `ready: false` until every model is warm. On SIGTERM or SIGINT it is no longer ready, waits
+`drain_delay`, stops accepting, answers what is in flight for at most `drain` seconds, and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from cosparse.engine.serve import grpc_app
+from cosparse.engine.serve.connection import connection_class
+from cosparse.engine.serve.http_app import application
+from cosparse.engine.serve.metrics import Metrics
+from cosparse.engine.serve.models import Models
+from cosparse.engine.serve.service import Service
+from cosparse.engine.serve.settings import Settings
+from cosparse.errors import Error
+
+log = logging.getLogger("cosparse.serve")
+
+
+@dataclass(frozen=True)
+class Started:
+    """Where the server listens, and what it serves, once it is ready."""
+
+    http: str
+    grpc: str | None
+    models: list[dict[str, str]]
+
+
+class _Http(uvicorn.Server):
+    """Signals are handled here, for both protocols."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Server:
+    """`await Server(settings).run()`; `stop()` from the event loop ends it as SIGTERM does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.models = Models(settings, self.metrics)
+        self.service = Service(settings, self.metrics, self.models)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def run(self, started: Callable[[Started], None] = lambda started: None, *, signals: bool = True) -> None:
+        """Until it is stopped. `started` is called once all models that load are ready."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        if not settings.loopback and not settings.token:
+            log.warning("open to the network without a token", extra={"host": settings.host})
+        listener = _listen(settings)
+        http = _Http(_config(self.service))
+        rpc, rpc_address = None, None
+        if settings.grpc_port is not None:
+            rpc, port = _rpc(self.service, listener)
+            rpc_address = f"{settings.host}:{port}"
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+        serving = asyncio.create_task(http.serve([listener]))
+        if rpc is not None:
+            await rpc.start()
+        address = f"{'https' if settings.tls_key else 'http'}://{settings.host}:{listener.getsockname()[1]}"
+        working = asyncio.create_task(self._load_and_watch(lambda: started(Started(address, rpc_address, self.models.index()))))
+        try:
+            await asyncio.wait({asyncio.create_task(self._stop.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
+            await self._drain(http, serving, rpc)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await asyncio.to_thread(self.models.close)
+        log.info("stopped")
+
+    async def _load_and_watch(self, ready: Callable[[], None]) -> None:
+        await asyncio.to_thread(self.models.sync)
+        log.info("ready" if self.models.ready else "not ready", extra={"models": len(self.models.all())})
+        ready()
+        while self.settings.poll:
+            await asyncio.sleep(self.settings.poll)
+            try:
+                await asyncio.to_thread(self.models.sync, settle=True)
+            except (Error, OSError) as error:
+                log.error("folder not read", extra={"reason": str(error)})
+
+    async def _drain(self, http: uvicorn.Server, serving: asyncio.Task[None], rpc: Any) -> None:
+        log.info("draining")
+        self.service.draining = True
+        await asyncio.sleep(self.settings.drain_delay)
+        http.should_exit = True
+        if rpc is not None:
+            await asyncio.gather(rpc.stop(self.settings.drain), serving)
+        else:
+            await serving
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The HTTP socket. Raises Error where the address cannot be had."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.http_port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise Error(
+            "--host, --http-port", f"an address to listen on, {settings.host}:{settings.http_port}", got, "choose another"
+        ) from error
+    return made
+
+
+def _rpc(service: Service, listener: socket.socket) -> tuple[Any, int]:
+    try:
+        return grpc_app.server(service)
+    except (RuntimeError, OSError) as error:
+        listener.close()
+        wanted = f"an address to listen on, {service.settings.host}:{service.settings.grpc_port}"
+        raise Error("--host, --grpc-port", wanted, str(error), "choose another") from error
+
+
+def _config(service: Service) -> uvicorn.Config:
+    settings = service.settings
+    return uvicorn.Config(
+        application(service),
+        http=connection_class(settings),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def run(settings: Settings, started: Callable[[Started], None]) -> None:
+    """Runs a server in this process until a signal ends it, on uvloop where that is installed."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+
+    async def main() -> None:
+        await Server(settings).run(started)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())

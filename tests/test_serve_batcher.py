@@ -1,0 +1,212 @@
+"""The dynamic batcher: what is joined, what waits, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosparse.engine.serve import Batcher, Kind, Refused
+from cosparse.engine.serve.batcher import Ran
+from cosparse.engine.serve.refusal import Closed
+from cosparse.errors import Error, ShapeError
+
+
+class Double:
+    """Twice its input, as an engine; keeps the batch sizes that it saw, and waits while `hold` is set."""
+
+    name = "double"
+
+    def __init__(self, outputs: int = 1) -> None:
+        self.batches: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.outputs = outputs
+
+    def __call__(self, *arrays: np.ndarray) -> Any:
+        assert self.go.wait(20)
+        self.batches.append(len(arrays[0]))
+        if np.isnan(arrays[0]).any():
+            raise ShapeError("input 'x'", "no NaN", "one")
+        answer = tuple(2 * array for array in arrays)
+        return answer if self.outputs > 1 else answer[0]
+
+
+def rows(count: int, value: float = 1.0, size: int = 3) -> np.ndarray:
+    return np.full((count, size), value, np.float32)
+
+
+def run(engine: Double, body: Callable[[Batcher], Any], **options: Any) -> Any:
+    async def main() -> Any:
+        async with Batcher(engine, **options) as batcher:
+            return await body(batcher)
+
+    return asyncio.run(main())
+
+
+async def held(engine: Double, batcher: Batcher, waiting: list[Any]) -> list[asyncio.Task[Any]]:
+    """Tasks for `waiting`, all in the queue behind a first call that the engine holds."""
+    engine.go.clear()
+    first = asyncio.create_task(batcher(rows(1)))
+    await asyncio.sleep(0)
+    while batcher.depth:
+        await asyncio.sleep(0.001)
+    tasks = [asyncio.create_task(batcher(*(arrays if isinstance(arrays, tuple) else (arrays,)))) for arrays in waiting]
+    await asyncio.sleep(0.01)
+    return [first, *tasks]
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_one_call_of_any_size(count: int) -> None:
+    engine = Double()
+    x = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
+    np.testing.assert_array_equal(run(engine, lambda b: b(x), max_batch=4), 2 * x)
+    assert max(engine.batches) <= 4
+    assert sum(engine.batches) == count
+
+
+def test_calls_that_wait_together_run_together_and_get_their_own_rows() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(n, value=n) for n in (1, 2, 3, 2, 1)])
+        engine.go.set()
+        answers = await asyncio.gather(*tasks)
+        for n, answer in zip((1, 2, 3, 2, 1), answers[1:], strict=True):
+            np.testing.assert_array_equal(answer, rows(n, 2.0 * n))
+
+    run(engine, body, max_batch=6)
+    assert engine.batches == [1, 6, 3]  # 1 + 2 + 3, then 2 + 1
+
+
+def test_a_call_that_does_not_fit_ends_the_batch_so_that_none_is_overtaken_for_ever() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(3), rows(3), rows(1)])
+        engine.go.set()
+        await asyncio.gather(*tasks)
+
+    run(engine, body, max_batch=4)
+    assert engine.batches == [1, 3, 4]
+
+
+def test_other_sizes_are_other_batches() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(1, size=3), rows(1, size=5), rows(1, size=3)])
+        engine.go.set()
+        assert [answer.shape[1] for answer in await asyncio.gather(*tasks)] == [3, 3, 5, 3]
+
+    run(engine, body)
+    assert engine.batches == [1, 2, 1]
+
+
+def test_several_inputs_and_outputs() -> None:
+    engine = Double(outputs=2)
+    first, second = run(engine, lambda b: b(rows(5, 1.0), rows(5, 3.0)), max_batch=2)
+    np.testing.assert_array_equal(first, rows(5, 2.0))
+    np.testing.assert_array_equal(second, rows(5, 6.0))
+
+
+def test_without_a_delay_an_idle_engine_is_called_at_once_and_with_one_it_waits_for_others() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> float:
+        start = time.monotonic()
+        await asyncio.gather(*(batcher(rows(1)) for _ in range(3)))
+        return time.monotonic() - start
+
+    assert run(engine, body, max_delay=0.2, max_batch=8) >= 0.19
+    assert engine.batches == [3]
+    took = run(engine, body, max_delay=20.0, max_batch=3)  # full, so nobody waits
+    assert took < 10
+    assert engine.batches == [3, 3]
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(1), rows(1)])
+        assert batcher.full
+        with pytest.raises(
+            Refused, match="model 'double': expected a queue of at most 2 requests, got 2 that wait; try again later"
+        ) as info:
+            await batcher(rows(1))
+        assert info.value.kind is Kind.QUEUE_FULL
+        assert (info.value.retry_after or 0) >= 1
+        engine.go.set()
+        await asyncio.gather(*tasks)
+        await batcher(rows(1))
+
+    run(engine, body, queue=2)
+
+
+def test_a_late_answer_is_a_timeout_and_frees_its_place() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [])
+        with pytest.raises(Refused, match=r"model 'double': expected an answer within 0.05 s, got none yet") as info:
+            await batcher(rows(1), timeout=0.05)
+        assert info.value.kind is Kind.TIMEOUT
+        assert batcher.depth == 0
+        engine.go.set()
+        await asyncio.gather(*tasks)
+
+    run(engine, body, queue=1)
+    assert engine.batches == [1]  # what nobody waits for is not computed
+
+
+def test_what_the_engine_raises_reaches_all_who_wait_and_the_next_call_works() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(1, np.nan), rows(1)])
+        engine.go.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(answer) for answer in answers[1:]] == [ShapeError, ShapeError]
+        np.testing.assert_array_equal(await batcher(rows(1)), rows(1, 2.0))
+        with pytest.raises(ShapeError):
+            await batcher(rows(9, np.nan))  # in parts
+
+    run(engine, body, max_batch=4)
+
+
+def test_closed_it_runs_what_waits_and_takes_nothing_more() -> None:
+    engine = Double()
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(2)])
+        batcher.close()
+        with pytest.raises(Closed):
+            await batcher(rows(1))
+        engine.go.set()
+        assert [len(answer) for answer in await asyncio.gather(*tasks)] == [1, 2]
+
+    run(engine, body)
+
+
+def test_it_tells_what_it_ran() -> None:
+    seen: list[Ran] = []
+    run(Double(), lambda b: b(rows(3)), observe=seen.append)
+    assert [(ran.images, len(ran.waited)) for ran in seen] == [(3, 1)]
+    assert seen[0].compute >= 0
+
+
+def test_bad_options_and_inputs() -> None:
+    for option in ("max_batch", "queue", "workers"):
+        with pytest.raises(Error, match=f"{option}: expected at least 1, got 0"):
+            Batcher(SimpleNamespace(name="x"), **{option: 0})
+    with pytest.raises(Error, match="max_delay: expected at least 0, got -1"):
+        Batcher(SimpleNamespace(name="x"), max_delay=-1)
+    with pytest.raises(Refused, match="model 'double': expected inputs of one batch size, got 1, 2"):
+        run(Double(2), lambda b: b(rows(1), rows(2)))

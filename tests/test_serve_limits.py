@@ -1,0 +1,277 @@
+"""Limits, the token, TLS: what is too large, too slow, too much or not allowed is refused, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_parts import Gate, Running, binary, images, request, serving, until, write
+
+import cosparse
+from cosparse.engine.serve import models as served
+from cosparse.engine.serve.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("limits") / "small.cosparse")
+
+
+@pytest.fixture(scope="module")
+def strict(file: Path) -> Iterator[Running]:
+    """Small limits, so that they are soon passed."""
+    with serving(file, body_bytes=20_000, held_bytes=60_000, read_timeout=0.3, connections=8) as running:
+        yield running
+
+
+@pytest.fixture
+def gate(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """The engine of servers made after this; it answers once `gate.open` is set."""
+    made = Gate(cosparse.load(file, threads=1))
+    monkeypatch.setattr(served, "load", lambda *_, **__: made)
+    yield made
+    made.open.set()
+
+
+def send(port: int, *parts: bytes, close: bool = False) -> bytes:
+    """What comes back on a plain connection until the server closes it or nothing more comes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for part in parts:
+            connection.sendall(part)
+        if close:
+            connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        return answer
+
+
+HEAD = b"POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\n"
+
+
+def test_a_body_too_large_by_its_header(strict: Running) -> None:
+    status, got, headers = strict.ask("POST", "/v2/models/small/infer", b"x" * 50_000)
+    assert (status, headers["connection"]) == (413, "close")
+    assert got["error"] == "body: expected at most 20000 bytes, got 50000 bytes; send fewer images at once"
+
+
+def test_a_body_too_large_that_does_not_say_so(strict: Running) -> None:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (4096, b"x" * 4096) for _ in range(6)) + b"0\r\n\r\n"
+    assert send(strict.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", chunks).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_waits_to_be_told_is_told(strict: Running) -> None:
+    assert send(strict.port, HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n").startswith(b"HTTP/1.1 413")
+
+
+def test_slow_senders_are_cut_off(strict: Running) -> None:
+    body = send(strict.port, HEAD + b"Content-Length: 1000\r\n\r\n{")
+    assert body.startswith(b"HTTP/1.1 408")
+    assert b"body: expected a whole request within 0.3 s, got 1 bytes of it" in body
+    headers = send(strict.port, b"POST /v2/mod")
+    assert headers.startswith(b"HTTP/1.1 408")
+    assert b"headers: expected them within 0.3 s" in headers
+    assert send(strict.port) == b""  # who says nothing gets nothing
+    assert strict.metric('cosparse_request_failures_total{model="small",reason="slow_sender"}') == 1
+
+
+def test_a_body_that_ends_early_is_nobodys_request(strict: Running) -> None:
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=5) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n{")
+        until(lambda: strict.metric("cosparse_body_bytes") == 1)
+    until(lambda: strict.metric('cosparse_request_failures_total{model="small",reason="disconnected"}') == 1)
+    assert strict.metric("cosparse_body_bytes") == 0
+    assert strict.infer(images(1))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        (b"rubbish\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"400"),
+        (b"GET /v2 HTTP/1.1\r\n" + b"a: " + b"b" * 40_000 + b"\r\n", b"431"),
+        (b"GET /v2 HTTP/1.1\r\n" + b"a: b\r\n" * 8_000, b"431"),
+        (HEAD + b"Content-Length: -5\r\n\r\n", b"400"),
+        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", b"400"),
+        (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+    ],
+)
+def test_what_is_not_http(strict: Running, message: bytes, status: bytes) -> None:
+    answer = send(strict.port, message)
+    assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert strict.infer(images(1))[0] == 200
+
+
+def test_a_compressed_body(strict: Running) -> None:
+    status, got, _ = strict.infer(images(1), headers={"Content-Encoding": "gzip"})
+    assert status == 415
+    assert got["error"] == "header Content-Encoding: expected none, got a compressed body; send it as it is"
+
+
+def test_too_many_connections(strict: Running) -> None:
+    opened = [socket.create_connection(("127.0.0.1", strict.port)) for _ in range(8)]
+    try:
+        answer = send(strict.port)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in answer
+    finally:
+        for connection in opened:
+            connection.close()
+    until(lambda: strict.infer(images(1))[0] == 200)
+
+
+def test_the_memory_of_all_bodies_is_bounded(strict: Running) -> None:
+    opened = [socket.create_connection(("127.0.0.1", strict.port)) for _ in range(5)]
+    try:
+        for connection in opened:
+            connection.sendall(HEAD + b"Content-Length: 19000\r\n\r\n" + b"x" * 18_000)
+        found = [connection.recv(65536) for connection in opened]
+        assert sum(answer.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in answer for answer in found) == 2
+        assert sum(answer.startswith(b"HTTP/1.1 408") for answer in found) == 3
+    finally:
+        for connection in opened:
+            connection.close()
+    assert strict.metric("cosparse_body_bytes") == 0
+
+
+def test_a_full_queue(file: Path, gate: Gate) -> None:
+    with serving(file, queue=2, max_batch=1, timeout=20) as server:
+        found: list[Any] = []
+        workers = [threading.Thread(target=lambda: found.append(server.infer(images(1))[0])) for _ in range(3)]
+        for count, worker in enumerate(workers):
+            worker.start()
+            until(lambda count=count: gate.entered == 1 and server.metric("cosparse_queue_requests") == count)
+        status, got, headers = server.infer(images(1))
+        assert (status, got["error"]) == (429, "model 'small': expected a queue of at most 2 requests, got a full one; try again later")
+        assert int(headers["retry-after"]) >= 1
+        gate.open.set()
+        for worker in workers:
+            worker.join(20)
+        assert found == [200, 200, 200]
+        assert server.infer(images(1))[0] == 200
+        assert server.metric('cosparse_request_failures_total{model="small",reason="queue_full"}') == 1
+
+
+def test_timeouts_of_the_server_and_of_the_request(file: Path, gate: Gate) -> None:
+    with serving(file, timeout=0.2, max_batch=1) as server:
+        status, got, _ = server.infer(images(1))
+        assert (status, got["error"]) == (
+            504,
+            "model 'small': expected an answer within 0.2 s, got none yet; try again, or allow more time",
+        )
+        status, got, _ = server.infer(images(1), parameters={"timeout": 50_000})
+        assert (status, "within 0.05 s" in got["error"]) == (504, True)
+        gate.open.set()
+        until(lambda: server.infer(images(1))[0] == 200)
+
+
+def test_a_fault_of_ours_is_a_500_without_its_secrets(file: Path, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    gate._engine = None  # calling it raises TypeError
+    gate.name, gate.inputs, gate.outputs, gate.warmup = "small", (), (), lambda batches: None  # type: ignore[attr-defined]
+    gate.inputs = cosparse.load(file, threads=1).inputs  # type: ignore[attr-defined]
+    gate.open.set()
+    with serving(file) as server:
+        status, got, _ = server.infer(images(1))
+    assert (status, got["error"]) == (500, "server: expected an answer, got TypeError; its log has the reason")
+    assert "engine failed" in caplog.text
+
+
+def test_the_token(file: Path) -> None:
+    with serving(file, token="secret") as server:
+        for given in (None, "Bearer wrong", "Basic secret", "secret", "Bearer ", "Bearer sécret"):
+            headers = {} if given is None else {"Authorization": given.encode("latin-1").decode("latin-1")}
+            status, got, answer = server.infer(images(1), headers=headers)
+            assert (status, answer["www-authenticate"]) == (401, "Bearer")
+            assert got["error"].startswith("header Authorization: expected 'Bearer' and the server's token, got ")
+            assert "secret" not in got["error"]
+        assert server.infer(images(1), headers={"Authorization": "Bearer secret"})[0] == 200
+        for path, status in (
+            ("/metrics", 401),
+            ("/status", 401),
+            ("/v2", 401),
+            ("/v2/health/ready", 200),
+            ("/v2/health/live", 200),
+            ("/", 200),
+        ):
+            assert server.ask("GET", path)[0] == status
+
+
+def test_the_repository_is_closed_unless_asked_for(strict: Running) -> None:
+    for action in ("load", "unload"):
+        status, got, _ = strict.ask("POST", f"/v2/repository/models/small/{action}", "{}")
+        assert status == 403
+        assert got["error"] == "model repository: expected a server started with --control, got one without; change the files instead"
+
+
+def test_tls_over_both_protocols(file: Path, tmp_path: Path) -> None:
+    import ssl
+    import urllib.request
+
+    import grpc
+    import tritonclient.grpc as client
+
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    with serving(file, tls_certificate=certificate, tls_key=key) as server:
+        context = ssl.create_default_context(cafile=str(certificate))
+        call = urllib.request.Request(f"{server.started.http}/v2/models/small/infer", request(images(1)).encode())
+        with urllib.request.urlopen(call, context=context, timeout=10) as answer:
+            assert answer.status == 200
+        channel = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with client.InferenceServerClient(server.grpc, ssl=True, creds=channel) as triton:
+            assert triton.is_model_ready("small")
+
+
+def test_one_connection_serves_many_requests_and_refusals(strict: Running) -> None:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", strict.port, timeout=10)
+    body, headers = binary(images(1))
+    for turn in range(20):
+        connection.request("POST", "/v2/models/small/infer", body if turn % 2 else b"{", headers if turn % 2 else {})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == (200 if turn % 2 else 400)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_batch": 0}, "--max-batch: expected at least 1, got 0"),
+        ({"timeout": 0}, "--timeout: expected seconds above 0, got 0"),
+        ({"max_delay": -1}, "--max-delay: expected 0 or more, got -1"),
+        ({"http_port": 70000}, "--http-port: expected a port from 0 to 65535, got 70000"),
+        ({"max_scale": 0.0}, "--max-scale: expected a number above 0, at most 1024, got 0.0"),
+        ({"dtype": "int8"}, "--dtype: expected float32 or bfloat16, got 'int8'"),
+        ({"tls_key": Path("k")}, "--tls-certificate, --tls-key: expected both or neither, got one of them"),
+    ],
+)
+def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(cosparse.Error, match=message):
+        Settings(Path(), **options)
+
+
+def test_loopback() -> None:
+    assert all(Settings(Path(), host=host).loopback for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"))
+    assert not any(Settings(Path(), host=host).loopback for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"))
+
+
+def test_a_port_that_is_taken(file: Path, strict: Running) -> None:
+    for option, port in (("http_port", strict.port), ("grpc_port", int(strict.grpc.rsplit(":", 1)[1]))):
+        with pytest.raises(cosparse.Error, match=f"--host, --{option[:4]}-port: expected an address to listen on, 127.0.0.1:{port}"):  # noqa: SIM117
+            with serving(file, **{option: port}):
+                pass

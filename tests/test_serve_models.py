@@ -1,0 +1,231 @@
+"""The model repository: what is found, loaded, exchanged and removed, also under load."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serve_parts import Running, binary, images, request, serving, until, write
+
+import cosparse
+from cosparse.engine.serve.folder import checksum, scan
+from cosparse.engine.serve.latencies import SAMPLES, SECONDS, Latencies
+from cosparse.engine.serve.models import warm_batches
+
+
+def index(server: Running) -> dict[tuple[str, str], tuple[str, str]]:
+    return {(row["name"], row["version"]): (row["state"], row["reason"]) for row in server.ask("POST", "/v2/repository/index")[1]}
+
+
+def exchange(source: Path, target: Path) -> None:
+    """As a careful user does it: a copy beside it, then a rename."""
+    copy = target.with_name(f".{target.name}.new")
+    shutil.copy(source, copy)
+    os.replace(copy, target)
+
+
+def test_what_a_folder_holds(tmp_path: Path) -> None:
+    write(tmp_path / "one.cosparse")
+    write(tmp_path / "two" / "1" / "model.cosparse")
+    write(tmp_path / "two" / "10" / "model.cosparse")
+    write(tmp_path / "two" / "latest" / "model.cosparse")
+    write(tmp_path / "two" / "02" / "model.cosparse")
+    write(tmp_path / "one" / "1" / "model.cosparse")
+    write(tmp_path / "bad name.cosparse")
+    (tmp_path / "README.md").write_text("no model")
+    (tmp_path / ".hidden.cosparse").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "two" / "3").mkdir()
+    found, ignored = scan(tmp_path)
+    assert set(found) == {("one", "1"), ("two", "1"), ("two", "10")}
+    assert sorted(Path(path).name for path in ignored) in (["bad name.cosparse", "model.cosparse"], ["bad name.cosparse", "one.cosparse"])
+    assert {why.partition(", got")[0] for why in ignored.values()} == {
+        "expected a name that matches [A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        "expected version 1 of one once",
+    }
+    assert set(scan(tmp_path / "one.cosparse")[0]) == {("one", "1")}
+
+
+def test_what_is_no_repository(tmp_path: Path) -> None:
+    with pytest.raises(
+        cosparse.Error, match=r"nothing/here: expected an artifact or a folder of artifacts, got nothing there; check the path"
+    ):
+        scan(tmp_path / "nothing/here")
+    write(tmp_path / "bad name.cosparse")
+    with pytest.raises(cosparse.Error, match=r"expected a file name that matches .*, got 'bad name'; rename it"):
+        scan(tmp_path / "bad name.cosparse")
+
+
+def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.cosparse")
+    assert checksum(path).startswith("blake2b-256:")
+    assert checksum(write(tmp_path / "n.cosparse", seed=1)) != checksum(path)
+    for content in (b"", b"12345678", b"\x02" + bytes(7) + b"[]", b"\x05" + bytes(7) + b"{'a':", (10**18).to_bytes(8, "little")):
+        (tmp_path / "bad.cosparse").write_bytes(content)
+        with pytest.raises(cosparse.ArtifactError, match=r"bad.cosparse: expected an artifact with a checksum"):
+            checksum(tmp_path / "bad.cosparse")
+
+
+@pytest.mark.parametrize(("most", "batches"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))])
+def test_batches_that_are_warmed_up(most: int, batches: tuple[int, ...]) -> None:
+    assert warm_batches(most) == batches
+
+
+def test_models_come_and_go_with_their_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.cosparse")
+    with serving(tmp_path, poll=0.05) as server:
+        write(tmp_path / "b" / "1" / "model.cosparse", seed=1)
+        until(lambda: ("b", "1") in index(server) and index(server)["b", "1"][0] == "READY")
+        write(tmp_path / "b" / "2" / "model.cosparse", seed=2)
+        until(lambda: server.infer(images(1), "b")[1].get("model_version") == "2")
+        shutil.rmtree(tmp_path / "b" / "2")
+        until(lambda: server.infer(images(1), "b")[1].get("model_version") == "1")
+        (tmp_path / "a.cosparse").unlink()
+        until(lambda: server.infer(images(1), "a")[0] == 404)
+        assert set(index(server)) == {("b", "1")}
+        assert server.metric('cosparse_model_ready{model="a",version="1"}') == 0
+
+
+def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.cosparse")
+    digest = checksum(path)
+    with serving(tmp_path, poll=0.05) as server:
+        path.write_bytes(path.read_bytes()[:-1])
+        until(lambda: index(server)["a", "1"][1] != "")
+        assert index(server)["a", "1"][0] == "READY"
+        assert "a.cosparse" in index(server)["a", "1"][1]
+        status, got, _ = server.infer(images(1), "a")
+        assert (status, got["parameters"]["checksum"]) == (200, digest)
+        assert server.metric('cosparse_model_loads_total{model="a",outcome="failed"}') == 1
+        (tmp_path / "c.cosparse").write_bytes(b"nothing")
+        until(lambda: index(server).get(("c", "1"), ("",))[0] == "UNAVAILABLE" and "loaded" not in index(server)["c", "1"][1])
+        status, got, headers = server.infer(images(1), "c")
+        assert (status, headers["retry-after"]) == (503, "2")
+        assert got["error"].startswith("model 'c': expected a model that is ready, got ")
+        assert server.ask("GET", "/v2/health/ready")[0] == 503
+        write(path, seed=3)
+        (tmp_path / "c.cosparse").unlink()
+        until(lambda: server.ask("GET", "/v2/health/ready")[0] == 200)
+        until(lambda: server.infer(images(1), "a")[1]["parameters"]["checksum"] == checksum(path))
+
+
+def test_clients_load_and_unload_where_they_may(tmp_path: Path) -> None:
+    import tritonclient.grpc
+    import tritonclient.http
+
+    path = write(tmp_path / "a.cosparse")
+    with serving(tmp_path, control=True) as server:
+        for module, address in ((tritonclient.http, f"127.0.0.1:{server.port}"), (tritonclient.grpc, server.grpc)):
+            client = module.InferenceServerClient(address)
+            client.unload_model("a")
+            assert server.infer(images(1), "a")[0] == 404
+            write(path, seed=7)
+            client.load_model("a")
+            assert server.infer(images(1), "a")[1]["parameters"]["checksum"] == checksum(path)
+            for action in (client.load_model, client.unload_model):
+                with pytest.raises(tritonclient.utils.InferenceServerException, match=r"model 'nobody': expected"):
+                    action("nobody")
+            client.close()
+        path.write_bytes(b"damaged")
+        status, got, _ = server.ask("POST", "/v2/repository/models/a/load")
+        assert status == 400
+        assert got["error"].startswith("model 'a': expected a file that can be loaded, got ")
+        assert server.infer(images(1), "a")[0] == 200
+
+
+def test_a_server_that_still_loads_is_live_and_not_ready(tmp_path: Path) -> None:
+    with serving(tmp_path, poll=0.05) as server:  # nothing to serve yet
+        assert server.ask("GET", "/v2/health/live")[0] == 200
+        assert server.ask("GET", "/v2/health/ready")[:2] == (503, {"ready": False})
+        server.server.models.started = False
+        assert "one that still loads" in server.infer(images(1), "a")[1]["error"]
+        server.server.models.started = True
+        write(tmp_path / "a.cosparse")
+        until(lambda: server.ask("GET", "/v2/health/ready")[0] == 200)
+
+
+def test_reload_under_load_loses_nothing_and_mixes_nothing(tmp_path: Path) -> None:
+    """Every answer is whole and from the model that it names."""
+    served = write(tmp_path / "served" / "m.cosparse")
+    sources = [write(tmp_path / f"{seed}.cosparse", seed=seed) for seed in range(3)]
+    x = images(2)
+    want = {checksum(path): cosparse.load(path, threads=1)(x) for path in sources}
+    stop, wrong, seen = threading.Event(), [], set()
+
+    def ask(server: Running) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        while not stop.is_set():
+            connection.request("POST", "/v2/models/m/infer", request(x))
+            answer = connection.getresponse()
+            text: Any = answer.read()
+            if answer.status != 200:
+                wrong.append(text)
+                continue
+            import json
+
+            got = json.loads(text)
+            digest = got["parameters"]["checksum"]
+            seen.add(digest)
+            if np.abs(np.array(got["outputs"][0]["data"]).reshape(2, 10) - want[digest]).max() > 1e-4:
+                wrong.append(digest)
+        connection.close()
+
+    with serving(served.parent, poll=0.05) as server:
+        clients = [threading.Thread(target=ask, args=(server,)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            for source in (sources[1], sources[2], sources[0], sources[1]):
+                exchange(source, served)
+                until(lambda source=source: server.infer(x, "m")[1]["parameters"]["checksum"] == checksum(source))
+        finally:
+            stop.set()
+            for client in clients:
+                client.join(20)
+        assert not wrong
+        assert seen == set(want)
+        assert server.metric("cosparse_request_failures_total") == 0
+        until(lambda: sum(thread.name.startswith("batcher-") for thread in threading.enumerate()) == 1)  # old ones are gone
+
+
+def test_latencies_are_bounded() -> None:
+    latencies = Latencies()
+    for _ in range(10 * SAMPLES):
+        latencies.add(0.001)
+    assert sum(row["count"] for row in latencies.rows()) == 10 * SAMPLES
+    assert all(row["p50_ms"] == row["p99_ms"] == 1.0 for row in latencies.rows())
+    assert all(len(kept) <= SAMPLES for kept in latencies._kept.values())
+    for second in range(2 * SECONDS):
+        latencies._kept[second - 10**6] = []
+        latencies._counts[second - 10**6] = 0
+    latencies._kept.pop(next(reversed(latencies._kept)))
+    latencies._kept = type(latencies._kept)({k: v for k, v in latencies._kept.items() if k < 0})
+    latencies.add(0.001)
+    assert len(latencies._kept) == SECONDS
+
+
+def test_binary_requests_survive_a_reload_between_finding_and_running(tmp_path: Path) -> None:
+    """A batcher that closes after its model was found: the request goes to the new one."""
+    path = write(tmp_path / "m.cosparse")
+    with serving(tmp_path) as server:
+        models = server.server.models
+        old = models.find("m")
+        write(path, seed=5)
+        models.sync()
+        find, calls = models.find, []
+
+        def stale(name: str, version: str = "") -> Any:
+            calls.append(name)
+            return old if len(calls) <= 2 else find(name, version)
+
+        models.find = stale  # type: ignore[method-assign]
+        body, headers = binary(images(1))
+        status, _, _ = server.ask("POST", "/v2/models/m/infer", body, headers)
+        assert status == 200
+        assert len(calls) == 3

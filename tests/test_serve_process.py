@@ -1,0 +1,131 @@
+"""`cosparse serve` as a process: options, ports, JSON, SIGTERM while requests are in flight, and no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_parts import images, request, until, write
+
+from cosparse.cli import run
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("process") / "small.cosparse")
+
+
+@contextmanager
+def process(file: Path, tmp_path: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    where = tmp_path / "started.json"
+    command = [sys.executable, "-m", "cosparse", "serve", str(file), "--http-port", "0", "--grpc-port", "0", "--json", str(where), *options]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, text=True, env={**os.environ, **environment})
+    try:
+        until(lambda: where.exists() or server.poll() is not None, 60)
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        yield server, json.loads(where.read_text())
+    finally:
+        server.kill()
+        server.wait(20)
+
+
+def test_it_drains_on_sigterm(file: Path, tmp_path: Path) -> None:
+    """A request that is on its way when the signal comes is answered; a new connection is refused; the status is 0."""
+    with process(file, tmp_path, "--threads", "1", "--max-delay", "1000") as (server, started):
+        port = int(started["http"].rsplit(":", 1)[1])
+        assert started["pid"] == server.pid
+        assert started["models"] == [{"name": "small", "version": "1", "state": "READY", "reason": ""}]
+        body = request(images(1)).encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(b"POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            time.sleep(0.3)  # it waits for others, for a second
+            server.send_signal(signal.SIGTERM)
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert server.wait(20) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [event["event"] for event in events][-1] == "stopped"
+    assert {"loaded", "ready", "draining"} <= {event["event"] for event in events}
+    assert all({"time", "level", "event"} <= event.keys() for event in events)
+
+
+def test_without_grpc_with_a_token_and_plain_logs(file: Path, tmp_path: Path) -> None:
+    import urllib.error
+    import urllib.request
+
+    options = ("--grpc-port", "-1", "--log-format", "text", "--host", "0.0.0.0")
+    with process(file, tmp_path, *options, COSPARSE_TOKEN="secret") as (server, started):
+        assert started["grpc"] is None
+        address = started["http"].replace("0.0.0.0", "127.0.0.1") + "/v2"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(address, timeout=10)
+        with urllib.request.urlopen(urllib.request.Request(address, headers={"Authorization": "Bearer secret"}), timeout=10) as answer:
+            assert json.load(answer)["name"] == "cosparse"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+    log = (tmp_path / "log").read_text()
+    assert " info: ready models=1" in log
+    assert "secret" not in log
+
+
+def test_the_server_needs_neither_torch_nor_the_bench(file: Path, tmp_path: Path) -> None:
+    program = f"""
+import sys, threading, os, signal
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "scipy", "matplotlib", "onnx", "pandas", "fastapi"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from cosparse.engine.serve import server
+from cosparse.engine.serve.settings import Settings
+from pathlib import Path
+server.run(Settings(Path({str(file)!r}), http_port=0, grpc_port=0, threads=1), lambda started: os.kill(os.getpid(), signal.SIGTERM))
+sys.exit("cosparse.bench" in sys.modules or "cosparse.compress" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_cosparse_and_the_batcher_imports_no_server() -> None:
+    program = (
+        "import sys, cosparse, cosparse.engine.serve; sys.exit(any(m in sys.modules for m in ('uvicorn', 'grpc', 'starlette', 'orjson')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("/nothing/there",), "/nothing/there: expected an artifact or a folder of artifacts, got nothing there; check the path"),
+        (("{file}", "--max-batch", "0"), "--max-batch: expected at least 1, got 0"),
+        (("{file}", "--log-format", "xml"), "--log-format: expected json or text, got 'xml'"),
+        (("{file}", "--log-level", "loud"), "--log-level: expected debug, info, warning or error, got 'loud'"),
+        (
+            ("{file}", "--tls-certificate", "no.pem", "--tls-key", "no.pem"),
+            "--tls-certificate: expected a file, got no.pem; check the path",
+        ),
+        (("{file}", "--token-file", "{empty}"), "a token of printable ASCII without spaces, got another text"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "empty").write_text("\n")
+    given = [a.format(file=file, empty=tmp_path / "empty") for a in arguments]
+    assert run(["serve", *given]) == 2
+    assert message in capsys.readouterr().err
