@@ -12,6 +12,11 @@ struct cosparse_engine {
   std::shared_ptr<cosparse::Engine> engine;
   std::vector<std::string> names;       // of the outputs
   std::vector<cosparse::Shape> shapes;  // of the outputs at the example's size
+  void (*warning)(const char* text, void* user) = nullptr;
+  void* user = nullptr;
+  void warn(const std::string& text) const {
+    if (warning && !text.empty()) warning(text.c_str(), user);
+  }
 };
 
 struct cosparse_context {

@@ -63,8 +63,8 @@ template <class Read> cosparse_status load(const Read& read_graph, const cospars
     const std::vector<Shape> shapes = infer_shapes(*graph, examples);
     for (const int value : graph->outputs) made->names.push_back(graph->value_name(value)), made->shapes.push_back(shapes[value]);
     made->engine = std::make_shared<Engine>(std::make_unique<StoredWeights>(std::move(graph)), options, quantization);
-    if (from.warning)
-      for (const std::string& text : made->engine->warnings()) from.warning(text.c_str(), from.user);
+    made->warning = from.warning, made->user = from.user;
+    for (const std::string& text : made->engine->warnings()) made->warn(text);
     *engine = made.release();
   });
 }

@@ -30,7 +30,7 @@ cosparse_status cosparse_warm_up(cosparse_engine* engine, const cosparse_shape* 
   return guarded([&] {
     Engine& e = *given(engine, "engine")->engine;
     const std::vector<Shape> shapes = shapes_of(e, inputs, input_count);
-    e.tune(shapes);
+    engine->warn(e.tune(shapes));
     const auto schedule = e.schedule(shapes);
     std::vector<std::vector<float>> in, out;
     std::vector<const float*> from;

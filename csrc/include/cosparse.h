@@ -96,7 +96,8 @@ typedef struct cosparse_options {
   size_t core_count;
   const float* const* calibration; /* int8: sample images for each input, of its example's size */
   size_t calibration_batch;        /* images in each of these arrays */
-  void (*warning)(const char* text, void* user); /* hears of what is not as it should be, such as an unwritable cache; may be NULL */
+  void (*warning)(const char* text, void* user); /* hears, on the thread that loads or warms up, of what is not as it should be, such as
+                                                    an unwritable cache; may be NULL; must not throw */
   void* user;
 } cosparse_options;
 
