@@ -178,6 +178,7 @@ void Engine::run(const Schedule& schedule, const std::vector<const float*>& inpu
 }
 
 std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const {
+  if (repeat < 1) throw Error(Fault::usage, "repeat", "at least 1", std::to_string(repeat), "");
   std::unique_ptr<Context> context = take_context(schedule);
   const size_t steps = schedule.parts[0].plan->steps.size();
   std::vector<std::vector<double>> us(steps);

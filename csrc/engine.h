@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "fork.h"
 #include "memory.h"
 #include "plan.h"
 #include "stored_weights.h"
@@ -105,8 +106,7 @@ class Engine {
   std::string cache_;
   std::atomic<int> measured_{0};
   mutable Pool pool_;
-  std::mutex tuning_;        // held by the one call of tune() that works
-  mutable std::mutex lock_;  // guards choices_ (what it points to never changes), schedules_ and contexts_
+  mutable ForkMutex lock_;  // guards choices_ (what it points to never changes), schedules_ and contexts_
   std::shared_ptr<const Choices> choices_ = std::make_shared<const Choices>();
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
   mutable std::vector<std::unique_ptr<Context>> contexts_;

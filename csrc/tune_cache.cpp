@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cctype>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -172,7 +174,8 @@ void TuneCache::save() {
   } catch (const Error&) {  // damaged or of other kernels: what we have replaces it
   }
   for (const auto& [key, m] : own) layers_[key] = m;
-  const std::string beside = path_ + "." + std::to_string(getpid()) + ".tmp", content = text();
+  static std::atomic<unsigned> saves{0};  // engines that load side by side write files of their own
+  const std::string beside = path_ + "." + std::to_string(getpid()) + "." + std::to_string(saves++) + ".tmp", content = text();
   bool written = make_folders(path_.substr(0, path_.rfind('/')));
   if (std::FILE* file = written ? std::fopen(beside.c_str(), "wb") : nullptr) {
     written = std::fwrite(content.data(), 1, content.size(), file) == content.size() && std::fflush(file) == 0 && fsync(fileno(file)) == 0;

@@ -48,9 +48,13 @@ std::vector<const float*> pointers(const std::vector<Array>& arrays) {
   return all;
 }
 
-std::shared_ptr<const Schedule> find_schedule(const Engine& engine, const std::vector<Shape>& shapes) {
+template <class Work> auto without_gil(const Work& work) {
   py::gil_scoped_release release;
-  return engine.schedule(shapes);
+  return work();
+}
+
+std::shared_ptr<const Schedule> find_schedule(const Engine& engine, const std::vector<Shape>& shapes) {
+  return without_gil([&] { return engine.schedule(shapes); });
 }
 
 std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, const std::optional<std::vector<Array>>& out) {
@@ -116,14 +120,16 @@ std::map<int, Quantization> calibrate(const Artifact& artifact, Options options,
     throw Error(Fault::usage, "calibration", "sample inputs, from which int8 takes its steps", "none",
                 "pass calibration=, some real inputs");
   options.threads = 1, options.number = Number::observe, options.tile = 0, options.tune = options.poison = false;
-  const Engine twin(share(artifact), options);
+  const auto shared = share(artifact);
+  const auto made = without_gil([&] { return std::make_unique<const Engine>(shared, options); });
+  const Engine& twin = *made;
   const Graph& graph = twin.graph();
   for (const std::vector<Array>& sample : calibration) {
     const std::vector<Array> outputs = run(twin, sample, std::nullopt);
     for (size_t i = 0; i < sample.size(); ++i) require_numbers(graph.inputs[i].name, sample[i].data(), sample[i].size());
     for (size_t i = 0; i < outputs.size(); ++i) require_numbers(graph.value_name(graph.outputs[i]), outputs[i].data(), outputs[i].size());
   }
-  return twin.calibrated();
+  return without_gil([&] { return twin.calibrated(); });
 }
 
 std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool dense, bool poison,
