@@ -16,15 +16,17 @@
 #include <string>
 #include <vector>
 
+#include "fuzz_feedback.h"
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 extern "C" __attribute__((weak)) size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned int seed);
 extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)());
 
 namespace {
 
-constexpr size_t kEdges = 1 << 16;
-uint8_t hits[kEdges], seen[kEdges];  // of this run; of all runs, as classes of counts
-thread_local uintptr_t before = 0;
+using feedback::hits;
+using feedback::kEdges;
+uint8_t seen[kEdges];  // by all runs, as classes of counts
 std::mt19937_64 randoms;
 std::string running, prefix = "crash-";
 
@@ -62,8 +64,7 @@ void on_signal(int number) {
 
 bool run(const std::string& input) {
   running = input;
-  std::fill_n(hits, kEdges, (uint8_t)0);
-  before = 0;
+  feedback::start();
   LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
   return learn();
 }
@@ -87,13 +88,6 @@ std::vector<std::string> files_in(const std::string& folder) {
 }
 
 }  // namespace
-
-extern "C" void __sanitizer_cov_trace_pc() {
-  const auto here = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
-  const uintptr_t edge = ((here >> 1) ^ before) * 0x9E3779B97F4A7C15ull >> 48;
-  before = here >> 2;
-  if (hits[edge] != 255) ++hits[edge];
-}
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t most) {
   const auto place = [&] { return size ? randoms() % size : 0; };
