@@ -36,6 +36,10 @@ void* operator new(size_t bytes) { return take(bytes, 1); }
 void* operator new[](size_t bytes) { return take(bytes, 1); }
 void* operator new(size_t bytes, std::align_val_t align) { return take(bytes, (size_t)align); }
 void* operator new[](size_t bytes, std::align_val_t align) { return take(bytes, (size_t)align); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return fails() ? nullptr : std::malloc(bytes ? bytes : 1); }
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return fails() ? nullptr : std::malloc(bytes ? bytes : 1); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { std::free(p); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }

@@ -29,10 +29,11 @@ bool has_nan(const Outputs& all) {
 void compare(const Outputs& got, const Outputs& want) {
   float most = 1;
   for (const auto& y : want)
-    for (float v : y) most = std::max(most, std::fabs(v));
+    for (float v : y)
+      if (std::isfinite(v)) most = std::max(most, std::fabs(v));
   for (size_t i = 0; i < got.size(); ++i)
     for (size_t k = 0; k < got[i].size(); ++k)
-      if (!(std::fabs(got[i][k] - want[i][k]) <= 1e-3f * most))
+      if (got[i][k] != want[i][k] && !(std::fabs(got[i][k] - want[i][k]) <= 1e-3f * most))  // a window beside its input gives infinity
         fail("output " + std::to_string(i) + "[" + std::to_string(k) + "]: " + std::to_string(got[i][k]) + ", by the scalar kernels " +
              std::to_string(want[i][k]));
 }
