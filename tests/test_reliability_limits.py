@@ -145,7 +145,7 @@ print(failed, len(layers) > 0)
 
 
 def test_threads_that_the_system_does_not_give_are_an_error(network: Path) -> None:
-    """The process was terminated before: a std::thread that nobody joins. The limit is of address space, which each thread's stack takes."""
+    """The process was terminated before: a std::thread that nobody joins. Address space is limited, of which each stack takes some."""
     program = """
 import resource, sys, threading, numpy, cosparse
 artifact = cosparse.engine.engine._C.read_artifact(sys.argv[1])
