@@ -78,9 +78,9 @@ fuzz: $(READY) ## the reader, then plans and kernels, on mutated inputs for SECO
 	$(NATIVE) KIND=fuzz CXX=$(FUZZ_CXX) PROGRAMS='fuzz_loader fuzz_net' all
 	$(BIN)/python tests/fuzz_seeds.py build/seeds/loader
 	@mkdir -p build/corpus/loader build/corpus/net
-	build/native/fuzz/fuzz_loader -max_total_time=$(SECONDS) -max_len=4000 -dict=tests/native/json.dict -artifact_prefix=build/corpus/crash- $(ARGS) \
+	build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_loader -max_total_time=$(SECONDS) -max_len=4000 -dict=tests/native/json.dict -artifact_prefix=build/corpus/crash- $(ARGS) \
 	  build/corpus/loader build/seeds/loader tests/native/corpus/loader
-	build/native/fuzz/fuzz_net -max_total_time=$(SECONDS) -max_len=300 -artifact_prefix=build/corpus/crash- $(ARGS) build/corpus/net tests/native/corpus/net
+	build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_net -max_total_time=$(SECONDS) -max_len=300 -artifact_prefix=build/corpus/crash- $(ARGS) build/corpus/net tests/native/corpus/net
 
 # A recompiled extension costs a minute, a new environment several: only what changed is made again.
 $(READY): pyproject.toml setup.py constraints.txt $(CSRC) | $(BIN)/python

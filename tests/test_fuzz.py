@@ -12,7 +12,6 @@ import fuzz_seeds
 import pytest
 
 NATIVE = Path("tests/native")
-BUILT = Path("build/native/fuzz")
 CXX = shutil.which(os.environ.get("CXX", "g++"))
 pytestmark = pytest.mark.skipif(CXX is None or shutil.which("make") is None, reason="no C++ compiler, or no make")
 
@@ -23,7 +22,7 @@ def programs(repository: Path) -> Path:
     build = ["make", f"-j{len(os.sched_getaffinity(0))}", "-f", str(NATIVE / "native.mk"), "KIND=fuzz", "VECTORS=0", f"CXX={CXX}"]
     done = subprocess.run([*build, "PROGRAMS=fuzz_loader fuzz_net", "all"], cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return repository / BUILT
+    return repository / "build" / "native" / f"fuzz-{Path(str(CXX)).name}"
 
 
 def run(program: Path, *arguments: str | Path) -> str:

@@ -6,7 +6,7 @@
 # VECTORS=0 leaves out the vector kernels, which take most of the time to compile.
 KIND ?= address
 VECTORS ?= 1
-OUT := build/native/$(KIND)
+OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))
 ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' > /tmp/.$$$$.cpp; \
 	$(CXX) -fsanitize=fuzzer /tmp/.$$$$.cpp -o /dev/null 2>/dev/null && echo libfuzzer; rm -f /tmp/.$$$$.cpp))
 
