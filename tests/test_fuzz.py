@@ -26,7 +26,7 @@ def programs(repository: Path) -> Path:
 
 
 def run(program: Path, *arguments: str | Path) -> str:
-    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, errors="replace", timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -3,6 +3,7 @@
 // Folders are seeds (what adds coverage is written to the first); files alone are run once each. Itself it must not be instrumented.
 #include <dirent.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -74,6 +75,11 @@ std::string read(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+bool is_folder(const std::string& path) {
+  struct stat info{};
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 std::vector<std::string> files_in(const std::string& folder) {
   std::vector<std::string> paths;
   if (DIR* open = opendir(folder.c_str())) {
@@ -125,7 +131,7 @@ int main(int count, char** words) {
       corpus.push_back(read(path));
       run(corpus.back());
     }
-  const bool replay = std::none_of(places.begin(), places.end(), [](const std::string& p) { return opendir(p.c_str()); });
+  const bool replay = std::none_of(places.begin(), places.end(), is_folder);
   if (corpus.empty()) corpus.emplace_back();
   int64_t done = (int64_t)corpus.size();
   const size_t at_first = corpus.size();
