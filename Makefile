@@ -14,15 +14,18 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 READY := $(VENV)/ready
-SANITIZED := build/sanitize/reader
+NATIVE := $(MAKE) --no-print-directory -f tests/native/native.mk
+# libFuzzer comes with clang; without one tests/native/fuzz_main.cpp drives the same entry points.
+FUZZ_CXX ?= $(firstword $(foreach name,clang++ clang++-19 clang++-17 clang++-16 clang++-14,$(shell command -v $(name))) $(CXX))
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cuda bench micro sanitize clean distclean
+.PHONY: help setup demo test lint cuda bench micro sanitize tsan fuzz clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo 'Settings: PYTHON, VENV, TORCH_INDEX (index with CPU builds of torch), ARGS (more arguments for demo, bench and the tests).'
+	@echo 'Settings: PYTHON, VENV, TORCH_INDEX (index with CPU builds of torch), ARGS (more arguments for demo, bench, fuzz and the tests), SECONDS (of fuzz).'
 
 setup: $(READY) ## the environment in .venv, with cosparse installed in place
 
@@ -52,17 +55,32 @@ bench: $(READY) ## ResNet-56 at 60 % fewer operations against torch and ONNX Run
 micro: $(READY) ## every convolution kernel on single layers (pytest-benchmark)
 	$(BIN)/python -m pytest bench/micro/kernels.py --benchmark-max-time=0.1 $(ARGS)
 
-# The libraries of the runtime, compiled with sanitizers, linked to a small program that reads files: no Python in the process.
-sanitize: $(READY) ## the artifact reader under AddressSanitizer and UndefinedBehaviorSanitizer: malformed and mutated files
-	COSPARSE_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build_clib --build-clib build/sanitize --build-temp build/sanitize/objects
-	$(CXX) -std=c++17 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Icsrc tests/native/reader_main.cpp \
-	  build/sanitize/libcosparse_core.a build/sanitize/libcosparse_[as]*.a -pthread -o $(SANITIZED)
-	@rm -rf build/malformed
+# Programs of the runtime's sources, without Python in the process (tests/native).
+sanitize: $(READY) ## reader, engines and failing allocations under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(NATIVE) KIND=address PROGRAMS='reader engine allocation' all
+	@rm -rf build/malformed build/samples build/cache
 	$(BIN)/python tests/malformed.py build/malformed
-	$(SANITIZED) build/malformed/*.cosparse
-	$(SANITIZED) --mutate 20000 1 build/malformed/valid.cosparse
-	$(SANITIZED) --mutate 20000 1 build/malformed/valid-transforms.cosparse
-	$(SANITIZED) --length build/sanitize
+	$(BIN)/python tests/samples.py build/samples
+	build/native/address/reader build/malformed/*.cosparse
+	build/native/address/reader --mutate 20000 1 build/malformed/valid.cosparse
+	build/native/address/reader --mutate 20000 1 build/malformed/valid-transforms.cosparse
+	build/native/address/reader --length build
+	COSPARSE_CACHE=build/cache build/native/address/engine build/samples/*.cosparse
+	COSPARSE_CACHE=build/cache/allocation build/native/address/allocation build/samples/small.cosparse
+
+tsan: $(READY) ## engines called from many threads under ThreadSanitizer
+	$(NATIVE) KIND=thread PROGRAMS=engine all
+	@rm -rf build/samples build/cache
+	$(BIN)/python tests/samples.py build/samples
+	COSPARSE_CACHE=build/cache build/native/thread/engine build/samples/*.cosparse
+
+fuzz: $(READY) ## the reader, then plans and kernels, on mutated inputs for SECONDS each
+	$(NATIVE) KIND=fuzz CXX=$(FUZZ_CXX) PROGRAMS='fuzz_loader fuzz_net' all
+	$(BIN)/python tests/fuzz_seeds.py build/seeds/loader
+	@mkdir -p build/corpus/loader build/corpus/net
+	build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_loader -max_total_time=$(SECONDS) -max_len=4000 -dict=tests/native/json.dict -artifact_prefix=build/corpus/crash- $(ARGS) \
+	  build/corpus/loader build/seeds/loader tests/native/corpus/loader
+	build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_net -max_total_time=$(SECONDS) -max_len=300 -artifact_prefix=build/corpus/crash- $(ARGS) build/corpus/net tests/native/corpus/net
 
 # A recompiled extension costs a minute, a new environment several: only what changed is made again.
 $(READY): pyproject.toml setup.py constraints.txt $(CSRC) | $(BIN)/python

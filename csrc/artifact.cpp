@@ -97,7 +97,7 @@ std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, 
 
   // The digest covers the whole file with its own digits read as '0'. It takes most of the time, so all else runs beside it.
   const std::string zeros(kChecksumDigits, '0');
-  Blake2bBeside digest;
+  Blake2bBeside digest(count);
   digest.update(head, at);
   digest.update(zeros.data(), zeros.size());
   digest.update(head + behind, head_bytes - behind);

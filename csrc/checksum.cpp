@@ -17,6 +17,8 @@ constexpr uint8_t kOrder[10][16] = {
     {12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11}, {13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10},
     {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5}, {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0}};
 
+constexpr int64_t kWorthAThread = 256 << 10;  // bytes: hashing them takes longer than starting a thread does
+
 uint64_t rotate(uint64_t x, int by) { return x >> by | x << (64 - by); }
 
 uint64_t load_little_endian(const std::byte* p) {
@@ -99,7 +101,8 @@ std::string Blake2b::hex() {
   return out;
 }
 
-Blake2bBeside::Blake2bBeside() {
+Blake2bBeside::Blake2bBeside(int64_t file_bytes) {
+  if (file_bytes < kWorthAThread) return;
   try {
     thread_ = std::thread([this] { work(); });
   } catch (const std::system_error&) {}

@@ -28,10 +28,11 @@ class Blake2b {
   uint64_t low_ = 0, high_ = 0;  // bytes hashed so far, 128 bits
 };
 
-// The same on a thread of its own, behind the one that still reads the file. Where the system has no thread to give, the caller's.
+// The same on a thread of its own, behind the one that still reads the file. The caller's where the file is so small that starting a thread
+// would take longer, and where the system has none to give.
 class Blake2bBeside {
  public:
-  Blake2bBeside();
+  explicit Blake2bBeside(int64_t file_bytes);
   ~Blake2bBeside();
   Blake2bBeside(const Blake2bBeside&) = delete;
   Blake2bBeside& operator=(const Blake2bBeside&) = delete;

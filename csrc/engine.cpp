@@ -35,7 +35,7 @@ Engine::Engine(std::unique_ptr<StoredWeights> stored, Options options, const std
     : Engine(stored->graph(), stored.get(), options, steps) {}
 
 Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps)
-    : graph_(std::move(graph)), options_(checked(std::move(options))), pool_(options_.threads, options_.cores) {
+    : graph_(std::move(graph)), options_(checked(std::move(options))), pool_(options_.threads, options_.cores), contexts_(options_.contexts) {
   const KeptOn here(options_.cores);  // what this thread packs lies beside the cores too
   std::map<int, Form> forms;
   if (options_.tune && !options_.dense) {
@@ -111,27 +111,7 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
   return schedule;
 }
 
-Engine::Lease::Lease(const Engine& engine) : engine_(engine) {
-  std::unique_lock<std::mutex> guard(engine.lock_);
-  engine.given_back_.wait(guard, [&] { return !engine.contexts_.empty() || engine.made_ < engine.options_.contexts; });
-  if (engine.contexts_.empty()) {
-    engine.contexts_.reserve(engine.options_.contexts);  // so that giving back never allocates
-    context_ = std::make_unique<Context>();
-    ++engine.made_;
-  } else {
-    context_ = std::move(engine.contexts_.back()), engine.contexts_.pop_back();
-  }
-}
-
-Engine::Lease::~Lease() {
-  {
-    std::lock_guard<std::mutex> guard(engine_.lock_);
-    engine_.contexts_.push_back(std::move(context_));
-  }
-  engine_.given_back_.notify_one();
-}
-
-std::unique_ptr<Engine::Context> Engine::make_context(const Schedule& schedule) const {
+std::unique_ptr<Context> Engine::make_context(const Schedule& schedule) const {
   auto context = std::make_unique<Context>();
   grow(*context, schedule);
   return context;
@@ -179,7 +159,7 @@ void Engine::write_outputs(const Plan& plan, const float* arena, const std::vect
 }
 
 void Engine::run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const {
-  Lease context(*this);
+  Contexts::Lease context(contexts_);
   grow(*context, schedule);
   run_in(*context, schedule, inputs, outputs);
 }
@@ -202,13 +182,14 @@ void Engine::run_in(Context& context, const Schedule& schedule, const std::vecto
 }
 
 std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const {
-  Lease context(*this);
+  Contexts::Lease context(contexts_);
   grow(*context, schedule);
   return profile_in(*context, schedule, inputs, repeat);
 }
 
 std::vector<StepTime> Engine::profile_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
                                          int repeat) const {
+  if (repeat < 1) throw Error(Fault::usage, "repeat", "at least 1", std::to_string(repeat), "");
   const size_t steps = schedule.parts[0].plan->steps.size();
   std::vector<std::vector<double>> us(steps);
   for (int i = 0; i < repeat; ++i) {

@@ -5,13 +5,14 @@
 // grows to options.contexts; further calls wait for one. Who keeps a Context of his own neither waits nor allocates.
 #pragma once
 #include <atomic>
-#include <condition_variable>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "contexts.h"
+#include "fork.h"
 #include "memory.h"
 #include "plan.h"
 #include "stored_weights.h"
@@ -43,13 +44,6 @@ struct Schedule {
 
 class Engine {
  public:
-  // Working memory of one call at a time.
-  class Context {
-    friend class Engine;
-    Floats arena, scratch;
-    int64_t arena_floats = 0, scratch_floats = 0;
-  };
-
   // Throws Error (Fault::usage) for threads < 1 or an unknown isa.
   // `steps`: for int8, of every conv and linear node (calibrated()).
   Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps = {});
@@ -86,19 +80,6 @@ class Engine {
   int64_t arena_bytes() const { return arena_bytes_; }
 
  private:
-  // A context of the pool, which has it back in the end.
-  class Lease {
-   public:
-    explicit Lease(const Engine& engine);
-    ~Lease();
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    Context& operator*() { return *context_; }
-
-   private:
-    const Engine& engine_;
-    std::unique_ptr<Context> context_;
-  };
   static constexpr size_t kPlans = 16;
 
   Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps);
@@ -125,13 +106,10 @@ class Engine {
   std::string cache_;
   std::atomic<int> measured_{0};
   mutable Pool pool_;
-  std::mutex tuning_;        // held by the one call of tune() that works
-  mutable std::mutex lock_;  // guards choices_ (what it points to never changes), schedules_, contexts_ and made_
+  mutable ForkMutex lock_;  // guards choices_ (what it points to never changes) and schedules_
   std::shared_ptr<const Choices> choices_ = std::make_shared<const Choices>();
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
-  mutable std::vector<std::unique_ptr<Context>> contexts_;  // that no call works in
-  mutable int made_ = 0;                                    // contexts of the pool, options_.contexts at the most
-  mutable std::condition_variable given_back_;
+  mutable Contexts contexts_;
   mutable std::atomic<int64_t> arena_bytes_{0};
 };
 

@@ -1,14 +1,19 @@
 #include "pool.h"
 
 #include <chrono>
+#include <condition_variable>
+#include <memory>
 #include <system_error>
-
-#include "cores.h"
-#include "error.h"
+#include <thread>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "cores.h"
+#include "error.h"
+#include "fork.h"
 
 namespace cosparse {
 
@@ -37,25 +42,83 @@ constexpr int kWorkerSpin = 100;  // longer than the serial gap between two laye
 constexpr int kCallerSpin = 50;   // a worker that needs longer has lost its core
 }  // namespace
 
-Pool::Pool(int threads, const std::vector<int>& cores) : shares_(threads) {
-  workers_.reserve(threads - 1);
-  try {
-    for (int slot = 1; slot < threads; ++slot)
-      workers_.emplace_back([this, slot, core = cores.empty() ? -1 : cores[slot % cores.size()]] {
-        if (core >= 0) stay_on({core});
-        work(slot);
-      });
-  } catch (const std::system_error& error) {
-    const size_t got = workers_.size() + 1;
-    stop();
-    throw Error(Fault::usage, "threads", std::to_string(threads) + " of them", std::to_string(got) + ", then: " + error.what(),
-                "use fewer, or raise the limit of processes (ulimit -u)");
+// The threads of one process, and what they share.
+class Pool::Team {
+ public:
+  Team(int threads, const std::vector<int>& cores) : shares_(threads) {
+    try {
+      workers_.reserve(threads - 1);
+      for (int slot = 1; slot < threads; ++slot)
+        workers_.emplace_back([this, slot, core = cores.empty() ? -1 : cores[slot % cores.size()]] {
+          if (core >= 0) stay_on({core});
+          work(slot);
+        });
+    } catch (const std::system_error& error) {
+      const size_t started = workers_.size() + 1;
+      stop();
+      throw Error(Fault::usage, "threads", std::to_string(threads) + " threads that the system has to give",
+                  std::to_string(started) + " (" + error.code().message() + ")", "use fewer, or raise the limit of processes");
+    } catch (...) {
+      stop();
+      throw;
+    }
   }
+  ~Team() { stop(); }
+  int threads() const { return (int)shares_.size(); }
+  void run(int64_t units, Call call, const void* body);
+
+  const uint64_t born = forks();
+  std::mutex turn;
+
+ private:
+  void stop();
+  void work(int slot);
+  void claim(int slot);
+
+  std::vector<std::thread> workers_;
+  std::mutex busy_;  // held by the caller whose loop runs
+  Call call_ = nullptr;
+  const void* body_ = nullptr;
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::vector<Share> shares_;
+  alignas(64) std::atomic<uint64_t> loop_{0};  // counts loops; odd while one is open to workers
+  alignas(64) std::atomic<int> inside_{0};     // workers that may be reading the fields above
+  std::mutex sleep_;
+  std::condition_variable wake_, left_;
+  std::atomic<int> sleeping_{0};
+  std::atomic<bool> caller_waits_{false}, stop_{false};
+};
+
+Pool::Pool(int threads, const std::vector<int>& cores) : threads_(threads), cores_(cores), team_(new Team(threads, cores)) {}
+
+// A team of another process is left alone: its threads are not here, and its condition variables would wait for them.
+Pool::~Pool() {
+  Team* const last = team_;
+  if (last->born == forks()) delete last;
 }
 
-Pool::~Pool() { stop(); }
+Pool::Team& Pool::team() {
+  Team* now = team_;
+  if (now->born == forks()) return *now;
+  auto made = std::make_unique<Team>(threads_, cores_);
+  if (team_.compare_exchange_strong(now, made.get())) return *made.release();
+  return *now;  // another thread of this process was faster
+}
 
-void Pool::stop() {
+std::mutex& Pool::turn() { return team().turn; }
+
+void Pool::run(int64_t units, Call call, const void* body) {
+  if (units < 2 || threads_ == 1) {
+    for (int64_t unit = 0; unit < units; ++unit) call(body, unit, 0);
+    return;
+  }
+  team().run(units, call, body);
+}
+
+void Pool::Team::stop() {
   {
     std::lock_guard<std::mutex> lock(sleep_);
     stop_ = true;
@@ -64,7 +127,7 @@ void Pool::stop() {
   for (auto& worker : workers_) worker.join();
 }
 
-void Pool::claim(int slot) {
+void Pool::Team::claim(int slot) {
   const int count = threads();
   for (int i = 0; i < count; ++i) {
     Share& share = shares_[slot + i < count ? slot + i : slot + i - count];
@@ -73,9 +136,9 @@ void Pool::claim(int slot) {
   }
 }
 
-void Pool::run(int64_t units, Call call, const void* body) {
+void Pool::Team::run(int64_t units, Call call, const void* body) {
   std::unique_lock<std::mutex> owner(busy_, std::defer_lock);
-  if (units < 2 || threads() == 1 || !owner.try_lock()) {
+  if (!owner.try_lock()) {
     for (int64_t unit = 0; unit < units; ++unit) call(body, unit, 0);
     return;
   }
@@ -99,7 +162,7 @@ void Pool::run(int64_t units, Call call, const void* body) {
   }
 }
 
-void Pool::work(int slot) {
+void Pool::Team::work(int slot) {
   uint64_t seen = 0;
   const auto open = [&] {
     const uint64_t loop = loop_;

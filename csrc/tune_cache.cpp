@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cctype>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -61,7 +63,8 @@ const Json* member(const Json& object, const char* key) {
   return nullptr;
 }
 
-template <class T> T wanted(const Json& object, const char* key) {
+// A reference: the copy of a variant that runs out of memory is undefined in libstdc++ 12 where its types are never valueless.
+template <class T> const T& wanted(const Json& object, const char* key) {
   const Json* value = member(object, key);
   const T* found = value ? value->as<T>() : nullptr;
   if (!found) throw Error(Fault::usage, "tuning cache", std::string("a ") + key, "none", "");
@@ -80,7 +83,7 @@ Measured measured_of(const Json& layer) {
   const int64_t tile = wanted<int64_t>(layer, "tile");
   if (tile < 0 || tile > 64) throw Error(Fault::usage, "tuning cache", "a tile", std::to_string(tile), "");
   m.tile = (int)tile;
-  const Json::Object times = wanted<Json::Object>(layer, "us");
+  const Json::Object& times = wanted<Json::Object>(layer, "us");
   for (const Member& t : times) {
     const size_t slash = t.key.find('/');
     const double* us = t.value.as<double>();
@@ -128,7 +131,7 @@ void TuneCache::load() {
   if (wanted<std::string>(root, "cpu") != cpu_name() || wanted<std::string>(root, "isa") != name_of(options_.isa) ||
       wanted<int64_t>(root, "threads") != options_.threads || wanted<std::string>(root, "dtype") != name_of(options_.number))
     throw Error(Fault::usage, "machine", "this one", "another processor, instruction set, dtype or number of threads", "");
-  const Json::Object layers = wanted<Json::Object>(root, "layers");
+  const Json::Object& layers = wanted<Json::Object>(root, "layers");
   for (const Member& layer : layers) layers_.emplace(layer.key, measured_of(layer.value));
 }
 
@@ -172,7 +175,8 @@ void TuneCache::save() {
   } catch (const Error&) {  // damaged or of other kernels: what we have replaces it
   }
   for (const auto& [key, m] : own) layers_[key] = m;
-  const std::string beside = path_ + "." + std::to_string(getpid()) + ".tmp", content = text();
+  static std::atomic<unsigned> saves{0};  // engines that load side by side write files of their own
+  const std::string beside = path_ + "." + std::to_string(getpid()) + "." + std::to_string(saves++) + ".tmp", content = text();
   bool written = make_folders(path_.substr(0, path_.rfind('/')));
   if (std::FILE* file = written ? std::fopen(beside.c_str(), "wb") : nullptr) {
     written = std::fwrite(content.data(), 1, content.size(), file) == content.size() && std::fflush(file) == 0 && fsync(fileno(file)) == 0;

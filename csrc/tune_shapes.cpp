@@ -40,7 +40,7 @@ Prepared Engine::prepared_for(const std::vector<Shape>& shapes, const Choices& c
 
 std::string Engine::tune(const std::vector<Shape>& inputs) {
   if (!options_.tune || options_.dense) return "";
-  std::lock_guard<std::mutex> one(tuning_);
+  std::lock_guard<std::mutex> one(pool_.turn());
   TuneCache cache(options_);
   Choices known = *choices();
   const auto planned = schedule(inputs);

@@ -1,11 +1,9 @@
-"""The pool of working memory, workers on given cores, and what happens when the system refuses a thread."""
+"""The pool of working memory, and workers on given cores."""
 
 from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -111,31 +109,6 @@ def test_workers_stay_on_their_cores_and_the_caller_where_it_is(path: Path) -> N
     assert [after[task] for task in sorted(set(after) - set(before))] == [str(cores[0])] * 2
     assert os.sched_getaffinity(0) == mine
     assert cosparse.load(path, cores=cores, tune=False).threads == len(cores)
-
-
-REFUSED = """
-import resource, sys
-sys.path.insert(0, sys.argv[1])
-import cosparse
-resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[0], resource.RLIM_INFINITY))
-pages = int(open("/proc/self/statm").read().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (100 << 20), resource.RLIM_INFINITY))
-try:
-    cosparse.load(sys.argv[2], threads=1000, tune=False)
-except cosparse.Error as error:
-    print(error)
-resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(cosparse.load(sys.argv[2], threads=2, tune=False).threads)
-"""
-
-
-def test_threads_that_the_system_refuses(path: Path, repository: Path) -> None:
-    """A stack of 8 MB each does not fit into 100 MB more of addresses."""
-    done = subprocess.run([sys.executable, "-c", REFUSED, str(repository), str(path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    refused, works = done.stdout.splitlines()
-    assert refused.startswith("threads: expected 1000 of them, got ")
-    assert works == "2"
 
 
 def test_an_engine_of_the_tests_has_contexts_too() -> None:

@@ -22,7 +22,7 @@ struct cosparse_engine {
 struct cosparse_context {
   std::shared_ptr<cosparse::Engine> engine;  // alive for as long as any context
   std::shared_ptr<const cosparse::Schedule> schedule;
-  std::unique_ptr<cosparse::Engine::Context> memory;
+  std::unique_ptr<cosparse::Context> memory;
   std::vector<const float*> inputs;  // of the run at hand: memory that is there already
   std::vector<float*> outputs;
 };

@@ -49,9 +49,13 @@ std::vector<const float*> pointers(const std::vector<Array>& arrays) {
   return all;
 }
 
-std::shared_ptr<const Schedule> find_schedule(const Engine& engine, const std::vector<Shape>& shapes) {
+template <class Work> auto without_gil(const Work& work) {
   py::gil_scoped_release release;
-  return engine.schedule(shapes);
+  return work();
+}
+
+std::shared_ptr<const Schedule> find_schedule(const Engine& engine, const std::vector<Shape>& shapes) {
+  return without_gil([&] { return engine.schedule(shapes); });
 }
 
 std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, const std::optional<std::vector<Array>>& out) {
@@ -122,8 +126,7 @@ std::map<int, Quantization> steps_of(const std::shared_ptr<const Graph>& graph, 
     for (size_t i = 0; i < arrays.size(); ++i)
       samples.back().push_back({shape_of(array_sizes(arrays)[i], graph->inputs[i].name), arrays[i].data()});
   }
-  py::gil_scoped_release release;
-  return calibrate(graph, options, samples);
+  return without_gil([&] { return calibrate(graph, options, samples); });
 }
 
 std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool dense, bool poison,

@@ -1,0 +1,62 @@
+# Programs without Python that link the runtime's sources: make -f tests/native/native.mk KIND=... PROGRAM...
+#   KIND=address   AddressSanitizer and UndefinedBehaviorSanitizer
+#   KIND=thread    ThreadSanitizer
+#   KIND=fuzz      the first with feedback for fuzzing: libFuzzer where CXX is a clang++ that has it, else tests/native/fuzz_main.cpp
+#   KIND=plain     no sanitizer
+# VECTORS=0 leaves out the vector kernels, which take most of the time to compile.
+KIND ?= address
+VECTORS ?= 1
+OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))
+ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' > /tmp/.$$$$.cpp; \
+	$(CXX) -fsanitize=fuzzer /tmp/.$$$$.cpp -o /dev/null 2>/dev/null && echo libfuzzer; rm -f /tmp/.$$$$.cpp))
+
+FLAGS_address := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FLAGS_thread := -fsanitize=thread
+FLAGS_fuzz := $(FLAGS_address) $(if $(ENGINE),-fsanitize=fuzzer-no-link,-fsanitize-coverage=trace-pc)
+LINK_address := $(FLAGS_address)
+LINK_thread := $(FLAGS_thread)
+LINK_fuzz := $(FLAGS_address)
+# As setup.py has them; tests/test_fuzz.py compares.
+COMMON := -std=c++17 -ffp-contract=off -Wall -Wextra -g -O1 -fno-omit-frame-pointer -Icsrc -pthread
+AVX512 := -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma
+ISA_avx2 := -mavx2 -mfma
+ISA_avx512 := $(AVX512)
+ISA_avx512_vnni := $(AVX512) -mavx512vnni
+ISA_avx512_bf16 := $(AVX512) -mavx512bf16
+ISA_amx := $(AVX512) -mavx512vnni -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-bf16 -mamx-int8
+
+CORE := $(patsubst csrc/%.cpp,$(OUT)/%.o,$(wildcard csrc/*.cpp))
+VECTOR_SETS := $(if $(filter 1,$(VECTORS)),$(if $(filter x86_64,$(shell uname -m)),avx2 avx512 avx512_vnni avx512_bf16 amx))
+KERNELS := $(OUT)/kernels/isa_scalar.o $(if $(VECTOR_SETS),$(VECTOR_SETS:%=$(OUT)/kernels/isa_%.o),$(OUT)/tests/scalar_only.o)
+FEEDBACK := $(if $(filter fuzz,$(KIND)),$(if $(ENGINE),,$(OUT)/fuzz_feedback.o))
+DRIVER := $(FEEDBACK) $(if $(FEEDBACK),$(OUT)/fuzz_main.o)
+
+all: $(PROGRAMS:%=$(OUT)/%)
+# The reader's objects alone are in its programs: an archive gives what is asked for.
+$(OUT)/core.a: $(CORE)
+	@rm -f $@ && ar rcs $@ $^
+$(OUT)/reader: $(OUT)/tests/reader_main.o $(FEEDBACK)
+$(OUT)/engine: $(OUT)/tests/engine_main.o $(KERNELS) $(FEEDBACK)
+$(OUT)/allocation: $(OUT)/tests/allocation_main.o $(KERNELS) $(FEEDBACK)
+$(OUT)/allocation: LINK_$(KIND) += -Wl,--wrap=aligned_alloc,--wrap=mmap
+$(if $(ENGINE),$(OUT)/fuzz_loader $(OUT)/fuzz_net: LINK_fuzz += -fsanitize=fuzzer)
+$(OUT)/fuzz_loader: $(OUT)/tests/fuzz_loader.o $(DRIVER)
+$(OUT)/fuzz_net: $(OUT)/tests/fuzz_net.o $(OUT)/tests/net_builder.o $(KERNELS) $(DRIVER)
+$(OUT)/reader $(OUT)/engine $(OUT)/allocation $(OUT)/fuzz_loader $(OUT)/fuzz_net: $(OUT)/core.a
+	$(CXX) $(LINK_$(KIND)) $(filter %.o,$^) $(OUT)/core.a -pthread -o $@
+
+$(OUT)/fuzz_main.o $(OUT)/fuzz_feedback.o: $(OUT)/%.o: tests/native/%.cpp
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -c $< -o $@
+$(OUT)/tests/%.o: tests/native/%.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(COMMON) $(FLAGS_$(KIND)) -MMD -c $< -o $@
+$(OUT)/kernels/isa_%.o: csrc/kernels/isa_%.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(COMMON) $(FLAGS_$(KIND)) $(ISA_$*) -w -MMD -c $< -o $@
+$(OUT)/%.o: csrc/%.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(COMMON) $(FLAGS_$(KIND)) -MMD -c $< -o $@
+
+-include $(wildcard $(OUT)/*.d $(OUT)/*/*.d)
+.PHONY: all
