@@ -33,7 +33,7 @@ demo: $(READY) ## trains, compresses, exports, runs and times a small network; n
 	$(BIN)/cosparse demo $(ARGS)
 
 test: lint ## lint, then all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist loadfile $(ARGS)
 
 # mypy does not follow the folder mapping of an editable install: a tree of links shows it the package as it is imported.
 # The links are new each time, which confuses its cache, so it gets none.

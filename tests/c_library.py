@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -80,9 +81,12 @@ def installed(repository: Path) -> Path:
         pytest.skip("no cmake: pip install cmake")
     configure = [cmake, "-S", str(repository), "-B", str(build), f"-DCOSPARSE_PREBUILT={archives}", "-DCMAKE_BUILD_TYPE=Release"]
     steps = [configure, [cmake, "--build", str(build)], [cmake, "--install", str(build), "--prefix", str(build / "prefix")]]
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    build.mkdir(parents=True, exist_ok=True)
+    with open(build / "lock", "w") as lock:  # of the processes that share out the tests, one builds
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for step in steps:
+            done = subprocess.run(step, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
     return build / "prefix"
 
 

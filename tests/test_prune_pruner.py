@@ -77,7 +77,8 @@ def test_time_is_a_budget_too(tmp_path: Path) -> None:
 
 
 def test_filters_that_others_can_replace_are_found() -> None:
-    """Half of the inner layer's filters are copies: without them the network, folded, is what it was. The residual group has none."""
+    """Half of the inner layer's filters are copies: without them the network, folded, is nearly what it was, as so few images ask for a
+    ridge. The residual group has none."""
     model = residual()
     with torch.no_grad():
         for value in (model.conv3.weight, model.bn3.weight, model.bn3.bias):
@@ -86,8 +87,11 @@ def test_filters_that_others_can_replace_are_found() -> None:
     pruner = FilterPruner(budget=Budget(flops=0.15), residual=False, **QUICK).fit(model, batches(), EXAMPLE)
     x = batches()[0][0]
     assert pruner.report.search["groups"] == {"conv3": [64, 32]}
+    plain = FilterPruner(budget=Budget(flops=0.15), residual=False, fold=False, **QUICK).fit(model, batches(), EXAMPLE)
     with torch.no_grad():
-        assert (pruner.model(x) - model(x)).abs().max() < 0.02 * model(x).abs().max()
+        folded, unfolded = ((made.model(x) - model(x)).abs().max() for made in (pruner, plain))
+        assert folded < 0.1 * model(x).abs().max()
+        assert folded < 0.3 * unfolded
     why = {layer.name: layer.why for layer in pruner.report.layers}
     assert why["conv1"] == why["conv2"] == "2 layers make its channels"
     assert why["linear"] == "they leave the network"

@@ -3,10 +3,13 @@
 #   KIND=thread    ThreadSanitizer
 #   KIND=fuzz      the first with feedback for fuzzing: libFuzzer where CXX is a clang++ that has it, else tests/native/fuzz_main.cpp
 #   KIND=plain     no sanitizer
-# VECTORS=0 leaves out the vector kernels, which take most of the time to compile.
+# The kernels take most of the time to compile. VECTORS=0 leaves out the vector ones; ARCHIVES=FOLDER links those of setup.py, which no
+# sanitizer looks into. OPTIMISE=-O0 compiles the rest in half the time.
 KIND ?= address
 VECTORS ?= 1
-OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))
+ARCHIVES ?=
+OPTIMISE ?= -O1
+OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))$(if $(ARCHIVES),-quick)
 ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' > /tmp/.$$$$.cpp; \
 	$(CXX) -fsanitize=fuzzer /tmp/.$$$$.cpp -o /dev/null 2>/dev/null && echo libfuzzer; rm -f /tmp/.$$$$.cpp))
 
@@ -17,7 +20,7 @@ LINK_address := $(FLAGS_address)
 LINK_thread := $(FLAGS_thread)
 LINK_fuzz := $(FLAGS_address)
 # As setup.py has them; tests/test_fuzz.py compares.
-COMMON := -std=c++17 -ffp-contract=off -Wall -Wextra -g -O1 -fno-omit-frame-pointer -Icsrc -pthread
+COMMON := -std=c++17 -ffp-contract=off -Wall -Wextra -g $(OPTIMISE) -fno-omit-frame-pointer -Icsrc -pthread
 AVX512 := -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma
 ISA_avx2 := -mavx2 -mfma
 ISA_avx512 := $(AVX512)
@@ -27,7 +30,8 @@ ISA_amx := $(AVX512) -mavx512vnni -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-bf1
 
 CORE := $(patsubst csrc/%.cpp,$(OUT)/%.o,$(wildcard csrc/*.cpp))
 VECTOR_SETS := $(if $(filter 1,$(VECTORS)),$(if $(filter x86_64,$(shell uname -m)),avx2 avx512 avx512_vnni avx512_bf16 amx))
-KERNELS := $(OUT)/kernels/isa_scalar.o $(if $(VECTOR_SETS),$(VECTOR_SETS:%=$(OUT)/kernels/isa_%.o),$(OUT)/tests/scalar_only.o)
+COMPILED := $(OUT)/kernels/isa_scalar.o $(if $(VECTOR_SETS),$(VECTOR_SETS:%=$(OUT)/kernels/isa_%.o),$(OUT)/tests/scalar_only.o)
+KERNELS := $(if $(ARCHIVES),$(filter-out %_core.a %_capi.a,$(wildcard $(ARCHIVES)/libcosparse_*.a)),$(COMPILED))
 FEEDBACK := $(if $(filter fuzz,$(KIND)),$(if $(ENGINE),,$(OUT)/fuzz_feedback.o))
 DRIVER := $(FEEDBACK) $(if $(FEEDBACK),$(OUT)/fuzz_main.o)
 
@@ -43,7 +47,7 @@ $(if $(ENGINE),$(OUT)/fuzz_loader $(OUT)/fuzz_net: LINK_fuzz += -fsanitize=fuzze
 $(OUT)/fuzz_loader: $(OUT)/tests/fuzz_loader.o $(DRIVER)
 $(OUT)/fuzz_net: $(OUT)/tests/fuzz_net.o $(OUT)/tests/net_builder.o $(KERNELS) $(DRIVER)
 $(OUT)/reader $(OUT)/engine $(OUT)/allocation $(OUT)/fuzz_loader $(OUT)/fuzz_net: $(OUT)/core.a
-	$(CXX) $(LINK_$(KIND)) $(filter %.o,$^) $(OUT)/core.a -pthread -o $@
+	$(CXX) $(LINK_$(KIND)) $(filter %.o,$^) $(OUT)/core.a $(filter-out $(OUT)/core.a,$(filter %.a,$^)) -pthread -o $@
 
 $(OUT)/fuzz_main.o $(OUT)/fuzz_feedback.o: $(OUT)/%.o: tests/native/%.cpp
 	@mkdir -p $(@D)

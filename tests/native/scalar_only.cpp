@@ -3,7 +3,7 @@
 
 namespace cosparse {
 #define COSPARSE_NONE(isa) \
-  namespace isa { std::vector<KernelRow> kernels() { return {}; } }
+  namespace isa { extern const KernelRows kernels; const KernelRows kernels = {nullptr, 0}; }
 COSPARSE_NONE(avx2)
 COSPARSE_NONE(avx512)
 COSPARSE_NONE(avx512_vnni)
