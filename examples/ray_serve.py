@@ -1,11 +1,14 @@
 """A network on Ray Serve, batched: `MODEL=/path/M.cosparse serve run ray_serve:app`, then
 curl --data-binary @x.f32 localhost:8000/        (x.f32: one float32 image, [C, H, W])
 
-The engine is loaded once a replica and computes with as many threads as Ray gives it cores.
+A replica is one engine with as many threads as Ray gives it cores; Ray starts more of them as requests queue, up to REPLICAS, and a new
+version rolls over the old one with the next `serve run` or `serve deploy`. What a replica held when it died is answered with an error: a
+client that tries again loses nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -16,11 +19,18 @@ from starlette.responses import JSONResponse
 
 import cosparse
 
-CORES = 2
+CORES = int(os.environ.get("CORES", "2"))
+LEAST, MOST = int(os.environ.get("LEAST_REPLICAS", "1")), int(os.environ.get("REPLICAS", "4"))
 MAX_BATCH = 16
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=64, ray_actor_options={"num_cpus": CORES})
+@serve.deployment(
+    autoscaling_config={"min_replicas": LEAST, "max_replicas": max(LEAST, MOST), "target_ongoing_requests": MAX_BATCH},
+    max_ongoing_requests=4 * MAX_BATCH,
+    max_queued_requests=16 * MAX_BATCH,
+    graceful_shutdown_timeout_s=20,
+    ray_actor_options={"num_cpus": CORES},
+)
 class Network:
     def __init__(self, path: str) -> None:
         self.engine = cosparse.load(path, threads=CORES).warmup((1, 2, 4, 8, MAX_BATCH))
@@ -32,7 +42,7 @@ class Network:
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.001)
     async def run(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        return list(self.engine(np.stack(images)))
+        return list(await asyncio.to_thread(self.engine, np.stack(images)))  # beside which the replica takes the next requests
 
     async def __call__(self, request: Request) -> Any:
         body = await request.body()
