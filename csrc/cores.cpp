@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -17,17 +19,26 @@ namespace cosparse {
 namespace {
 
 #if defined(__linux__)
+struct FreeSet {
+  void operator()(cpu_set_t* set) const { CPU_FREE(set); }
+};
+using Set = std::unique_ptr<cpu_set_t, FreeSet>;
+
+Set set_for(int cores) {
+  Set set(CPU_ALLOC(cores));
+  if (!set) throw std::bad_alloc();
+  return set;
+}
+
 // The kernel may know more cores than cpu_set_t holds: the set grows until it takes the mask.
 std::vector<int> affinity() {
   for (int room = CPU_SETSIZE; room <= 1 << 20; room *= 2) {
-    cpu_set_t* set = CPU_ALLOC(room);
-    if (!set) break;
+    const Set set = set_for(room);
     const size_t bytes = CPU_ALLOC_SIZE(room);
     std::vector<int> cores;
-    const bool known = sched_getaffinity(0, bytes, set) == 0;
+    const bool known = sched_getaffinity(0, bytes, set.get()) == 0;
     for (int core = 0; known && core < room; ++core)
-      if (CPU_ISSET_S(core, bytes, set)) cores.push_back(core);
-    CPU_FREE(set);
+      if (CPU_ISSET_S(core, bytes, set.get())) cores.push_back(core);
     if (!cores.empty()) return cores;
   }
   return {};
@@ -67,17 +78,15 @@ void check_cores(const std::vector<int>& cores) {
   }
 }
 
-bool stay_on(const std::vector<int>& cores) {
+bool stay_on(const std::vector<int>& cores) noexcept {
 #if defined(__linux__)
   const int room = *std::max_element(cores.begin(), cores.end()) + 1;
-  cpu_set_t* set = CPU_ALLOC(room);
+  const Set set(CPU_ALLOC(room));
   if (!set) return false;
   const size_t bytes = CPU_ALLOC_SIZE(room);
-  CPU_ZERO_S(bytes, set);
-  for (const int core : cores) CPU_SET_S(core, bytes, set);
-  const bool done = sched_setaffinity(0, bytes, set) == 0;
-  CPU_FREE(set);
-  return done;
+  CPU_ZERO_S(bytes, set.get());
+  for (const int core : cores) CPU_SET_S(core, bytes, set.get());
+  return sched_setaffinity(0, bytes, set.get()) == 0;
 #else
   (void)cores;
   return false;

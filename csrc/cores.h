@@ -11,7 +11,7 @@ int default_threads();
 // Throws Error (Fault::usage) where one of them is not available, or named twice.
 void check_cores(const std::vector<int>& cores);
 // The calling thread runs on these cores alone from now on. Best effort: false where the operating system refuses.
-bool stay_on(const std::vector<int>& cores);
+bool stay_on(const std::vector<int>& cores) noexcept;
 
 // Keeps the calling thread on some cores for a while; on none of them in particular where the list is empty. Memory that is first written
 // meanwhile lies beside these cores.

@@ -49,8 +49,8 @@ class Pool::Team {
     try {
       workers_.reserve(threads - 1);
       for (int slot = 1; slot < threads; ++slot)
-        workers_.emplace_back([this, slot, core = cores.empty() ? -1 : cores[slot % cores.size()]] {
-          if (core >= 0) stay_on({core});
+        workers_.emplace_back([this, slot, own = cores.empty() ? cores : std::vector<int>{cores[slot % cores.size()]}] {
+          if (!own.empty()) stay_on(own);
           work(slot);
         });
     } catch (const std::system_error& error) {
