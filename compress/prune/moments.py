@@ -101,11 +101,11 @@ def fold(model: nn.Module, groups: Iterable[ChannelGroup], kept: Kept, moments: 
             block[:, stays] += torch.einsum("or...,sr->os...", block[:, dropped], b)
 
 
-def replacement(inner: np.ndarray, stays: np.ndarray, dropped: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
-    """B [S, R]: each dropped channel as the best linear combination of those that stay; 0 where they are all 0."""
+def replacement(inner: np.ndarray, stays: np.ndarray, dropped: np.ndarray, parts: float = RIDGE) -> np.ndarray:
+    """B [S, R]: each dropped channel as the best linear combination of those that stay; 0 where they are all 0. `parts`: the ridge."""
     system = inner[np.ix_(stays, stays)].copy()
     scale = float(np.trace(system)) / max(1, len(stays))
     if scale <= 0:
         return np.zeros((len(stays), len(dropped)))
-    system[np.diag_indices_from(system)] += ridge * scale
+    system[np.diag_indices_from(system)] += parts * scale
     return linalg.solve(system, inner[np.ix_(stays, dropped)], assume_a="pos")

@@ -99,7 +99,6 @@ cosparse_status cosparse_context_profile(cosparse_context* context, const float*
   return guarded([&] {
     take(*given(context, "context"), inputs);
     const auto& plan = context->schedule->parts[0].plan->steps;
-    if (repeat < 1) throw Error(Fault::usage, "repeat", "at least 1", std::to_string(repeat), "");
     if (step_count != plan.size())
       throw Error(Fault::usage, "step_count", std::to_string(plan.size()), std::to_string(step_count), "cosparse_context_step_count() tells");
     given(steps, "steps");

@@ -154,12 +154,13 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed
-            full = bool(self._waiting) and len(self._waiting) + len(calls) > self._limit
+            depth = len(self._waiting)
+            full = bool(depth) and depth + len(calls) > self._limit
             if not full:
                 self._waiting.extend(calls)
                 self._changed.notify()
         if full:
-            got = f"{len(self._waiting)} that wait"
+            got = f"{depth} that wait"
             about, wanted = f"model '{self._engine.name}'", f"a queue of at most {self._limit} requests"
             raise Refused(Kind.QUEUE_FULL, about, wanted, got, "try again later", retry_after=self.retry_after())
 

@@ -10,8 +10,8 @@ VECTORS ?= 1
 ARCHIVES ?=
 OPTIMISE ?= -O1
 OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))$(if $(ARCHIVES),-quick)
-ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' > /tmp/.$$$$.cpp; \
-	$(CXX) -fsanitize=fuzzer /tmp/.$$$$.cpp -o /dev/null 2>/dev/null && echo libfuzzer; rm -f /tmp/.$$$$.cpp))
+ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' | \
+	$(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null && echo libfuzzer))
 
 FLAGS_address := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FLAGS_thread := -fsanitize=thread
