@@ -77,21 +77,21 @@ def test_time_is_a_budget_too(tmp_path: Path) -> None:
 
 
 def test_filters_that_others_can_replace_are_found() -> None:
-    """Half of the inner layer's filters are copies: without them the network, folded, is nearly what it was, as so few images ask for a
-    ridge. The residual group has none."""
-    model = residual()
+    """Half of the inner layer's filters are copies: without them the network, folded, is what it was; thousands of images, as few would ask for
+    a ridge. The residual group has none."""
+    model, many = residual(), batches(count=4, size=2048)
     with torch.no_grad():
         for value in (model.conv3.weight, model.bn3.weight, model.bn3.bias):
             value[1::2] = value[::2]
-    reestimate(model, [x for x, _ in batches()[: QUICK["calibration"]]])  # the pruned network's are taken on these
-    pruner = FilterPruner(budget=Budget(flops=0.15), residual=False, **QUICK).fit(model, batches(), EXAMPLE)
+    reestimate(model, [x for x, _ in many[: QUICK["calibration"]]])  # the pruned network's are taken on these
+    pruner = FilterPruner(budget=Budget(flops=0.15), residual=False, **QUICK).fit(model, many, EXAMPLE)
+    plain = FilterPruner(budget=Budget(flops=0.15), residual=False, fold=False, **QUICK).fit(model, many, EXAMPLE)
     x = batches()[0][0]
     assert pruner.report.search["groups"] == {"conv3": [64, 32]}
-    plain = FilterPruner(budget=Budget(flops=0.15), residual=False, fold=False, **QUICK).fit(model, batches(), EXAMPLE)
     with torch.no_grad():
         folded, unfolded = ((made.model(x) - model(x)).abs().max() for made in (pruner, plain))
-        assert folded < 0.1 * model(x).abs().max()
-        assert folded < 0.3 * unfolded
+        assert folded < 0.02 * model(x).abs().max()
+        assert folded < 0.1 * unfolded
     why = {layer.name: layer.why for layer in pruner.report.layers}
     assert why["conv1"] == why["conv2"] == "2 layers make its channels"
     assert why["linear"] == "they leave the network"
