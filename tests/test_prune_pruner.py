@@ -77,7 +77,7 @@ def test_time_is_a_budget_too(tmp_path: Path) -> None:
 
 
 def test_filters_that_others_can_replace_are_found() -> None:
-    """Half of the inner layer's filters are copies: without them the network, folded, is what it was; thousands of images, as few would ask for
+    """Half of the inner layer's filters are copies: without them the network, folded, is what it was, on many images, as few would ask for
     a ridge. The residual group has none."""
     model, many = residual(), batches(count=4, size=2048)
     with torch.no_grad():
