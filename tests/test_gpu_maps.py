@@ -15,6 +15,7 @@ from gpu_place import DEVICE
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.basis import basis_step
 from cosparse.kernels.conv import conv
+from cosparse.kernels.gpu import maps as of_maps
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import coefficient_groups
 from cosparse.kernels.gpu.maps import SCALES, Maps, supports
@@ -57,6 +58,54 @@ def test_maps_are_the_reference_s(window: str, size: tuple[int, int], dtype: tor
     want = want[:, used] / SCALES[used % 9, None, None]
     # At most six roundings, of numbers no larger than 9 max |x| but the last; the interpreter has one, and cuts bfloat16 off.
     assert np.all(np.abs(got - want) <= torch.finfo(dtype).eps * (1.01 * np.abs(want) + 9 * np.abs(exact).max()))
+
+
+NEAR = [  # height, width, stride, the kernel
+    (7, 6, 1, "strips"), (8, 4, 1, "strips"), (5, 2, 1, "strips"), (14, 8, 2, "strips"), (16, 4, 2, "strips"),
+    (7, 7, 1, "flat"), (1, 1, 1, "flat"), (3, 1, 1, "flat"), (2, 5, 1, "flat"), (14, 14, 2, "halved"), (2, 2, 2, "halved"), (4, 6, 2, "halved"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dct", [False, True])
+@pytest.mark.parametrize("tall", [False, True])
+@pytest.mark.parametrize(("height", "width", "stride", "way"), NEAR)
+def test_words(monkeypatch: pytest.MonkeyPatch, height: int, width: int, stride: int, way: str, tall: bool, dct: bool, packed: bool) -> None:
+    """Each kernel that reads words, with strips as high as they can be and with single rows; NaN behind the pixels gets nowhere."""
+    monkeypatch.setattr(of_maps, "STRIPS", {0: (7, 4, 2, 1) if tall else (1,)})
+    monkeypatch.setattr(of_maps, "LEAST", 0)
+    transform = {"transform": "dct"} if dct else {}
+    node = nodes.conv(np.random.default_rng(3), 16, 5, (3, 3), block=8, density=0.4, stride=(stride, stride), pad=(1, 1, 1, 1), **transform)
+    x, exact = given(node, (3, 5, height, width), torch.float16)
+    out = conv(node, exact).shape[2:]
+    layer = Maps(node, coefficient_groups(node, 16), torch.float16, DEVICE)
+    assert layer.way(x, out) == way
+    layer.packed = packed
+    used = np.unique(coefficient_groups(node, 16).columns)
+    maps = Planes.of(torch.full((3, len(used), *out), torch.nan, device=DEVICE), torch.float16)
+    with ptx.understood() if packed and dct and DEVICE == "cpu" else contextlib.nullcontext():
+        layer.make(x, maps)
+    padded = torch.nn.functional.pad(torch.from_numpy(exact), (1, 1, 1, 1))
+    taps = torch.stack([padded[:, :, u : u + height : stride, v : v + width : stride] for u in range(3) for v in range(3)], 2).numpy()
+    want = taps
+    if dct:
+        basis = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])
+        want = np.einsum("ui,vj,ncijhw->ncuvhw", basis, basis, taps.reshape(3, 5, 3, 3, *out)).reshape(3, 5, 9, *out)
+    want = want.reshape(3, 45, *out)[:, used]
+    bound = 2.0**-10 * (np.abs(want) + 9 * np.abs(exact).max()) if dct else 0
+    assert np.all(np.abs(maps.nchw.double().cpu().numpy() - want) <= bound)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 2, 2), (3, 6, 10, 6), (2, 6, 7, 6), (5, 6, 14, 14)])
+def test_every_second_pixel(shape: tuple[int, ...]) -> None:
+    node = nodes.conv(np.random.default_rng(2), 16, 6, (1, 1), block=8, density=0.5, stride=(2, 2))
+    x, exact = given(node, shape, torch.float16)
+    layer, want = Maps(node, coefficient_groups(node, 16), torch.float16, DEVICE), exact[:, :, ::2, ::2]
+    assert layer.way(x, want.shape[2:]) == "points"
+    used = np.unique(coefficient_groups(node, 16).columns)
+    maps = Planes.of(torch.full((shape[0], len(used), *want.shape[2:]), torch.nan, device=DEVICE), torch.float16)
+    layer.make(x, maps)
+    assert np.array_equal(maps.nchw.double().cpu().numpy(), want[:, used])
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

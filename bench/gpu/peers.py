@@ -67,7 +67,7 @@ def capture(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Callable[[]
     with torch.no_grad(), torch.cuda.graph(graph):
         y = forward(x)
 
-    def replay(kept: object = forward) -> None:  # the graph reads the module's weights: it has to live as long
+    def replay(kept: object = (forward, x)) -> None:  # the graph reads the module's weights and x: they have to live as long
         graph.replay()
 
     return replay, lambda: y

@@ -28,13 +28,16 @@ from cosparse.kernels.gpu.product import POINT, ROWS, TAP_TILES, TILES, Product,
 MOST_SUMS = 64 * 256
 """A program's, in float32: more do not fit the registers of its warps."""
 
+MOST_TAPS = 32 << 20
+"""Numbers that are written down where every tap of a dense layer is: more would leave the L2 cache."""
+
 Run = Callable[[Planes, Planes, Epilogue], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Form:
     """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
-    `pixels` of its tile, 0 where it has none; `even`: only for images of even width."""
+    `pixels` of its tile, 0 where it has none; `even`: only for images of even width; `most`: only for so many pixels of output, if any."""
 
     name: str
     run: Run
@@ -42,6 +45,7 @@ class Form:
     bytes: int
     pixels: int = 0
     even: bool = False
+    most: int = 0
 
 
 def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = False) -> Iterator[Form]:
@@ -72,14 +76,16 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
 def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
     node = step.node
     points = list(node.attrs["kernel"]) == [1, 1]  # type: ignore[arg-type]
-    if node.attrs["transform"] == "identity" and (_whole_rows(node) or (node.attrs["format"] == "dense" and not points)):
-        return  # the gathered product reads rows as they are, and taps of which all are wanted are better not written down
-    for rows in _group_sizes(weight_shape(node)[0], _block(node), every_column=False):
+    if node.attrs["transform"] == "identity" and _whole_rows(node):
+        return  # the gathered product reads rows as they are
+    whole = node.attrs["format"] == "dense" and not points
+    for rows in _group_sizes(weight_shape(node)[0], _block(node), every_column=whole):
         groups = coefficient_groups(node, rows)
         layer = maps.Maps(node, groups, dtype, device)
+        most = MOST_TAPS // max(1, layer.count) if whole else 0
         for tile in TILES:
             if rows * tile.pixels <= MOST_SUMS:
-                yield Form(f"maps{rows}/{tile}", _tiled(layer, tile), groups.density, layer.bytes, tile.pixels)
+                yield Form(f"maps{rows}/{tile}", _tiled(layer, tile), groups.density, layer.bytes, tile.pixels, most=most)
 
 
 def _block(node: Node) -> int:
@@ -164,7 +170,7 @@ class Basis:
 def fits(form: Form, pixels: int, width: int) -> bool:
     """Whether the form can run at this width of images, and whether its tile is worth a try at so many pixels of output: few programs leave
     processors idle, many small ones only cost."""
-    if form.even and width % 2:
+    if (form.even and width % 2) or (form.most and pixels > form.most):
         return False
     if not form.pixels:
         return True

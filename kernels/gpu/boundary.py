@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from cosparse.errors import ShapeError, UnsupportedError
+from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
 from cosparse.kernels.gpu.planes import Planes, stride_of
 from cosparse.kernels.gpu.pointwise import Tiles, tile
 
@@ -22,10 +23,12 @@ TAKEN = (torch.float32, torch.float16, torch.bfloat16)
 @triton.jit
 def convert_kernel(
     planes, other, stride, other_c, other_n, other_h, other_w, channels, pixels, height, wide, width, across,
-    reads: tl.constexpr, flat: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+    reads: tl.constexpr, flat: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """`reads`: other to planes, else back. `flat`: the other's pixels are evenly spaced, so that none needs a division."""
+    release(early)
     c, p = tile(across, block_c, block_p)
+    await_previous(early)
     if flat:
         at = p.to(tl.int64) * other_w
     else:
@@ -70,7 +73,8 @@ def _convert(planes: Planes, tensor: torch.Tensor, reads: bool) -> None:
     last = shaped.stride(1) == 1 and c > 1
     cut = Tiles.over(c, across, 2048, max(64, 2048 // triton.next_power_of_2(c)) if last else None)
     numbers = (planes.stride, shaped.stride(1), *steps, c, planes.pixels, height, wide, across, cut.across)
-    convert_kernel[cut.grid](planes.data, shaped, *numbers, reads, wide == planes.pixels, cut.channels, cut.pixels)
+    options = launch_options(begins_early(planes.data.device))
+    convert_kernel[cut.grid](planes.data, shaped, *numbers, reads, wide == planes.pixels, cut.channels, cut.pixels, **options)
 
 
 def read(x: torch.Tensor, out: Planes) -> None:

@@ -7,15 +7,18 @@ its functions called `..._kernel` have to be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import triton.language as tl
 
-from cosparse.kernels.gpu import boundary, depthwise, maps, pairs, pointwise, pool, product, resample
+from cosparse.kernels.gpu import boundary, depthwise, map_kernels, pairs, pointwise, pool, product, resample
 from cosparse.kernels.gpu.epilogue import ACTS
 
 ELEMENTS = ("fp16", "bf16")
+LATE = {"early": False}
+"""What older GPUs have: no launch begins before the one ahead has ended."""
+
 FLOATS = ("alpha", "beta", "ratio_h", "ratio_w")
 
 
@@ -79,17 +82,17 @@ def _pool(element: str) -> Iterator[Compiled]:
     xy = _planes(element, "x", "y")
     for largest, count, size in ((True, 0, 3), (True, 0, 7), (False, 0, 2), (False, 1, 3), (False, 2, 3)):
         fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
-        fixed |= {"unrolled": size * size <= pool.UNROLLED, **_tile(1, 512)}
+        fixed |= {"unrolled": size * size <= pool.UNROLLED, **_tile(1, 512), **LATE}
         yield compiled(f"pool {size}x{size} largest={largest} count={count} {element}", pool.window_kernel, xy, fixed)
     for largest, count, size, block in ((True, 0, 3, 1024), (False, 1, 3, 1024), (False, 2, 3, 256)):
         fixed = {**_window(size, 2, size // 2), "pad_bottom": size // 2, "pad_right": size // 2, "largest": largest, "count": count}
-        fixed |= {"height": 112, "wide": 112, "out_height": 56, "out_wide": 56, **_tile(1, block)}
+        fixed |= {"height": 112, "wide": 112, "out_height": 56, "out_wide": 56, **_tile(1, block), **LATE}
         name = f"pool by words {size}x{size} {block=} largest={largest} count={count} {element}"
         yield compiled(name, pool.pair_window_kernel, xy, {key: fixed[key] for key in fixed if key not in ("stride_w", "dilation_w")})
     for largest in (False, True):
-        yield compiled(f"cells largest={largest} {element}", pool.cell_kernel, xy, {"largest": largest, **_tile(8, 64)})
+        yield compiled(f"cells largest={largest} {element}", pool.cell_kernel, xy, {"largest": largest, **_tile(8, 64), **LATE})
         for rows, block in ((64, 8), (2, 256)):
-            fixed = {"largest": largest, "rows": rows, "block": block}
+            fixed = {"largest": largest, "rows": rows, "block": block, **LATE}
             yield compiled(f"plane {rows}x{block} largest={largest} {element}", pool.plane_kernel, xy, fixed)
 
 
@@ -120,7 +123,7 @@ def _layer(element: str) -> dict[str, str]:
 
 def _sums(rows: int, tile: product.Tile) -> dict[str, Any]:
     sizes = {"rows": rows, "pixels": tile.pixels, "depth": tile.depth}
-    return {**sizes, "has_bias": True, "has_residual": True, "act": ACTS["relu"], "early": False}
+    return {**sizes, "has_bias": True, "has_residual": True, "act": ACTS["relu"], **LATE}
 
 
 def _product(element: str) -> Iterator[Compiled]:
@@ -130,7 +133,9 @@ def _product(element: str) -> Iterator[Compiled]:
         (64, product.Tile(128, 32, 4, 5), product.TAP_TILES[2]),
         (128, product.Tile(64, 64, 4, 5), product.TAP_TILES[0]),
     ):
-        yield _launch(f"rows{rows} {tile} {element}", product.gathered_rows, element, _sums(rows, tile), tile)
+        for ahead in (False, True):
+            name = f"rows{rows} {replace(tile, ahead=ahead)} {element}"
+            yield _launch(name, product.gathered_rows, element, {**_sums(rows, tile), "ahead": ahead}, tile)
         yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, {**window, **_sums(rows, tap_tile)}, tap_tile)
 
 
@@ -141,16 +146,24 @@ def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: pr
 
 def _maps(element: str) -> Iterator[Compiled]:
     lists, dtype = {"channels": "*i32", "rows": "*i32"}, tl.float16 if element == "fp16" else tl.bfloat16
-    for stride in (1, 2):
-        for packed in (False, True):
-            fixed = {"stride": stride, "block": 512, "dtype": dtype, "packed": packed, "early": False}
-            least = 90 if packed and element == "bf16" else 80
-            name = f"maps by words {stride=} {packed=} {element}"
-            yield compiled(name, maps.paired_maps, {**lists, "x": "*i32", "maps": "*i32"}, fixed, least=least)
-    for size, stride, dct in ((3, 2, True), (1, 2, False), (3, 1, False)):
+    words = {**lists, "x": "*i32", "maps": "*i32"}
+    even, odd = {"height": 56, "row_words": 28}, {"height": 7, "width": 7}
+    halved = {"height": 14, "row_words": 7, "out_height": 7, "out_width": 7}
+    for dct, packed in ((True, False), (True, True), (False, True)):
+        kind = {"block": 256, "dct": dct, "dtype": dtype, "packed": packed, **LATE}
+        least = 90 if packed and element == "bf16" else 80
+        for stride, high in ((1, 7), (1, 1), (2, 4)):
+            fixed = {**even, "stride": stride, "high": high, **kind}
+            name = f"maps by strips {stride=} {high=} {dct=} {packed=} {element}"
+            yield compiled(name, map_kernels.strip_maps, words, fixed, least=least)
+        yield compiled(f"maps by words {dct=} {packed=} {element}", map_kernels.flat_maps, words, {**odd, **kind}, least=least)
+        yield compiled(f"maps halved {dct=} {packed=} {element}", map_kernels.halved_maps, words, {**halved, **kind}, least=least)
+    yield compiled(f"maps of every second pixel {element}", map_kernels.halved_points, words, {**halved, "block": 1024, **LATE})
+    for size, stride, dct in ((3, 2, True), (1, 3, False), (5, 1, False)):
         window = {key: value for key, value in _window(size, stride, size // 2).items() if not key.startswith("pad")}
-        fixed = {**window, "top": size // 2, "left": size // 2, "dct": dct, "block": 512, "early": False}
-        yield compiled(f"maps {size}x{size} {stride=} {dct=} {element}", maps.any_maps, {**lists, **_planes(element, "x", "maps")}, fixed)
+        image = {"height": 15, "width": 15, "out_height": 15 // stride, "out_width": 15 // stride}
+        fixed = {**image, **window, "top": size // 2, "left": size // 2, "dct": dct, "block": 256, **LATE}
+        yield compiled(f"maps {size}x{size} {stride=} {dct=} {element}", map_kernels.any_maps, {**lists, **_planes(element, "x", "maps")}, fixed)
 
 
 def _pairs(element: str) -> Iterator[Compiled]:
@@ -169,9 +182,9 @@ def _boundary(element: str) -> Iterator[Compiled]:
         for other in ("fp32", element):
             pointers = {"planes": f"*{element}", "other": f"*{other}"}
             way = "read" if reads else "write"
-            flat = {"reads": reads, "flat": True, "other_w": 1, **_tile(1, 2048)}
+            flat = {"reads": reads, "flat": True, "other_w": 1, **_tile(1, 2048), **LATE}
             yield compiled(f"{way} {other} flat {element}", boundary.convert_kernel, pointers, flat)
-            last = {"reads": reads, "flat": False, "other_c": 1, **_tile(32, 64)}
+            last = {"reads": reads, "flat": False, "other_c": 1, **_tile(32, 64), **LATE}
             yield compiled(f"{way} {other} channels last {element}", boundary.convert_kernel, pointers, last)
 
 

@@ -23,9 +23,10 @@ import triton.language as tl
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
 from cosparse.kernels.conv import unpack
+from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
 from cosparse.kernels.gpu.planes import Planes
-from cosparse.kernels.gpu.product import ROWS, Tile, _finish, begins_early
+from cosparse.kernels.gpu.product import ROWS, Tile, finish
 
 WIDEST = 8
 """Kernels of at most so many rows and columns."""
@@ -102,9 +103,8 @@ def gathered_pairs(x, w, bias, residual, y, x_stride, y_stride, r_stride, groups
                    rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
                    has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip
     """Program (tile, group), the groups of a tile one after the other; `count` = N Ho Wo, w [groups rows, total], J = `across`."""
-    if early:  # before the addresses: waiting with them takes registers
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
+    release(early)
+    await_previous(early)  # before the addresses: waiting with them takes registers
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     odd: tl.constexpr = left % 2
     p = tile * pixels + 2 * tl.arange(0, pixels // 2)
@@ -119,7 +119,7 @@ def gathered_pairs(x, w, bias, residual, y, x_stride, y_stride, r_stride, groups
         for at in range(0, total // 2, depth):
             acc = _step(acc, even, odds, w, at, m, k, x_stride, total, channels, height, width, kernel_h, kernel_w, odd, across)
     p = tile * pixels + tl.arange(0, pixels)
-    _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
+    finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
 
 
 def supports(node: Node, width: int) -> bool:
@@ -176,8 +176,6 @@ class Pairs:
         shared: dict[str, Any] = {
             "across": self.across, "total": total, "unrolled": total // 2 <= UNROLLED * tile.depth, "rows": self.rows,
             "pixels": tile.pixels, "depth": tile.depth, "has_bias": bias is not None, "has_residual": residual is not None,
-            "act": ACTS[epilogue.act], "num_warps": tile.warps, "num_stages": tile.stages, "early": self.early,
+            "act": ACTS[epilogue.act], "num_warps": tile.warps, "num_stages": tile.stages, **launch_options(self.early),
         }  # fmt: skip
-        if self.early:
-            shared["launch_pdl"] = True
         gathered_pairs[(triton.cdiv(out.pixels, tile.pixels) * self.groups,)](*given, *strides, *sizes, *fixed, **shared)

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
 from cosparse.kernels.gpu.pairs import halves, words_of
 from cosparse.kernels.gpu.planes import Planes, stride_of
 from cosparse.kernels.gpu.pointwise import Launch, Tiles, tile
@@ -74,10 +75,12 @@ def window_kernel(
     kernel_h: tl.constexpr, kernel_w: tl.constexpr, stride_h: tl.constexpr, stride_w: tl.constexpr,
     dilation_h: tl.constexpr, dilation_w: tl.constexpr,
     pad_top: tl.constexpr, pad_left: tl.constexpr, pad_bottom: tl.constexpr, pad_right: tl.constexpr,
-    largest: tl.constexpr, count: tl.constexpr, unrolled: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+    largest: tl.constexpr, count: tl.constexpr, unrolled: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """max_pool (`largest`) and avg_pool."""
+    release(early)
     c, p = tile(across, block_c, block_p)
+    await_previous(early)
     at = tl.minimum(p, pixels - 1)
     row = at // out_wide
     top = (row % out_height) * stride_h - pad_top
@@ -103,10 +106,12 @@ def pair_window_kernel(
     height: tl.constexpr, wide: tl.constexpr, out_height: tl.constexpr, out_wide: tl.constexpr,
     kernel_h: tl.constexpr, kernel_w: tl.constexpr, stride_h: tl.constexpr, dilation_h: tl.constexpr,
     pad_top: tl.constexpr, pad_left: tl.constexpr, pad_bottom: tl.constexpr, pad_right: tl.constexpr,
-    largest: tl.constexpr, count: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+    largest: tl.constexpr, count: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """The same for horizontal stride 2 and even `wide`, by words: word j of a window has the taps 2 j - pad_left % 2 and the next."""
+    release(early)
     c, p = tile(across, block_c, block_p)
+    await_previous(early)
     at = tl.minimum(p, pixels - 1)
     row, column = at // out_wide, at % out_wide
     top, first = (row % out_height) * stride_h - pad_top, column - (pad_left + 1) // 2
@@ -133,10 +138,12 @@ def pair_window_kernel(
 @triton.jit
 def cell_kernel(
     x, y, x_stride, y_stride, channels, pixels, height, wide, out_height, out_wide, width, across, most_h, most_w,
-    largest: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+    largest: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """Adaptive pools: the cell from floor(i H / n) to ceil((i + 1) H / n) along each axis, at most `most_h` x `most_w` pixels."""
+    release(early)
     c, p = tile(across, block_c, block_p)
+    await_previous(early)
     at = tl.minimum(p, pixels - 1)
     row, j = at // out_wide, at % out_wide
     i = row % out_height
@@ -170,9 +177,12 @@ def _piled(total, base, t, row_inside, odd, size, dtype: tl.constexpr, largest: 
 
 
 @triton.jit
-def plane_kernel(x, y, x_stride, y_stride, planes, batch, size, largest: tl.constexpr, rows: tl.constexpr, block: tl.constexpr):
+def plane_kernel(x, y, x_stride, y_stride, planes, batch, size, largest: tl.constexpr, rows: tl.constexpr, block: tl.constexpr,
+                 early: tl.constexpr):  # fmt: skip
     """y[c, n] = the mean or the largest of the `size` pixels of plane (c, n), `rows` planes a program, 4 `block` words a step."""
+    release(early)
     r = tl.program_id(0) * rows + tl.arange(0, rows)
+    await_previous(early)
     c, start = (r // batch).to(tl.int64), (r % batch) * size
     odd, base = start % 2, words_of(x) + c * (x_stride // 2) + start // 2
     seen = tl.full((rows, block), float("-inf") if largest else 0.0, tl.float32)
@@ -185,7 +195,7 @@ def plane_kernel(x, y, x_stride, y_stride, planes, batch, size, largest: tl.cons
 
 
 def _window(node: Node, x: Planes, out: Planes, dilation: Sequence[int], largest: bool, count: int, divisor: int) -> None:
-    attrs, width = node.attrs, stride_of(out.shape)
+    attrs, width, options = node.attrs, stride_of(out.shape), launch_options(begins_early(out.data.device))
     kernel, (stride_h, stride_w), (dilation_h, dilation_w) = attrs["kernel"], attrs["stride"], dilation
     sides = (*x.shape[2:], *out.shape[2:])
     unrolled = kernel[0] * kernel[1] <= UNROLLED
@@ -193,12 +203,12 @@ def _window(node: Node, x: Planes, out: Planes, dilation: Sequence[int], largest
         cut = Tiles.over(out.shape[1], width, 1024 if out.shape[1] * width >= FULL else 256)
         numbers = (x.stride, out.stride, out.shape[1], out.pixels, width, cut.across, divisor)
         fixed = (*sides, *kernel, stride_h, dilation_h, *attrs["pad"], largest, count)
-        pair_window_kernel[cut.grid](x.data, out.data, *numbers, *fixed, cut.channels, cut.pixels)
+        pair_window_kernel[cut.grid](x.data, out.data, *numbers, *fixed, cut.channels, cut.pixels, **options)
         return
     cut = Tiles.over(out.shape[1], width, 512)
     sizes = (x.stride, out.stride, out.shape[1], out.pixels, *sides, width, cut.across, divisor)
     fixed = (*kernel, stride_h, stride_w, *dilation, *attrs["pad"], largest, count, unrolled)
-    window_kernel[cut.grid](x.data, out.data, *sizes, *fixed, cut.channels, cut.pixels)
+    window_kernel[cut.grid](x.data, out.data, *sizes, *fixed, cut.channels, cut.pixels, **options)
 
 
 def max_pool(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
@@ -212,10 +222,10 @@ def avg_pool(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
 
 def whole_planes(x: Planes, out: Planes, largest: bool) -> None:
     """out [N, C, 1, 1] = the mean or the largest of each plane of x."""
-    n, c, h, w = x.shape
+    (n, c, h, w), options = x.shape, launch_options(begins_early(out.data.device))
     block = min(max(8, triton.next_power_of_2(h * w // 2 + 1) // 4), 256)  # a step of four blocks reads planes of up to 2046 pixels whole
     rows = max(1, min(512 // block, triton.next_power_of_2(n * c // 256 + 1)), 128 // block)
-    plane_kernel[(triton.cdiv(n * c, rows),)](x.data, out.data, x.stride, out.stride, n * c, n, h * w, largest, rows, block)
+    plane_kernel[(triton.cdiv(n * c, rows),)](x.data, out.data, x.stride, out.stride, n * c, n, h * w, largest, rows, block, **options)
 
 
 def _adaptive(largest: bool) -> Launch:
@@ -224,11 +234,11 @@ def _adaptive(largest: bool) -> Launch:
         if out.shape[2:] == (1, 1):
             whole_planes(x, out, largest)
             return
-        cut = Tiles.over(out.shape[1], width, 512)
+        cut, options = Tiles.over(out.shape[1], width, 512), launch_options(begins_early(out.data.device))
         # A cell that starts inside a pixel and ends inside another is one pixel larger than ceil(H / n).
         most = [-(-size // cells) + (size % cells > 0) for size, cells in zip(x.shape[2:], out.shape[2:], strict=True)]
         sizes = (x.stride, out.stride, out.shape[1], out.pixels, *x.shape[2:], *out.shape[2:], width, cut.across, *most)
-        cell_kernel[cut.grid](x.data, out.data, *sizes, largest, cut.channels, cut.pixels)
+        cell_kernel[cut.grid](x.data, out.data, *sizes, largest, cut.channels, cut.pixels, **options)
 
     return launch
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ import triton.language as tl
 
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue, activated
 from cosparse.kernels.gpu.groups import Groups
 from cosparse.kernels.gpu.planes import Planes
@@ -33,20 +33,25 @@ ROWS = (16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Tile:
-    """`pixels` x R sums a program, `depth` columns a step, `stages` steps of loads in flight."""
+    """`pixels` x R sums a program, `depth` columns a step, `stages` steps of loads in flight; `ahead`: see gathered_rows."""
 
     pixels: int
     depth: int
     warps: int = 4
     stages: int = 3
+    ahead: bool = False
 
     def __str__(self) -> str:
-        return f"{self.pixels}px {self.depth}k {self.warps}w {self.stages}s"
+        return f"{self.pixels}px {self.depth}k {self.warps}w {self.stages}s{' ahead' if self.ahead else ''}"
 
 
 TILES = (
     Tile(16, 128, 4, 3), Tile(16, 64, 4, 5), Tile(32, 64, 4, 5), Tile(64, 32, 4, 5), Tile(64, 64, 4, 5), Tile(128, 16, 4, 5),
     Tile(128, 32, 4, 5), Tile(128, 64, 4, 3), Tile(256, 16, 4, 5), Tile(256, 32, 4, 5), Tile(256, 16, 8, 5), Tile(256, 32, 8, 5),
+    Tile(16, 256, 4, 3), Tile(32, 128, 4, 3), Tile(128, 64, 8, 3), Tile(128, 32, 8, 5),
+    Tile(16, 64, 4, 3, True), Tile(16, 64, 4, 5, True), Tile(16, 128, 4, 3, True), Tile(16, 256, 4, 3, True), Tile(32, 64, 4, 5, True),
+    Tile(32, 128, 4, 3, True), Tile(64, 32, 4, 5, True), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True), Tile(128, 16, 4, 5, True),
+    Tile(128, 32, 4, 5, True), Tile(128, 64, 4, 3, True),
 )  # fmt: skip
 """What the planner chooses among, by measuring; few pixels a program where the planes are small, so that all processors have work. Triton
 gives the gathered loads every second stage, as the columns are loaded before them."""
@@ -56,7 +61,7 @@ TAP_TILES = (Tile(16, 64, 4, 3), Tile(32, 64, 4, 3), Tile(64, 32, 4, 3), Tile(12
 
 
 @triton.jit
-def _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta,
+def finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta,
             rows: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     o = group * rows + tl.arange(0, rows)
     if has_bias:
@@ -72,26 +77,43 @@ def _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha
 @triton.jit
 def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta,
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
-                  has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+                  has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
-    `early`: the launch may begin before the one ahead of it has ended, and waits for it here (programmatic dependent launch).
+    `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias and residual are what the
+    sums begin with. Of a step that waits for columns, rows, residual one after the other, the rows alone are left to wait for.
     """
+    release(early)
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     start, stop = tl.load(starts + group), tl.load(starts + group + 1)
-    if early:  # the weights' side needs no waiting for
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     p = tile * pixels + tl.arange(0, pixels)
     m, k = tl.arange(0, rows), tl.arange(0, depth)
+    o = group * rows + m
     acc = tl.zeros((rows, pixels), tl.float32)
+    if ahead:
+        there = start + k < stop
+        first = tl.load(columns + start + k, mask=there, other=0).to(tl.int64)
+        weights = tl.load(w + (start + k)[None, :] * rows + m[:, None], mask=there[None, :], other=0.0)
+        if has_bias:
+            acc += tl.load(bias + o, mask=o < filters, other=0.0)[:, None]
+    await_previous(early)
+    if ahead:
+        taken = tl.load(x + first[:, None] * x_stride + p[None, :], mask=there[:, None] & (p < x_stride)[None, :], other=0.0)
+        if has_residual:
+            inside = (o < filters)[:, None] & (p < y_stride)[None, :]
+            acc += tl.load(residual + o.to(tl.int64)[:, None] * r_stride + p[None, :], mask=inside, other=0.0).to(tl.float32)
+        start += depth
     for at in range(start, stop, depth):
-        there = at + k < stop
-        c = tl.load(columns + at + k, mask=there, other=0).to(tl.int64)
-        a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=there[None, :], other=0.0)
-        b = tl.load(x + c[:, None] * x_stride + p[None, :], mask=there[:, None] & (p < x_stride)[None, :], other=0.0)
+        inner = at + k < stop
+        c = tl.load(columns + at + k, mask=inner, other=0).to(tl.int64)
+        a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=inner[None, :], other=0.0)
+        b = tl.load(x + c[:, None] * x_stride + p[None, :], mask=inner[:, None] & (p < x_stride)[None, :], other=0.0)
         acc = tl.dot(a, b, acc)
-    _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
+    if ahead:
+        acc = tl.dot(weights, taken, acc)
+        finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, False, False, act)
+    else:
+        finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
 
 
 @triton.jit
@@ -102,11 +124,10 @@ def gathered_taps(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
                   has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """The same with an address for each number: `count` = N Ho Wo output pixels."""
+    release(early)
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
     start, stop = tl.load(starts + group), tl.load(starts + group + 1)
-    if early:  # the weights' side needs no waiting for
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
+    await_previous(early)
     p = tile * pixels + tl.arange(0, pixels)
     line = p // out_width
     h, v0 = (line % out_height) * stride_h - top, (p % out_width) * stride_w - left
@@ -123,13 +144,7 @@ def gathered_taps(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
         a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=there[None, :], other=0.0)
         b = tl.load(x + c[:, None] * x_stride + (image[None, :] + i) * width + j, mask=inside, other=0.0)
         acc = tl.dot(a, b, acc)
-    _finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
-
-
-@lru_cache
-def begins_early(device: torch.device) -> bool:
-    """Whether launches on the device can begin before the one ahead has ended: compute capability 9.0 on."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
 
 
 WINDOW = ("kernel", "stride", "dilation", "pad")
@@ -166,13 +181,11 @@ class Product:
         shared: dict[str, Any] = {
             "rows": self.rows, "pixels": tile.pixels, "depth": tile.depth, "act": ACTS[epilogue.act],
             "has_bias": bias is not None, "has_residual": residual is not None,
-            "num_warps": tile.warps, "num_stages": tile.stages, "early": self.early,
+            "num_warps": tile.warps, "num_stages": tile.stages, **launch_options(self.early),
         }  # fmt: skip
-        if self.early:
-            shared["launch_pdl"] = True
         grid = (triton.cdiv(out.pixels, tile.pixels) * self.groups,)
         if self.whole_rows:
-            gathered_rows[grid](*given, *planes, *sizes, **shared)
+            gathered_rows[grid](*given, *planes, *sizes, ahead=tile.ahead, **shared)
             return
         (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
         (kernel_h, kernel_w), (stride_h, stride_w) = self.window["kernel"], self.window["stride"]
