@@ -18,7 +18,7 @@ from cosparse.kernels.conv import conv
 from cosparse.kernels.gpu import maps as of_maps
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import coefficient_groups
-from cosparse.kernels.gpu.maps import SCALES, Maps, supports
+from cosparse.kernels.gpu.maps import SCALES, MapMaker, Maps, supports
 from cosparse.kernels.gpu.planes import Planes
 from cosparse.kernels.gpu.product import Tile
 
@@ -50,7 +50,7 @@ def test_maps_are_the_reference_s(window: str, size: tuple[int, int], dtype: tor
     want_y = conv(node, exact)
     want = basis_step(node, exact, want_y.shape[2:]).reshape(2, 45, *want_y.shape[2:])
     groups = coefficient_groups(node, 16)
-    layer = Maps(node, groups, dtype, DEVICE)
+    layer = MapMaker(node, groups, dtype, DEVICE)
     used = np.unique(groups.columns)
     maps = Planes.of(torch.full((2, len(used), *want_y.shape[2:]), torch.nan, device=DEVICE), dtype)
     layer.make(x, maps)
@@ -78,7 +78,7 @@ def test_words(monkeypatch: pytest.MonkeyPatch, height: int, width: int, stride:
     node = nodes.conv(np.random.default_rng(3), 16, 5, (3, 3), block=8, density=0.4, stride=(stride, stride), pad=(1, 1, 1, 1), **transform)
     x, exact = given(node, (3, 5, height, width), torch.float16)
     out = conv(node, exact).shape[2:]
-    layer = Maps(node, coefficient_groups(node, 16), torch.float16, DEVICE)
+    layer = MapMaker(node, coefficient_groups(node, 16), torch.float16, DEVICE)
     assert layer.way(x, out) == way
     layer.packed = packed
     used = np.unique(coefficient_groups(node, 16).columns)
@@ -100,7 +100,7 @@ def test_words(monkeypatch: pytest.MonkeyPatch, height: int, width: int, stride:
 def test_every_second_pixel(shape: tuple[int, ...]) -> None:
     node = nodes.conv(np.random.default_rng(2), 16, 6, (1, 1), block=8, density=0.5, stride=(2, 2))
     x, exact = given(node, shape, torch.float16)
-    layer, want = Maps(node, coefficient_groups(node, 16), torch.float16, DEVICE), exact[:, :, ::2, ::2]
+    layer, want = MapMaker(node, coefficient_groups(node, 16), torch.float16, DEVICE), exact[:, :, ::2, ::2]
     assert layer.way(x, want.shape[2:]) == "points"
     used = np.unique(coefficient_groups(node, 16).columns)
     maps = Planes.of(torch.full((shape[0], len(used), *want.shape[2:]), torch.nan, device=DEVICE), torch.float16)
@@ -114,7 +114,7 @@ def test_two_numbers_an_instruction(stride: int, dtype: torch.dtype) -> None:
     """The packed arithmetic, bit for bit what its roundings say: each of its additions in the dtype."""
     node = nodes.conv(np.random.default_rng(4), 16, 3, (3, 3), transform="dct", stride=(stride, stride), pad=(1, 1, 1, 1))
     x, exact = given(node, (2, 3, 6, 8), dtype)
-    layer = Maps(node, coefficient_groups(node, 16), dtype, DEVICE)
+    layer = MapMaker(node, coefficient_groups(node, 16), dtype, DEVICE)
     layer.packed = True
     maps = Planes.of(torch.full((2, 27, 6 // stride, 8 // stride), torch.nan, device=DEVICE), dtype)
     with ptx.understood() if DEVICE == "cpu" else contextlib.nullcontext():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_the_fastest_form_is_taken_and_remembered(network: tuple[nn.Module, Path
     monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path))
     asked: list[str] = []
 
-    def made_up(form: Form, x: Planes, out: Planes, epilogue: Epilogue) -> float | None:
+    def made_up(form: Form, inputs: Sequence[Planes], out: Planes, epilogue: Epilogue) -> float | None:
         asked.append(form.name)
         return None if form.name.startswith("rows") and "16px" in form.name else 1.0 + len(form.name) % 7 + form.pixels / 1000
 

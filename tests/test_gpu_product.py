@@ -5,6 +5,7 @@ Only in float16: the interpreter keeps bfloat16 as integers and multiplies those
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import nodes
@@ -32,16 +33,18 @@ def check(node: Any, shape: tuple[int, ...], rows: int = 16, tile: Tile = SMALL,
     groups = coefficient_groups(node, rows) if node.attrs["transform"] == "identity" else weight_groups(node, rows)
     four = reference.shape if reference.ndim == 4 else (*reference.shape, 1, 1)
     residual = torch.from_numpy(nodes.normal(rng, *four)).half().to(DEVICE) if more.get("residual") else None
-    out = Planes.of(torch.full(four, torch.nan, device=DEVICE), torch.float16)
     bias = torch.from_numpy(node.tensors["bias"]).to(DEVICE) if "bias" in node.tensors else None
     epilogue = Epilogue(bias, None if residual is None else Planes.of(residual), more.get("act", "none"))
-    Product(node, groups, torch.float16, DEVICE)(Planes.of(x), out, epilogue, tile)
     want = reference.reshape(four) + (0 if residual is None else residual.double().cpu().numpy())
     if more.get("act") == "relu":
         want = np.maximum(want, 0)
     size = np.abs(groups.dense()).sum(1).max(initial=0) * float(x.abs().max()) + 10  # no sum is larger
-    got = out.nchw.double().cpu().numpy()
-    assert np.abs(got - want).max() <= 3 * EPS * size, np.abs(got - want).max()
+    layer = Product(node, groups, torch.float16, DEVICE)
+    for ahead in (False, True) if layer.whole_rows else (False,):
+        out = Planes.of(torch.full(four, torch.nan, device=DEVICE), torch.float16)
+        layer(Planes.of(x), out, epilogue, replace(tile, ahead=ahead))
+        got = out.nchw.double().cpu().numpy()
+        assert np.abs(got - want).max() <= 3 * EPS * size, np.abs(got - want).max()
 
 
 @pytest.mark.parametrize(

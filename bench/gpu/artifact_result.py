@@ -12,6 +12,7 @@ verdict           neighbours: share of a second in which others' kernels ran on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,9 @@ from cosparse.bench.gpu.agreement import Agreement, rms
 from cosparse.bench.gpu.device import Ceilings
 from cosparse.bench.gpu.timing import Times
 from cosparse.bench.timing import SUMMARY
+from cosparse.engine.gpu.fuse import AND
 from cosparse.engine.graph import Graph
+from cosparse.kernels.conv import weight_shape
 
 ENGINE, TWIN = "engine", "dense"
 UNSTABLE_SPREAD, BUSY = 0.15, 0.10
@@ -69,9 +72,14 @@ def place(isa: str) -> dict[str, Any]:
 
 def multiply_adds(graph: Graph, plan: Any) -> tuple[float, float]:
     """(those of the stored values, those of the dense layers) at the plan's batch."""
-    share = {node.name: min(1.0, density(node)) for node in graph.nodes if node.op in WEIGHTED}
-    rows = [(row.dense_flops * share.get(row.name, 1.0), row.dense_flops) for row in plan]
-    return sum(stored for stored, _ in rows), sum(dense for _, dense in rows)
+    nodes = {node.name: node for node in graph.nodes if node.op in WEIGHTED}
+    stored = 0.0
+    for row in plan:
+        parts = [nodes[name] for name in row.name.split(AND) if name in nodes]
+        weights = [math.prod(weight_shape(node)) for node in parts]  # two layers of one step have as many pixels
+        kept = sum(weight * min(1.0, density(node)) for weight, node in zip(weights, parts, strict=True))
+        stored += row.dense_flops * (kept / sum(weights) if parts else 1.0)
+    return stored, sum(row.dense_flops for row in plan)
 
 
 def result(found: Found, against: Sequence[str]) -> dict[str, Any]:

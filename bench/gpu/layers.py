@@ -19,6 +19,7 @@ from cosparse.bench.gpu.device import Ceilings
 from cosparse.bench.gpu.fold import ConvRelu, fused
 from cosparse.bench.gpu.peers import capture, half
 from cosparse.bench.gpu.timing import median_s
+from cosparse.engine.gpu.fuse import AND
 from cosparse.engine.graph import Graph, Node
 
 LAUNCHES = 10  # in one graph, so that the start of a graph does not count
@@ -73,10 +74,11 @@ def _alone(module: nn.Module, shapes: Sequence[torch.Size], number: torch.dtype)
     return 1e6 * median_s(replay, ROUNDS) / LAUNCHES
 
 
-def moved_bytes(node: Node, shapes: Mapping[str, Sequence[int]], weights: int, *, residual: bool) -> int:
-    """Fewest bytes that a step moves: its weights, the input channels that it uses, its output, and the residual that it adds; float16."""
-    output = math.prod(shapes[node.name])
-    inputs = sum(math.prod(shapes[name]) for name in node.inputs) * used_channels(node)
+def moved_bytes(nodes: Sequence[Node], shapes: Mapping[str, Sequence[int]], weights: int, *, residual: bool) -> int:
+    """Fewest bytes that a step moves: its weights, the input channels that it uses, its output, and the residual that it adds; float16.
+    `nodes` that are one step have one output."""
+    output = math.prod(shapes[nodes[0].name])
+    inputs = sum(math.prod(shapes[name]) * used_channels(node) for node in nodes for name in node.inputs)
     return round(weights + WORD * (inputs + output * (2 if residual else 1)))
 
 
@@ -103,10 +105,12 @@ def rows(
     for timed, planned in zip(profile, plan, strict=True):
         us = float(getattr(timed, "median_us", None) or timed.us)
         executed = planned.flops + getattr(planned, "basis_flops", 0.0)
-        node = nodes.get(planned.name)
-        moved = moved_bytes(node, shapes, planned.bytes, residual="+add" in planned.kernel) if node is not None else planned.bytes
+        names = planned.name.split(AND)
+        parts = [nodes[name] for name in names if name in nodes]
+        moved = moved_bytes(parts, shapes, planned.bytes, residual="+add" in planned.kernel) if parts else planned.bytes
         byte_us, flop_us = ceilings.floors_us(moved, executed)
-        floor, dense_time = max(byte_us, flop_us), dense.get(planned.name)
+        floor = max(byte_us, flop_us)
+        dense_time = sum(dense[name] for name in names) if all(name in dense for name in names) else None
         realised = dense_time / us * executed / planned.dense_flops if dense_time and us and planned.dense_flops else None
         made.append({
             "name": planned.name,

@@ -171,11 +171,11 @@ class GpuEngine:
             node, form, density = launch.step.node, launch.form, launch.density
             if ready.dense is not None:
                 form, density = ("cudnn", 1.0) if launch.dense_flops else ("torch", density)
-            fused = f"{form}+add" if launch.step.residual else form
+            fused = f"{form}+add" if launch.step.residual else f"{form}+shortcut" if launch.step.shortcut else form
             kernel = fused if launch.step.act == "none" else f"{fused}+{launch.step.act}"
             why = ready.why if ready.dense is not None else launch.why
             rows.append(
-                PlanRow(node.name, node.op, kernel, density, launch.dense_flops * density, 0.0, launch.dense_flops, launch.bytes, why)
+                PlanRow(launch.step.name, node.op, kernel, density, launch.dense_flops * density, 0.0, launch.dense_flops, launch.bytes, why)
             )
         return Plan(self.name, tuple(tuple(shape) for shape in shapes), self.isa, 1, tuple(rows))
 

@@ -1,5 +1,6 @@
 """The ways in which the GPU can run one convolution; the planner times them (measure.py) and takes the fastest.
 
+joined         two 1x1 layers that are added, as one gathered product: kernels/gpu/joined.py
 rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
 maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
 basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
@@ -18,7 +19,7 @@ import torch
 from cosparse.engine.gpu.fuse import Step
 from cosparse.engine.graph import Node
 from cosparse.kernels.conv import unpack, weight_shape
-from cosparse.kernels.gpu import conv_basis, maps, pairs
+from cosparse.kernels.gpu import conv_basis, joined, maps, pairs
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import Groups, coefficient_groups, weight_groups
@@ -31,7 +32,7 @@ MOST_SUMS = 64 * 256
 MOST_TAPS = 32 << 20
 """Numbers that are written down where every tap of a dense layer is: more would leave the L2 cache."""
 
-Run = Callable[[Planes, Planes, Epilogue], None]
+Run = Callable[[Sequence[Planes], Planes, Epilogue], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,12 @@ class Form:
 def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = False) -> Iterator[Form]:
     """Every form that can run the step's node, the likeliest first. `dense`: only those that multiply by every weight."""
     node = step.node
+    if step.shortcut is not None:
+        yield from _joined(node, step.shortcut, dtype, device)
+        return
     if node.attrs.get("groups", 1) != 1:
         layer = Depthwise(node, device, dtype)
-        yield Form("depthwise", layer, 1.0, layer.bytes)
+        yield Form("depthwise", _alone(layer), 1.0, layer.bytes)
         return
     if not dense and not maps.supports(node):
         yield from _mapped(step, dtype, device)
@@ -62,7 +66,7 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         for variant in conv_basis.VARIANTS:
             if variant.groups == 1 or variant.groups < 2 * len(groups):
                 layer_of_maps = Basis(step, groups, variant, dtype, device)
-                yield Form(f"basis/{variant.name}", layer_of_maps, groups.density, 2 * groups.values.size, variant.pixels)
+                yield Form(f"basis/{variant.name}", _alone(layer_of_maps), groups.density, 2 * groups.values.size, variant.pixels)
     if pairs.supports(node, 2) and (dense or node.attrs["format"] == "dense"):
         pair = pairs.Pairs(node, dtype, device)
         for tile in pairs.TILES:
@@ -70,7 +74,17 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
     yield from _products(step, dtype, device, dense or not _identity(node))
     if node.op == "conv" and step.act in ("none", "relu") and device.type == "cuda":
         layer_ = Library(step, dtype, device)
-        yield Form("library", layer_, 1.0, layer_.bytes)
+        yield Form("library", _alone(layer_), 1.0, layer_.bytes)
+
+
+def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
+    blocks = [_block(node) for node in (first, second)]
+    for rows in _group_sizes(weight_shape(first)[0], min(blocks), every_column=max(blocks) == 1):
+        layer = joined.Joined(first, second, rows, dtype, device)
+        for tile in TILES:
+            if rows * tile.pixels <= MOST_SUMS:
+                run = _of_two(layer, tile)
+                yield Form(f"joined{rows}/{tile}", run, layer.density, layer.bytes, tile.pixels)
 
 
 def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
@@ -82,7 +96,7 @@ def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Fo
     for rows in _group_sizes(weight_shape(node)[0], _block(node), every_column=whole):
         groups = coefficient_groups(node, rows)
         layer = maps.Maps(node, groups, dtype, device)
-        most = MOST_TAPS // max(1, layer.count) if whole else 0
+        most = MOST_TAPS // max(1, layer.maker.count) if whole else 0
         for tile in TILES:
             if rows * tile.pixels <= MOST_SUMS:
                 yield Form(f"maps{rows}/{tile}", _tiled(layer, tile), groups.density, layer.bytes, tile.pixels, most=most)
@@ -118,7 +132,15 @@ def _group_sizes(filters: int, block: int, every_column: bool) -> list[int]:
 
 
 def _tiled(layer: Product | maps.Maps | pairs.Pairs, tile: Tile) -> Run:
-    return lambda x, out, epilogue: layer(x, out, epilogue, tile)
+    return lambda inputs, out, epilogue: layer(inputs[0], out, epilogue, tile)
+
+
+def _of_two(layer: joined.Joined, tile: Tile) -> Run:
+    return lambda inputs, out, epilogue: layer(inputs[0], inputs[1], out, epilogue, tile)
+
+
+def _alone(layer: Callable[[Planes, Planes, Epilogue], None]) -> Run:
+    return lambda inputs, out, epilogue: layer(inputs[0], out, epilogue)
 
 
 def _identity(node: Node) -> bool:

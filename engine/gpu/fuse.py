@@ -1,18 +1,25 @@
-"""Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue."""
+"""Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue, and the last layer of
+a residual block the projection of its shortcut (`join`)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cosparse.engine.graph import Graph, Node, consumers
+from cosparse.kernels.gpu.joined import supports
 
 HEADS = ("conv", "linear")
+AND = " + "
+"""Between the names of two nodes that are one step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One launch: `node` on `inputs`, then `residual` added (a value's name, or empty), then `act`; gives the value `output`."""
+    """One launch: `node` on `inputs`, then `residual` added (a value's name, or empty), then `act`; gives the value `output`.
+
+    `shortcut`: a convolution of the second input that is added too."""
 
     node: Node
     inputs: tuple[str, ...]
@@ -21,6 +28,11 @@ class Step:
     act: str = "none"
     alpha: float = 0.0
     beta: float = 0.0
+    shortcut: Node | None = None
+
+    @property
+    def name(self) -> str:
+        return self.node.name if self.shortcut is None else f"{self.node.name}{AND}{self.shortcut.name}"
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -49,6 +61,23 @@ def fuse(graph: Graph, shapes: Mapping[str, Sequence[int]], acts: Sequence[str])
         steps.append(step)
     # A residual may come later than its convolution: a step stands where the last of its nodes stood.
     return sorted(steps, key=lambda step: place[step.output])
+
+
+def join(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:
+    """The steps, with each 1x1 convolution and its residual as one where that is a 1x1 convolution too, which nobody else reads."""
+    by_output = {step.output: step for step in steps}
+    reads = Counter(name for step in steps for name in step.reads)
+    found, gone = {}, set()
+    for step in steps:
+        other = by_output.get(step.residual)
+        if other is None or other.residual or other.act != "none" or other.shortcut or reads[step.residual] > 1 or step.residual in outputs:
+            continue
+        for first, second in ((step, other), (other, step)):  # the addition stands with whichever came first
+            if step.output not in gone and other.output not in gone and not supports(first.node, second.node):
+                inputs = (*first.inputs, *second.inputs)
+                found[step.output] = replace(step, node=first.node, inputs=inputs, residual="", shortcut=second.node)
+                gone.add(other.output)
+    return [found.get(step.output, step) for step in steps if step.output not in gone]
 
 
 def _follower(step: Step, readers: Mapping[str, Sequence[str]], nodes: Mapping[str, Node], outputs: Sequence[str]) -> Node | None:

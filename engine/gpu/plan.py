@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from triton.runtime.errors import OutOfResources
@@ -13,7 +14,7 @@ from triton.runtime.errors import OutOfResources
 from cosparse.engine.gpu import forms
 from cosparse.engine.gpu.arena import arrange, lifetimes
 from cosparse.engine.gpu.forms import Form
-from cosparse.engine.gpu.fuse import HEADS, Step, fuse
+from cosparse.engine.gpu.fuse import HEADS, Step, fuse, join
 from cosparse.engine.gpu.measure import Cache, microseconds
 from cosparse.engine.graph import Graph, drop_nodes
 from cosparse.errors import UnsupportedError
@@ -78,8 +79,8 @@ class Planner:
     def build(self, shapes: Mapping[str, Sequence[int]]) -> Built:
         """`shapes`: of every value."""
         graph = without_renames(self.graph, shapes)
-        steps = fuse(graph, shapes, tuple(ACTS))
         names, outputs = [i.name for i in graph.inputs], list(graph.outputs)
+        steps = join(fuse(graph, shapes, tuple(ACTS)), outputs)
         lives = lifetimes(steps, names, outputs)
         sizes = {name: 2 * four(shapes[name])[1] * stride_of(four(shapes[name])) for name in lives}
         arena = arrange(lives, sizes)
@@ -96,31 +97,33 @@ class Planner:
         return built
 
     def _convolution(self, step: Step, values: Mapping[str, Planes]) -> Launch:
-        x, out = values[step.inputs[0]], values[step.output]
+        inputs, out = [values[name] for name in step.inputs], values[step.output]
         residual = values[step.residual] if step.residual else None
         epilogue = Epilogue(self._bias(step), residual, step.act, step.alpha, step.beta)
-        key = (step.node.name, step.act)
+        key = (step.name, step.act)
         if key not in self.forms:
             self.forms[key] = list(forms.forms(step, self.dtype, self.device, self.dense))
-        candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels, x.shape[3])]
-        form, us, why = self._choose(step, candidates, x, out, epilogue)
-        filters, *rest = weight_shape(step.node)
-        flops = float(out.pixels * filters * rest[0] * rest[1] * rest[2])
-        return Launch(step, lambda: form.run(x, out, epilogue), form.name, form.density, form.bytes, flops, us, why)
+        candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels, inputs[0].shape[3])]
+        form, us, why = self._choose(step, candidates, inputs, out, epilogue)
+        nodes = [step.node] if step.shortcut is None else [step.node, step.shortcut]
+        flops = float(out.pixels * sum(prod(weight_shape(node)) for node in nodes))
+        return Launch(step, lambda: form.run(inputs, out, epilogue), form.name, form.density, form.bytes, flops, us, why)
 
-    def _choose(self, step: Step, candidates: list[Form], x: Planes, out: Planes, epilogue: Epilogue) -> tuple[Form, float | None, str]:
+    def _choose(
+        self, step: Step, candidates: list[Form], inputs: Sequence[Planes], out: Planes, epilogue: Epilogue
+    ) -> tuple[Form, float | None, str]:
         if not self.tune or len(candidates) == 1:
             return candidates[0], None, "the only form" if len(candidates) == 1 else "not measured: the first form that fits"
-        times = self.cache.layers.setdefault(_signature(step, x.shape, candidates), {})
+        times = self.cache.layers.setdefault(_signature(step, inputs[0].shape, candidates), {})
         new = [form for form in candidates if form.name not in times]
         for form in new:
-            times[form.name] = _measured(form, x, out, epilogue)
+            times[form.name] = _measured(form, inputs, out, epilogue)
         if new:
             self.cache.save()  # at once: what a run that is interrupted has measured is kept
         able = {form: us for form in candidates if (us := times[form.name]) is not None}
         if not able:
             got = f"{len(candidates)} that all fail"
-            raise UnsupportedError(f"node {step.node.name} ({step.node.op})", f"a form that runs at {x.shape}", got, "run it on the CPU")
+            raise UnsupportedError(f"node {step.name} ({step.node.op})", f"a form that runs at {inputs[0].shape}", got, "run it on the CPU")
         best = min(able, key=lambda form: able[form])
         families: dict[str, float] = {}
         for form, us in able.items():
@@ -130,17 +133,17 @@ class Planner:
         return best, able[best], f"measured, us: {others}"
 
     def _bias(self, step: Step) -> torch.Tensor | None:
-        node = step.node
-        if node.name not in self.biases:
-            bias = node.tensors.get("bias")
-            self.biases[node.name] = None if bias is None else torch.from_numpy(bias.copy()).to(self.device)
-        return self.biases[node.name]
+        if step.name not in self.biases:
+            nodes = [step.node] if step.shortcut is None else [step.node, step.shortcut]
+            found = [node.tensors["bias"] for node in nodes if "bias" in node.tensors]
+            self.biases[step.name] = torch.from_numpy(sum(found[1:], found[0].copy())).to(self.device) if found else None
+        return self.biases[step.name]
 
 
-def _measured(form: Form, x: Planes, out: Planes, epilogue: Epilogue) -> float | None:
+def _measured(form: Form, inputs: Sequence[Planes], out: Planes, epilogue: Epilogue) -> float | None:
     """us of the form; None where this device cannot run it: too little shared memory, a window that its kernel does not know."""
     try:
-        return microseconds(lambda: form.run(x, out, epilogue))
+        return microseconds(lambda: form.run(inputs, out, epilogue))
     except (UnsupportedError, OutOfResources):
         return None
 
@@ -153,6 +156,7 @@ def _other(step: Step, values: Mapping[str, Planes]) -> Launch:
 def _signature(step: Step, shape: Shape, candidates: Sequence[Form]) -> str:
     """What a measurement holds for: the layer's sizes and density, the input's shape, what is fused. Equal layers share it."""
     key = [step.node.op, step.node.attrs, shape, bool(step.residual), step.act, "bias" in step.node.tensors]
+    key += [step.shortcut.attrs] if step.shortcut else []
     key += [[form.name, round(form.density, 3), form.bytes] for form in candidates]
     text = "x".join(map(str, shape)) + f" -> {step.node.attrs['filters']} "
     return text + hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -135,7 +135,7 @@ def _product(element: str) -> Iterator[Compiled]:
     ):
         for ahead in (False, True):
             name = f"rows{rows} {replace(tile, ahead=ahead)} {element}"
-            yield _launch(name, product.gathered_rows, element, {**_sums(rows, tile), "ahead": ahead}, tile)
+            yield _launch(name, product.gathered_rows, element, {**_sums(rows, tile), "ahead": ahead, "joined": ahead}, tile)
         yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, {**window, **_sums(rows, tap_tile)}, tap_tile)
 
 

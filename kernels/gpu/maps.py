@@ -68,8 +68,11 @@ def supports(node: Node) -> str:
     return "" if attrs["transform"] == "identity" else f"transform {attrs['transform']}"
 
 
-class Maps:
-    """The maps of one layer, and the product that reads them; `groups` are of the coefficients as they are stored."""
+class MapMaker:
+    """Makes the maps of one layer that some filter wants; `groups` are of the coefficients as they are stored.
+
+    `compact`: the same groups, whose columns name the maps that are made, with the basis' scales folded in.
+    """
 
     def __init__(self, node: Node, groups: Groups, dtype: torch.dtype, device: torch.device | str) -> None:
         if why := supports(node):
@@ -83,23 +86,14 @@ class Maps:
         self.channels, self.rows = (torch.from_numpy(array.astype(np.int32)).to(device) for array in (channels, rows))
         self.count = len(used)
         values = groups.values * SCALES[groups.columns % 9, None] if self.dct else groups.values
-        compact = Groups(groups.rows, groups.filters, max(1, len(used)), groups.starts, columns.astype(np.int32), values)
-        self.product = Product(node, compact, dtype, device, pointwise=True)
+        self.compact = Groups(groups.rows, groups.filters, max(1, len(used)), groups.starts, columns.astype(np.int32), values)
         self.early = begins_early(torch.device(device))
         # Two numbers an instruction: float16 since 5.3, bfloat16 since 9.0; the interpreter knows no assembly.
         self.packed = torch.device(device).type == "cuda" and (dtype == torch.float16 or self.early)
 
     @property
     def bytes(self) -> int:
-        return self.product.bytes + 4 * (self.channels.numel() + self.rows.numel())
-
-    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
-        """Two launches on the current stream; the maps' memory is torch's, and free again afterwards."""
-        n, _, ho, wo = out.shape
-        maps = Planes.empty((n, max(1, self.count), ho, wo), x.data.dtype, x.data.device)
-        if self.count:
-            self.make(x, maps)
-        self.product(maps, out, epilogue, tile)
+        return 4 * (self.channels.numel() + self.rows.numel())
 
     def way(self, x: Planes, size: tuple[int, int]) -> str:
         """Which of map_kernels.py's kernels makes maps of images of `size`."""
@@ -116,7 +110,9 @@ class Maps:
         return "points" if tuple(attrs["kernel"]) == (1, 1) and stride == (2, 2) and pad == (0, 0) and w % 2 == 0 else "any"
 
     def make(self, x: Planes, maps: Planes) -> None:
-        """The basis step."""
+        """The basis step, on the current stream; nothing where no map is wanted."""
+        if not self.count:
+            return
         attrs, (_, _, h, w), (_, _, ho, wo) = self.node.attrs, x.shape, maps.shape
         way, stride = self.way(x, (ho, wo)), attrs["stride"]
         lists, words, dtype = (self.channels, self.rows), -(-maps.pixels // 2), WORDS[x.data.dtype]
@@ -145,3 +141,22 @@ class Maps:
         options = {"num_warps": max(1, min(4, block // 64)), **launch_options(self.early)}
         across = triton.cdiv(lanes, block)
         return (len(self.channels) * across,), across, block, options
+
+
+class Maps:
+    """The maps of one layer, and the product that reads them."""
+
+    def __init__(self, node: Node, groups: Groups, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.maker = MapMaker(node, groups, dtype, device)
+        self.product = Product(node, self.maker.compact, dtype, device, pointwise=True)
+
+    @property
+    def bytes(self) -> int:
+        return self.product.bytes + self.maker.bytes
+
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
+        """Two launches on the current stream; the maps' memory is torch's, and free again afterwards."""
+        n, _, ho, wo = out.shape
+        maps = Planes.empty((n, max(1, self.maker.count), ho, wo), x.data.dtype, x.data.device)
+        self.maker.make(x, maps)
+        self.product(maps, out, epilogue, tile)

@@ -75,11 +75,21 @@ def finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha,
 
 
 @triton.jit
-def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta,
-                  rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr,
-                  has_bias: tl.constexpr, has_residual: tl.constexpr, act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+def _begin(row, x_stride, split, gap, joined: tl.constexpr):
+    """How far from x the rows begin."""
+    at = row * x_stride
+    if joined:
+        at += tl.where(row < split, 0, gap)
+    return at
+
+
+@triton.jit
+def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta, split, gap,
+                  rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr,
+                  act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr, joined: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
+    `joined`: rows from `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
     `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias and residual are what the
     sums begin with. Of a step that waits for columns, rows, residual one after the other, the rows alone are left to wait for.
     """
@@ -98,7 +108,7 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
             acc += tl.load(bias + o, mask=o < filters, other=0.0)[:, None]
     await_previous(early)
     if ahead:
-        taken = tl.load(x + first[:, None] * x_stride + p[None, :], mask=there[:, None] & (p < x_stride)[None, :], other=0.0)
+        taken = tl.load(x + _begin(first, x_stride, split, gap, joined)[:, None] + p[None, :], mask=there[:, None] & (p < x_stride)[None, :], other=0.0)
         if has_residual:
             inside = (o < filters)[:, None] & (p < y_stride)[None, :]
             acc += tl.load(residual + o.to(tl.int64)[:, None] * r_stride + p[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -107,7 +117,7 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
         inner = at + k < stop
         c = tl.load(columns + at + k, mask=inner, other=0).to(tl.int64)
         a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=inner[None, :], other=0.0)
-        b = tl.load(x + c[:, None] * x_stride + p[None, :], mask=inner[:, None] & (p < x_stride)[None, :], other=0.0)
+        b = tl.load(x + _begin(c, x_stride, split, gap, joined)[:, None] + p[None, :], mask=inner[:, None] & (p < x_stride)[None, :], other=0.0)
         acc = tl.dot(a, b, acc)
     if ahead:
         acc = tl.dot(weights, taken, acc)
@@ -172,8 +182,10 @@ class Product:
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.weights, self.columns, self.starts))
 
-    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
-        """Launches on the current stream."""
+    def __call__(
+        self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, other: Planes | None = None, split: int = 0
+    ) -> None:
+        """Launches on the current stream. `other`: has the rows from `split` on, for whole rows only."""
         bias, residual = epilogue.bias, epilogue.residual
         given = (x.data, self.weights, self.columns, self.starts, out.data if bias is None else bias)
         planes = (out.data if residual is None else residual.data, out.data, x.stride, out.stride, residual.stride if residual else 0)
@@ -185,7 +197,8 @@ class Product:
         }  # fmt: skip
         grid = (triton.cdiv(out.pixels, tile.pixels) * self.groups,)
         if self.whole_rows:
-            gathered_rows[grid](*given, *planes, *sizes, ahead=tile.ahead, **shared)
+            gap = 0 if other is None else (other.data.data_ptr() - x.data.data_ptr()) // x.data.element_size() - split * x.stride
+            gathered_rows[grid](*given, *planes, *sizes, split, gap, ahead=tile.ahead, joined=other is not None, **shared)
             return
         (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
         (kernel_h, kernel_w), (stride_h, stride_w) = self.window["kernel"], self.window["stride"]
