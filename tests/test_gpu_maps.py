@@ -62,7 +62,8 @@ def test_maps_are_the_reference_s(window: str, size: tuple[int, int], dtype: tor
 
 NEAR = [  # height, width, stride, the kernel
     (7, 6, 1, "strips"), (8, 4, 1, "strips"), (5, 2, 1, "strips"), (14, 8, 2, "strips"), (16, 4, 2, "strips"),
-    (7, 7, 1, "flat"), (1, 1, 1, "flat"), (3, 1, 1, "flat"), (2, 5, 1, "flat"), (14, 14, 2, "halved"), (2, 2, 2, "halved"), (4, 6, 2, "halved"),
+    (7, 7, 1, "flat"), (1, 1, 1, "flat"), (3, 1, 1, "flat"), (2, 5, 1, "flat"),
+    (14, 14, 2, "halved"), (2, 2, 2, "halved"), (4, 6, 2, "halved"),
 ]  # fmt: skip
 
 
@@ -70,7 +71,9 @@ NEAR = [  # height, width, stride, the kernel
 @pytest.mark.parametrize("dct", [False, True])
 @pytest.mark.parametrize("tall", [False, True])
 @pytest.mark.parametrize(("height", "width", "stride", "way"), NEAR)
-def test_words(monkeypatch: pytest.MonkeyPatch, height: int, width: int, stride: int, way: str, tall: bool, dct: bool, packed: bool) -> None:
+def test_words(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, stride: int, way: str, tall: bool, dct: bool, packed: bool
+) -> None:
     """Each kernel that reads words, with strips as high as they can be and with single rows; NaN behind the pixels gets nowhere."""
     monkeypatch.setattr(of_maps, "STRIPS", {0: (7, 4, 2, 1) if tall else (1,)})
     monkeypatch.setattr(of_maps, "LEAST", 0)

@@ -174,9 +174,8 @@ class GpuEngine:
             fused = f"{form}+add" if launch.step.residual else f"{form}+shortcut" if launch.step.shortcut else form
             kernel = fused if launch.step.act == "none" else f"{fused}+{launch.step.act}"
             why = ready.why if ready.dense is not None else launch.why
-            rows.append(
-                PlanRow(launch.step.name, node.op, kernel, density, launch.dense_flops * density, 0.0, launch.dense_flops, launch.bytes, why)
-            )
+            flops = launch.dense_flops
+            rows.append(PlanRow(launch.step.name, node.op, kernel, density, flops * density, 0.0, flops, launch.bytes, why))
         return Plan(self.name, tuple(tuple(shape) for shape in shapes), self.isa, 1, tuple(rows))
 
     def profile(self, *inputs: Any, repeat: int = 50) -> list[ProfileRow]:

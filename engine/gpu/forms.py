@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from cosparse.engine.gpu.fuse import Step
 from cosparse.engine.graph import Node
 from cosparse.kernels.conv import unpack, weight_shape
-from cosparse.kernels.gpu import conv_basis, joined, maps, pairs
+from cosparse.kernels.gpu import boundary, conv_basis, joined, maps, pairs
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import Groups, coefficient_groups, weight_groups
@@ -149,31 +150,42 @@ def _identity(node: Node) -> bool:
 
 
 class Library:
-    """The dense layer through torch: planes to channels-last, convolution, and back."""
+    """The dense layer through torch: planes to channels-last, one call of cuDNN, and back (boundary.py)."""
 
     def __init__(self, step: Step, dtype: torch.dtype, device: torch.device) -> None:
-        attrs = step.node.attrs
+        attrs: Any = step.node.attrs
         weights = torch.from_numpy(unpack(step.node)).to(device=device, dtype=dtype)
         self.weights = weights.contiguous(memory_format=torch.channels_last)
-        self.pad: Sequence[int] = attrs["pad"]  # type: ignore[assignment]
-        self.stride, self.dilation = attrs["stride"], attrs["dilation"]
+        bias = step.node.tensors.get("bias")
+        self.bias = None if bias is None else torch.from_numpy(bias.copy()).to(device=device, dtype=dtype)
+        top, left, bottom, right = attrs["pad"]
+        self.even = (top, left) == (bottom, right)
+        self.around = (left, right, top, bottom)
+        self.geometry = (attrs["stride"], [top, left] if self.even else [0, 0], attrs["dilation"], 1)
 
     @property
     def bytes(self) -> int:
         return self.weights.numel() * self.weights.element_size()
 
     def __call__(self, x: Planes, out: Planes, epilogue: Epilogue) -> None:
-        value, (top, left, bottom, right) = x.nchw, self.pad
-        pad = (top, left)
-        if (bottom, right) != pad:
-            value, pad = torch.nn.functional.pad(value, (left, right, top, bottom)), (0, 0)
-        value = value.contiguous(memory_format=torch.channels_last)
-        y = torch.nn.functional.conv2d(value, self.weights, None, self.stride, pad, self.dilation)  # type: ignore[arg-type]
-        if epilogue.bias is not None:
-            y = y + epilogue.bias[:, None, None].to(y.dtype)
-        if epilogue.residual is not None:
-            y = y + epilogue.residual.nchw
-        out.nchw.copy_(y.relu_() if epilogue.act == "relu" else y)
+        value, geometry = self._laid(x), self.geometry
+        value = value if self.even else torch.nn.functional.pad(value, self.around)
+        z = None if epilogue.residual is None else self._laid(epilogue.residual)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # cuDNN measures its algorithms at the first call
+            if epilogue.act != "relu":
+                y = torch.nn.functional.conv2d(value, self.weights, self.bias, *geometry)
+                y = y if z is None else y + z
+            elif z is None:
+                y = torch.cudnn_convolution_relu(value, self.weights, self.bias, *geometry)
+            else:
+                y = torch.cudnn_convolution_add_relu(value, self.weights, z, 1.0, self.bias, *geometry)
+        boundary.read(y, out)
+
+    @staticmethod
+    def _laid(x: Planes) -> torch.Tensor:
+        laid = torch.empty(x.shape, dtype=x.data.dtype, device=x.data.device, memory_format=torch.channels_last)
+        boundary.write(x, laid)
+        return laid
 
 
 class Basis:

@@ -1,5 +1,5 @@
-"""Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue, and the last layer of
-a residual block the projection of its shortcut (`join`)."""
+"""Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue, and the last layer
+of a residual block the projection of its shortcut (`join`)."""
 
 from __future__ import annotations
 

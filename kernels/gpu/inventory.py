@@ -163,7 +163,8 @@ def _maps(element: str) -> Iterator[Compiled]:
         window = {key: value for key, value in _window(size, stride, size // 2).items() if not key.startswith("pad")}
         image = {"height": 15, "width": 15, "out_height": 15 // stride, "out_width": 15 // stride}
         fixed = {**image, **window, "top": size // 2, "left": size // 2, "dct": dct, "block": 256, **LATE}
-        yield compiled(f"maps {size}x{size} {stride=} {dct=} {element}", map_kernels.any_maps, {**lists, **_planes(element, "x", "maps")}, fixed)
+        pointers = {**lists, **_planes(element, "x", "maps")}
+        yield compiled(f"maps {size}x{size} {stride=} {dct=} {element}", map_kernels.any_maps, pointers, fixed)
 
 
 def _pairs(element: str) -> Iterator[Compiled]:

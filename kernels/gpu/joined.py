@@ -2,8 +2,8 @@
 
     y[o,p] = act(bias[o] + sum over k of S1[o,k] x1[k,p] + sum over k of S2[o,k] x2[k,p'])        p' = p, or every second pixel both ways
 
-The columns of a group are S1's, then S2's (groups.py); one program gathers from both inputs. So the shortcut's output is neither written nor
-read. Of a shortcut with stride 2, the pixels that it keeps are copied first, of the channels that some filter wants (maps.py).
+The columns of a group are S1's, then S2's (groups.py); one program gathers from both inputs. So the shortcut's output is neither written
+nor read. Of a shortcut with stride 2, the pixels that it keeps are copied first, of the channels that some filter wants (maps.py).
 
     x1, x2, y    Planes of one dtype, float16 or bfloat16; sums in float32, rounded once; bias is the sum of both layers'
 

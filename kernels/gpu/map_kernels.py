@@ -8,8 +8,8 @@
 
 `dct`: maps are sums of taps by the rows of the three-point DCT; otherwise the taps themselves.
 
-Program (entry, tile): entry names a channel and the rows that its wanted maps go to; `rows` [E, R S] has -1 for the others. Heights and widths
-are compiled in, so that addresses differ by constants and divisions are multiplications: each size of image is a kernel of its own.
+Program (entry, tile): entry names a channel and the rows that its wanted maps go to; `rows` [E, R S] has -1 for the others. Heights and
+widths are compiled in, so that addresses differ by constants and divisions are multiplications: each size of image is a kernel of its own.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ def _across(a, b, c, v: tl.constexpr, dct: tl.constexpr, dtype: tl.constexpr, pa
 
 
 @triton.jit
-def _store_word(to, there, up, middle, down, u: tl.constexpr, dct: tl.constexpr, dtype: tl.constexpr, packed: tl.constexpr):
-    """Vertical frequency u of three rows of `_across`, or row u of them."""
+def _store_word(to, there, lines, i: tl.constexpr, u: tl.constexpr, dct: tl.constexpr, dtype: tl.constexpr, packed: tl.constexpr):
+    """Vertical frequency u of three rows of `_across` from line i on, or row u of them."""
+    up, middle, down = lines[i], lines[i + 1], lines[i + 2]
     if not dct:
         word = up[0] if u == 0 else middle[0] if u == 1 else down[0]
     elif packed:
@@ -129,15 +130,15 @@ def _store_maps(maps, wanted, p, there, a, b, c, map_words, stride: tl.constexpr
             if first >= 0:
                 to = maps + first.to(tl.int64) * map_words + p
                 for r in tl.static_range(high):
-                    _store_word(to + r * down, there, lines[stride * r], lines[stride * r + 1], lines[stride * r + 2], 0, dct, dtype, packed)
+                    _store_word(to + r * down, there, lines, stride * r, 0, dct, dtype, packed)
             if second >= 0:
                 to = maps + second.to(tl.int64) * map_words + p
                 for r in tl.static_range(high):
-                    _store_word(to + r * down, there, lines[stride * r], lines[stride * r + 1], lines[stride * r + 2], 1, dct, dtype, packed)
+                    _store_word(to + r * down, there, lines, stride * r, 1, dct, dtype, packed)
             if third >= 0:
                 to = maps + third.to(tl.int64) * map_words + p
                 for r in tl.static_range(high):
-                    _store_word(to + r * down, there, lines[stride * r], lines[stride * r + 1], lines[stride * r + 2], 2, dct, dtype, packed)
+                    _store_word(to + r * down, there, lines, stride * r, 2, dct, dtype, packed)
 
 
 @triton.jit
@@ -196,7 +197,7 @@ def _masks(x, y, width: tl.constexpr, height: tl.constexpr, half: tl.constexpr):
 def flat_maps(x, maps, channels, rows, x_words, map_words, words, across,
               height: tl.constexpr, width: tl.constexpr, block: tl.constexpr, dct: tl.constexpr, dtype: tl.constexpr,
               packed: tl.constexpr, early: tl.constexpr):  # fmt: skip
-    """Padding, stride and dilation 1. The row above begins an odd number of pixels earlier: two words have its taps, one row's own three."""
+    """Padding, stride and dilation 1. The row above begins an odd number of pixels earlier: two words have its taps, three its own."""
     release(early)
     entry, tile = tl.program_id(0) // across, tl.program_id(0) % across
     plane, wanted = x + tl.load(channels + entry).to(tl.int64) * x_words, _wanted_rows(rows, entry)
@@ -218,11 +219,11 @@ def flat_maps(x, maps, channels, rows, x_words, map_words, words, across,
         two = tl.load(plane + q + 1, mask=there & (q + 1 >= 0) & (q + 1 < x_words), other=0)
         if i == 1:
             three = tl.load(plane + q + 2, mask=there & (q + 2 < x_words), other=0)
-            l, m, r = _straddling(one, two), two, _straddling(two, three)
+            west, middle, east = _straddling(one, two), two, _straddling(two, three)
         else:
             rows_there = above if i == 0 else below
-            l, m, r = one & rows_there, _straddling(one, two) & rows_there, two & rows_there
-        a, b, c = a + (l & left,), b + (m,), c + (r & right,)
+            west, middle, east = one & rows_there, _straddling(one, two) & rows_there, two & rows_there
+        a, b, c = a + (west & left,), b + (middle,), c + (east & right,)
     _store_maps(maps, wanted, p, there, a, b, c, map_words, 1, 1, 0, dct, dtype, packed)
 
 

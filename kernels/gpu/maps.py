@@ -13,8 +13,9 @@ A map is at most 16 max |x|: beyond 4094 it may be infinite in float16. It is ro
 Where 64 filters or more share a mask, few of a channel's maps are wanted: 1.8 of 9 by one such group at a density of 0.2, 3.3 by two.
 Writing those and reading them back through the product's wide loads costs less than making them in its shared memory (docs/gpu.md).
 
-Kernels: map_kernels.py; the usual windows are read and written as 32-bit words, two pixels each. Refused (UnsupportedError): several channel groups, transformed channels or
-filters, dct other than 3x3.
+Kernels: map_kernels.py; the usual windows are read and written as 32-bit words, two pixels each.
+
+Refused (UnsupportedError): several channel groups, transformed channels or filters, dct other than 3x3.
 """
 
 from __future__ import annotations
@@ -100,7 +101,10 @@ class MapMaker:
         attrs, (_, _, h, w), (ho, wo) = self.node.attrs, x.shape, size
         stride, pad = tuple(attrs["stride"]), tuple(attrs["pad"][:2])
         # With sizes that are whole multiples no tap of a last pixel lies beyond the words that have its others.
-        near = tuple(attrs["kernel"]) == (3, 3) and tuple(attrs["dilation"]) == (1, 1) and pad == (1, 1) and (h, w) == (stride[0] * ho, stride[1] * wo)
+        near = (tuple(attrs["kernel"]), tuple(attrs["dilation"]), pad) == ((3, 3), (1, 1), (1, 1)) and (h, w) == (
+            stride[0] * ho,
+            stride[1] * wo,
+        )
         if near and stride in ((1, 1), (2, 2)) and wo % 2 == 0:
             return "strips"
         if near and stride == (1, 1):

@@ -52,6 +52,8 @@ TILES = (
     Tile(16, 64, 4, 3, True), Tile(16, 64, 4, 5, True), Tile(16, 128, 4, 3, True), Tile(16, 256, 4, 3, True), Tile(32, 64, 4, 5, True),
     Tile(32, 128, 4, 3, True), Tile(64, 32, 4, 5, True), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True), Tile(128, 16, 4, 5, True),
     Tile(128, 32, 4, 5, True), Tile(128, 64, 4, 3, True),
+    Tile(16, 64, 4, 9), Tile(16, 64, 4, 9, True), Tile(16, 128, 4, 7, True), Tile(32, 64, 4, 9, True), Tile(32, 128, 4, 7, True),
+    Tile(64, 32, 4, 9, True), Tile(64, 64, 4, 7, True),
 )  # fmt: skip
 """What the planner chooses among, by measuring; few pixels a program where the planes are small, so that all processors have work. Triton
 gives the gathered loads every second stage, as the columns are loaded before them."""
@@ -86,7 +88,8 @@ def _begin(row, x_stride, split, gap, joined: tl.constexpr):
 @triton.jit
 def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta, split, gap,
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr,
-                  act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr, joined: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+                  act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr,
+                  joined: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
     `joined`: rows from `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
@@ -108,16 +111,18 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
             acc += tl.load(bias + o, mask=o < filters, other=0.0)[:, None]
     await_previous(early)
     if ahead:
-        taken = tl.load(x + _begin(first, x_stride, split, gap, joined)[:, None] + p[None, :], mask=there[:, None] & (p < x_stride)[None, :], other=0.0)
+        inside = there[:, None] & (p < x_stride)[None, :]
+        taken = tl.load(x + _begin(first, x_stride, split, gap, joined)[:, None] + p[None, :], mask=inside, other=0.0)
         if has_residual:
-            inside = (o < filters)[:, None] & (p < y_stride)[None, :]
-            acc += tl.load(residual + o.to(tl.int64)[:, None] * r_stride + p[None, :], mask=inside, other=0.0).to(tl.float32)
+            added = (o < filters)[:, None] & (p < y_stride)[None, :]
+            acc += tl.load(residual + o.to(tl.int64)[:, None] * r_stride + p[None, :], mask=added, other=0.0).to(tl.float32)
         start += depth
     for at in range(start, stop, depth):
         inner = at + k < stop
         c = tl.load(columns + at + k, mask=inner, other=0).to(tl.int64)
         a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=inner[None, :], other=0.0)
-        b = tl.load(x + _begin(c, x_stride, split, gap, joined)[:, None] + p[None, :], mask=inner[:, None] & (p < x_stride)[None, :], other=0.0)
+        within = inner[:, None] & (p < x_stride)[None, :]
+        b = tl.load(x + _begin(c, x_stride, split, gap, joined)[:, None] + p[None, :], mask=within, other=0.0)
         acc = tl.dot(a, b, acc)
     if ahead:
         acc = tl.dot(weights, taken, acc)
@@ -182,9 +187,7 @@ class Product:
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.weights, self.columns, self.starts))
 
-    def __call__(
-        self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, other: Planes | None = None, split: int = 0
-    ) -> None:
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, other: Planes | None = None, split: int = 0) -> None:
         """Launches on the current stream. `other`: has the rows from `split` on, for whole rows only."""
         bias, residual = epilogue.bias, epilogue.residual
         given = (x.data, self.weights, self.columns, self.starts, out.data if bias is None else bias)
