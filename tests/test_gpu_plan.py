@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from cosparse.engine.gpu.engine import GpuEngine, load_gpu
 from cosparse.engine.gpu.forms import Form
 from cosparse.engine.gpu.fuse import fuse
 from cosparse.errors import UnsupportedError
-from cosparse.kernels.gpu.epilogue import Epilogue
-from cosparse.kernels.gpu.planes import Planes
 
 
 class Residual(nn.Module):
@@ -103,7 +100,7 @@ def test_the_fastest_form_is_taken_and_remembered(network: tuple[nn.Module, Path
     monkeypatch.setenv("COSPARSE_CACHE", str(tmp_path))
     asked: list[str] = []
 
-    def made_up(form: Form, inputs: Sequence[Planes], out: Planes, epilogue: Epilogue) -> float | None:
+    def made_up(form: Form, layer: plan.Layer) -> float | None:
         asked.append(form.name)
         return None if form.name.startswith("rows") and "16px" in form.name else 1.0 + len(form.name) % 7 + form.pixels / 1000
 

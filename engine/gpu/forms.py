@@ -39,7 +39,8 @@ Run = Callable[[Sequence[Planes], Planes, Epilogue], None]
 @dataclass(frozen=True, eq=False)
 class Form:
     """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
-    `pixels` of its tile, 0 where it has none; `even`: only for images of even width; `most`: only for so many pixels of output, if any."""
+    `pixels` of its tile, 0 where it has none; `even`: only for images of even width; `most`: only for so many pixels of output, if any;
+    `triton`: all its launches are Triton's, so that they can be compiled beforehand."""
 
     name: str
     run: Run
@@ -48,6 +49,7 @@ class Form:
     pixels: int = 0
     even: bool = False
     most: int = 0
+    triton: bool = True
 
 
 def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = False) -> Iterator[Form]:
@@ -58,7 +60,7 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         return
     if node.attrs.get("groups", 1) != 1:
         layer = Depthwise(node, device, dtype)
-        yield Form("depthwise", _alone(layer), 1.0, layer.bytes)
+        yield Form("depthwise", _alone(layer), 1.0, layer.bytes, triton=False)
         return
     if not dense and not maps.supports(node):
         yield from _mapped(step, dtype, device)
@@ -66,8 +68,8 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         groups = coefficient_groups(node, conv_basis.ROWS)
         for variant in conv_basis.VARIANTS:
             if variant.groups == 1 or variant.groups < 2 * len(groups):
-                layer_of_maps = Basis(step, groups, variant, dtype, device)
-                yield Form(f"basis/{variant.name}", _alone(layer_of_maps), groups.density, 2 * groups.values.size, variant.pixels)
+                run, size = _alone(Basis(step, groups, variant, dtype, device)), 2 * groups.values.size
+                yield Form(f"basis/{variant.name}", run, groups.density, size, variant.pixels, triton=False)
     if pairs.supports(node, 2) and (dense or node.attrs["format"] == "dense"):
         pair = pairs.Pairs(node, dtype, device)
         for tile in pairs.TILES:
@@ -75,7 +77,7 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
     yield from _products(step, dtype, device, dense or not _identity(node))
     if node.op == "conv" and step.act in ("none", "relu") and device.type == "cuda":
         layer_ = Library(step, dtype, device)
-        yield Form("library", _alone(layer_), 1.0, layer_.bytes)
+        yield Form("library", _alone(layer_), 1.0, layer_.bytes, triton=False)
 
 
 def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:

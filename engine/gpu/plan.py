@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import torch
@@ -16,6 +17,7 @@ from cosparse.engine.gpu.arena import arrange, lifetimes
 from cosparse.engine.gpu.forms import Form
 from cosparse.engine.gpu.fuse import HEADS, Step, fuse, join
 from cosparse.engine.gpu.measure import Cache, microseconds
+from cosparse.engine.gpu.together import compile_together
 from cosparse.engine.graph import Graph, drop_nodes
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.conv import weight_shape
@@ -50,6 +52,18 @@ class Launch:
     dense_flops: float
     us: float | None
     why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution's step at its place in memory, the forms that can run it there, and what their measurements are kept under."""
+
+    step: Step
+    inputs: list[Planes]
+    out: Planes
+    epilogue: Epilogue
+    candidates: list[Form]
+    signature: str
 
 
 @dataclass(eq=False)
@@ -92,11 +106,14 @@ class Planner:
             data = memory[offset : offset + sizes[name]].view(self.dtype).view(shape[1], stride_of(shape))
             values[name] = Planes(data, shape)
         built = Built(memory, [values[name] for name in names], [values[name] for name in outputs])
+        layers = {step.output: self._layer(step, values) for step in steps if step.node.op in HEADS}
+        if self.tune and self.device.type == "cuda":
+            compile_together(self.device, self._unmeasured(layers.values()))
         for step in steps:
-            built.launches.append(self._convolution(step, values) if step.node.op in HEADS else _other(step, values))
+            built.launches.append(self._convolution(layers[step.output]) if step.output in layers else _other(step, values))
         return built
 
-    def _convolution(self, step: Step, values: Mapping[str, Planes]) -> Launch:
+    def _layer(self, step: Step, values: Mapping[str, Planes]) -> Layer:
         inputs, out = [values[name] for name in step.inputs], values[step.output]
         residual = values[step.residual] if step.residual else None
         epilogue = Epilogue(self._bias(step), residual, step.act, step.alpha, step.beta)
@@ -104,26 +121,41 @@ class Planner:
         if key not in self.forms:
             self.forms[key] = list(forms.forms(step, self.dtype, self.device, self.dense))
         candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels, inputs[0].shape[3])]
-        form, us, why = self._choose(step, candidates, inputs, out, epilogue)
+        return Layer(step, inputs, out, epilogue, candidates, _signature(step, inputs[0].shape, candidates))
+
+    def _unmeasured(self, layers: Iterable[Layer]) -> list[Callable[[], None]]:
+        """Launches whose kernels are yet to be measured, of equal layers once."""
+        found: dict[tuple[str, str], Callable[[], None]] = {}
+        for layer in layers:
+            times = self.cache.layers.get(layer.signature, {})
+            for form in layer.candidates if len(layer.candidates) > 1 else []:
+                if form.triton and form.name not in times:
+                    found[layer.signature, form.name] = partial(form.run, layer.inputs, layer.out, layer.epilogue)
+        return list(found.values())
+
+    def _convolution(self, layer: Layer) -> Launch:
+        form, us, why = self._choose(layer)
+        step, out = layer.step, layer.out
         nodes = [step.node] if step.shortcut is None else [step.node, step.shortcut]
         flops = float(out.pixels * sum(prod(weight_shape(node)) for node in nodes))
-        return Launch(step, lambda: form.run(inputs, out, epilogue), form.name, form.density, form.bytes, flops, us, why)
+        run = partial(form.run, layer.inputs, out, layer.epilogue)
+        return Launch(step, run, form.name, form.density, form.bytes, flops, us, why)
 
-    def _choose(
-        self, step: Step, candidates: list[Form], inputs: Sequence[Planes], out: Planes, epilogue: Epilogue
-    ) -> tuple[Form, float | None, str]:
+    def _choose(self, layer: Layer) -> tuple[Form, float | None, str]:
+        step, candidates = layer.step, layer.candidates
         if not self.tune or len(candidates) == 1:
             return candidates[0], None, "the only form" if len(candidates) == 1 else "not measured: the first form that fits"
-        times = self.cache.layers.setdefault(_signature(step, inputs[0].shape, candidates), {})
+        times = self.cache.layers.setdefault(layer.signature, {})
         new = [form for form in candidates if form.name not in times]
         for form in new:
-            times[form.name] = _measured(form, inputs, out, epilogue)
+            times[form.name] = _measured(form, layer)
         if new:
             self.cache.save()  # at once: what a run that is interrupted has measured is kept
         able = {form: us for form in candidates if (us := times[form.name]) is not None}
         if not able:
             got = f"{len(candidates)} that all fail"
-            raise UnsupportedError(f"node {step.name} ({step.node.op})", f"a form that runs at {inputs[0].shape}", got, "run it on the CPU")
+            expected = f"a form that runs at {layer.inputs[0].shape}"
+            raise UnsupportedError(f"node {step.name} ({step.node.op})", expected, got, "run it on the CPU")
         best = min(able, key=lambda form: able[form])
         families: dict[str, float] = {}
         for form, us in able.items():
@@ -140,10 +172,10 @@ class Planner:
         return self.biases[step.name]
 
 
-def _measured(form: Form, inputs: Sequence[Planes], out: Planes, epilogue: Epilogue) -> float | None:
+def _measured(form: Form, layer: Layer) -> float | None:
     """us of the form; None where this device cannot run it: too little shared memory, a window that its kernel does not know."""
     try:
-        return microseconds(lambda: form.run(inputs, out, epilogue))
+        return microseconds(partial(form.run, layer.inputs, layer.out, layer.epilogue))
     except (UnsupportedError, OutOfResources):
         return None
 

@@ -20,6 +20,7 @@ import torch
 
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.compiling import place
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import Groups, coefficient_groups
 from cosparse.kernels.gpu.maps import MapMaker
@@ -76,7 +77,7 @@ class Joined:
         """One launch on the current stream, two where the second layer has a stride; `epilogue` has no residual."""
         if self.maker is not None:
             n, _, ho, wo = out.shape
-            taken = Planes.empty((n, max(1, self.maker.count), ho, wo), x2.data.dtype, x2.data.device)
+            taken = Planes.empty((n, max(1, self.maker.count), ho, wo), x2.data.dtype, place(x2.data.device))
             self.maker.make(x2, taken)
             x2 = taken
         self.product(x1, out, replace(epilogue, residual=None), tile, x2, self.split)

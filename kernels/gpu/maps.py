@@ -30,6 +30,7 @@ import triton.language as tl
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
 from cosparse.kernels.conv import weight_shape
+from cosparse.kernels.gpu.compiling import launch, place
 from cosparse.kernels.gpu.dependent import begins_early, launch_options
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import Groups
@@ -124,20 +125,20 @@ class MapMaker:
             grid, across, block, options = self._cut(maps.pixels)
             window = (*attrs["kernel"], *stride, *attrs["dilation"], *attrs["pad"][:2], self.dct)
             sizes = (x.stride, maps.stride, maps.pixels, across, h, w, ho, wo)
-            any_maps[grid](x.data, maps.data, *lists, *sizes, *window, block, **options)
+            launch(any_maps, grid, x.data, maps.data, *lists, *sizes, *window, block, **options)
             return
         given = (x.data.view(torch.int32), maps.data.view(torch.int32), *lists, x.stride // 2, maps.stride // 2)
         high = strip_height(ho, wo // 2, maps.pixels) if way == "strips" else 1
         grid, across, block, options = self._cut(words // high, 8 if way == "points" else 2)
         kind = (block, self.dct, dtype, self.packed)
         if way == "strips":
-            strip_maps[grid](*given, words // high, across, h, w // 2, stride[0], high, *kind, **options)
+            launch(strip_maps, grid, *given, words // high, across, h, w // 2, stride[0], high, *kind, **options)
         elif way == "flat":
-            flat_maps[grid](*given, words, across, h, w, *kind, **options)
+            launch(flat_maps, grid, *given, words, across, h, w, *kind, **options)
         elif way == "halved":
-            halved_maps[grid](*given, words, across, maps.pixels, h, w // 2, ho, wo, *kind, **options)
+            launch(halved_maps, grid, *given, words, across, maps.pixels, h, w // 2, ho, wo, *kind, **options)
         else:
-            halved_points[grid](*given, words, across, maps.pixels, h, w // 2, ho, wo, block, **options)
+            launch(halved_points, grid, *given, words, across, maps.pixels, h, w // 2, ho, wo, block, **options)
 
     def _cut(self, lanes: int, each: int = 2) -> tuple[tuple[int], int, int, dict[str, Any]]:
         """Grid, programs of an entry, lanes of a program, of which a thread has `each`, and how it is launched."""
@@ -161,6 +162,6 @@ class Maps:
     def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
         """Two launches on the current stream; the maps' memory is torch's, and free again afterwards."""
         n, _, ho, wo = out.shape
-        maps = Planes.empty((n, max(1, self.maker.count), ho, wo), x.data.dtype, x.data.device)
+        maps = Planes.empty((n, max(1, self.maker.count), ho, wo), x.data.dtype, place(x.data.device))
         self.maker.make(x, maps)
         self.product(maps, out, epilogue, tile)

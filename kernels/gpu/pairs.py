@@ -23,6 +23,7 @@ import triton.language as tl
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
 from cosparse.kernels.conv import unpack
+from cosparse.kernels.gpu.compiling import launch
 from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
 from cosparse.kernels.gpu.planes import Planes
@@ -178,4 +179,4 @@ class Pairs:
             "pixels": tile.pixels, "depth": tile.depth, "has_bias": bias is not None, "has_residual": residual is not None,
             "act": ACTS[epilogue.act], "num_warps": tile.warps, "num_stages": tile.stages, **launch_options(self.early),
         }  # fmt: skip
-        gathered_pairs[(triton.cdiv(out.pixels, tile.pixels) * self.groups,)](*given, *strides, *sizes, *fixed, **shared)
+        launch(gathered_pairs, (triton.cdiv(out.pixels, tile.pixels) * self.groups,), *given, *strides, *sizes, *fixed, **shared)

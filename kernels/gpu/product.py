@@ -23,6 +23,7 @@ import triton.language as tl
 
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.compiling import launch
 from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue, activated
 from cosparse.kernels.gpu.groups import Groups
@@ -93,8 +94,8 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
     `joined`: rows from `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
-    `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias and residual are what the
-    sums begin with. Of a step that waits for columns, rows, residual one after the other, the rows alone are left to wait for.
+    `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias
+    and residual are what the sums begin with. Of columns, rows, residual, each waited for after the other, the rows alone are left.
     """
     release(early)
     group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
@@ -201,12 +202,11 @@ class Product:
         grid = (triton.cdiv(out.pixels, tile.pixels) * self.groups,)
         if self.whole_rows:
             gap = 0 if other is None else (other.data.data_ptr() - x.data.data_ptr()) // x.data.element_size() - split * x.stride
-            gathered_rows[grid](*given, *planes, *sizes, split, gap, ahead=tile.ahead, joined=other is not None, **shared)
+            more = {"ahead": tile.ahead, "joined": other is not None}
+            launch(gathered_rows, grid, *given, *planes, *sizes, split, gap, **more, **shared)
             return
         (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
         (kernel_h, kernel_w), (stride_h, stride_w) = self.window["kernel"], self.window["stride"]
         (dilation_h, dilation_w), (top, left) = self.window["dilation"], self.window["pad"][:2]
-        gathered_taps[grid](
-            *given, *planes, *sizes, n * ho * wo, h, w, ho, wo, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left,
-            **shared,
-        )  # fmt: skip
+        window = (kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left)
+        launch(gathered_taps, grid, *given, *planes, *sizes, n * ho * wo, h, w, ho, wo, *window, **shared)
