@@ -42,9 +42,9 @@ from cosparse.errors import Error
 
 ODD = 3
 """A batch size that no tile divides, run without tuning."""
-KERNEL_TESTS = ("product", "maps", "pairs", "conv_basis", "plan", "ops", "boundary")
+KERNEL_TESTS = ("product", "maps", "joined", "plan", "device", "ops", "boundary", "pairs", "conv_basis")
 """tests/test_gpu_NAME.py; they run on a CUDA device where there is one."""
-LAYER_ROWS, LAYER_BATCH = ("resnet50-even", "vgg16-even"), 32
+LAYER_ROWS = ("resnet50-even", "vgg16-even")
 SPARSE_BATCH, SPARSE_DENSITY = 32, 0.2
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -59,6 +59,7 @@ class Suite:
     result: dict[str, Any] = field(default_factory=dict)
     ceilings: device.Ceilings | None = None
     limit: float = 0.0
+    tests: Sequence[str] = KERNEL_TESTS
 
     def roof(self) -> device.Ceilings:
         if self.ceilings is None:
@@ -75,19 +76,24 @@ def environment(suite: Suite) -> None:
 
 def kernels(suite: Suite) -> None:
     """Runs the kernels' tests in processes of their own: a kernel that faults takes its process's device memory with it."""
-    tests = [path for name in KERNEL_TESTS if (path := REPOSITORY / "tests" / f"test_gpu_{name}.py").exists()]
+    tests = [path for name in suite.tests if (path := REPOSITORY / "tests" / f"test_gpu_{name}.py").exists()]
     if not tests:
         raise Error("GPU tests", "tests/test_gpu*.py in the checkout", "none", "run the suite from a checkout")
     # Most of the time is compiling, which several processes share where pytest-xdist is installed.
     several = ["-n", str(min(8, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *several, *map(str, tests)]
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "--tb=short", *several, *map(str, tests)]
     environment = os.environ | {"TRITON_INTERPRET": "0"}  # the tests' own default is the interpreter, on the CPU
     try:
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=suite.limit or None)
     except subprocess.TimeoutExpired as error:
         raise OutOfTime from error
     lines = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()
-    suite.result["kernels"] = {"status": done.returncode, "summary": lines[-1].strip("= "), "output": lines[-60:]}
+    suite.result["kernels"] = {
+        "tests": [path.name for path in tests],
+        "status": done.returncode,
+        "summary": lines[-1].strip("= "),
+        "output": lines[-60:],
+    }
     if done.returncode:
         raise Error("GPU tests", "exit status 0", f"{done.returncode}: {lines[-1].strip('= ')}", "the output is in gpu.json")
 
@@ -122,14 +128,15 @@ def networks(suite: Suite) -> None:
 def layer_tables(suite: Suite) -> None:
     found: list[dict[str, Any]] = suite.result.setdefault("layers", [])
     found.clear()
-    for row in [row for row in suite.rows if row.name in LAYER_ROWS] or suite.rows[:1]:
-        x = random_input(shape_of(row.network, LAYER_BATCH), seed=7)
+    rows = [row for row in suite.rows if row.name in LAYER_ROWS] or suite.rows[:1]
+    for row, batch in ((row, batch) for row in rows for batch in suite.batches):
+        x = random_input(shape_of(row.network, batch), seed=7)
         engine, path = suite.bench.engine(row), artifact(row, suite.bench.cache)[0]
         profile, plan = engine.profile(x, repeat=20), engine.plan_for(tuple(x.shape))
         shapes = _C.infer_shapes(_C.read_artifact(path), [list(x.shape)])
         dense = layers.dense_us(suite.bench.model(row.network), x)
         made = layers.rows(profile, plan, files.read(path), shapes, dense, suite.roof())
-        found.append({"row": row.name, "batch": LAYER_BATCH, "rows": made, "totals": layers.totals(made)})
+        found.append({"row": row.name, "batch": batch, "rows": made, "totals": layers.totals(made)})
 
 
 def sparse_products(suite: Suite) -> None:
@@ -219,6 +226,7 @@ def main(
     compile_s: Annotated[float, typer.Option("--compile", min=1, help="Seconds for torch.compile at each shape.")] = 45.0,
     limit: Annotated[float, typer.Option(min=0, help="Seconds for each section instead of its own limit; 0: its own.")] = 0.0,
     flush: Annotated[bool, typer.Option("--flush", help="Empty the L2 before each timed call.")] = False,
+    tests: Annotated[str, typer.Option(help="Which of the kernels' tests, with commas between.")] = ",".join(KERNEL_TESTS),
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for gpu.json and gpu.md.")] = Path("docs/results"),
 ) -> None:
     """Measure everything on the GPU."""
@@ -227,8 +235,9 @@ def main(
         names, peers = only.split(","), against.split(",")
         require_known("--only", names, SECTIONS)
         require_known("--against", peers, PEERS)
+        require_known("--tests", tests.split(","), KERNEL_TESTS)
         bench = Bench(cache, seconds, compile_s, tuple(peers), flush)
-        suite = Suite([row_of(name) for name in rows.split(",")], [int(n) for n in batches.split(",")], bench)
+        suite = Suite([row_of(name) for name in rows.split(",")], [int(n) for n in batches.split(",")], bench, tests=tests.split(","))
         machine = device.description()
         suite.result = earlier(out, machine) | {"machine": machine, "command": " ".join(["gpu_suite", *sys.argv[1:]])}
     except (ValueError, OSError) as error:

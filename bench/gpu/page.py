@@ -25,7 +25,8 @@ def networks(result: Result) -> str:
         ms, peer = one["engine"].get("median_ms"), one["fastest_peer"]
         dense = f"{one['peers'][peer]['median_ms']:.3g} ({peer})" if peer else NOTHING
         bar = NOTHING if one["bar"] is None else f">= {one['bar']:g}: {'pass' if one['passed'] else 'FAIL'}"
-        note = one.get("why") or ("" if one["stable"] else "not stable")
+        parts = ["run by cuDNN as a whole" if one.get("ran") == "cuDNN" else "", "" if one["stable"] else "not stable"]
+        note = one.get("why") or "; ".join(filter(None, parts))
         shares = [f"-{one[key]:.1%}" if one.get(key) else NOTHING for key in ("flops_reduction", "params_reduction")]
         ratio = (one.get("check") or {}).get("ratio")
         figures = [cell(ms, ".3g"), dense, cell(one["speedup"], ".2f"), cell(one["flop_speedup"], ".2f"), cell(one["realised"], ".2f")]

@@ -132,6 +132,7 @@ def _opened(row: Row, x: Tensor, bench: Bench, notes: dict[str, dict[str, Any]])
         **reductions(provenance, bench.model(row.network), row.network),
         "executed_flops": executed,
         "launched_dense_flops": dense,
+        "ran": "cuDNN" if any(step.kernel.startswith("cudnn") for step in plan) else "own layers",
     }
     if not agreement.passed:
         error = f"engine's error {agreement.engine:.3g} is {agreement.ratio:.2f} of cuDNN's, at most {PEER_FACTOR:g} allowed"
