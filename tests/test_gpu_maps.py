@@ -113,8 +113,9 @@ def test_every_second_pixel(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_two_numbers_an_instruction(stride: int, dtype: torch.dtype) -> None:
+def test_two_numbers_an_instruction(monkeypatch: pytest.MonkeyPatch, stride: int, dtype: torch.dtype) -> None:
     """The packed arithmetic, bit for bit what its roundings say: each of its additions in the dtype."""
+    monkeypatch.setattr(of_maps, "LEAST", 0)
     node = nodes.conv(np.random.default_rng(4), 16, 3, (3, 3), transform="dct", stride=(stride, stride), pad=(1, 1, 1, 1))
     x, exact = given(node, (2, 3, 6, 8), dtype)
     layer = MapMaker(node, coefficient_groups(node, 16), dtype, DEVICE)
@@ -128,6 +129,17 @@ def test_two_numbers_an_instruction(stride: int, dtype: torch.dtype) -> None:
     for u in range(3):
         for v in range(3):
             assert torch.equal(maps.nchw[:, 3 * u + v :: 9].cpu(), want[v][u])
+
+
+def test_few_pixels_are_rounded_once() -> None:
+    node = nodes.conv(np.random.default_rng(6), 16, 3, (3, 3), transform="dct", pad=(1, 1, 1, 1))
+    x, exact = given(node, (2, 3, 6, 8), torch.float16)
+    layer = MapMaker(node, coefficient_groups(node, 16), torch.float16, DEVICE)
+    layer.packed = True  # what a GPU does with many
+    maps = Planes.of(torch.full((2, 27, 6, 8), torch.nan, device=DEVICE), torch.float16)
+    layer.make(x, maps)
+    want = basis_step(node, exact, (6, 8)).reshape(2, 27, 6, 8) / SCALES[np.arange(27) % 9, None, None]
+    assert np.all(np.abs(maps.nchw.double().cpu().numpy() - want) <= 2.0**-11 * np.abs(want) + 1e-5)
 
 
 def dct3(taps: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@
     maps   Planes [N, M, Ho, Wo]     the same dtype; M of the C R S columns are wanted
     rows   [E, R S] int32            for each channel of which a map is wanted: the row of each of its maps, or -1; channels [E] int32
 
-A map is at most 16 max |x|: beyond 4094 it may be infinite in float16. It is rounded after the horizontal and after the vertical half.
+A map is at most 16 max |x|: beyond 4094 it may be infinite in float16. It is rounded after each addition, with few pixels once.
 
 Where 64 filters or more share a mask, few of a channel's maps are wanted: 1.8 of 9 by one such group at a density of 0.2, 3.3 by two.
 Writing those and reading them back through the product's wide loads costs less than making them in its shared memory (docs/gpu.md).
@@ -49,7 +49,7 @@ STRIPS = {24: (7, 4, 2, 1), 12: (2, 1), 0: (1,)}
 other make words beside each other, and go on behind their strip at the end of a row: with short rows tall strips tear memory's lines."""
 
 LEAST = 4096
-"""Pixels of a map from which on lanes make several rows; with fewer they would leave processors idle."""
+"""Pixels of a map from which on lanes make several rows, and add two numbers an instruction; with fewer, processors are idle anyway."""
 
 
 def strip_height(out_height: int, out_words: int, pixels: int) -> int:
@@ -130,7 +130,8 @@ class MapMaker:
         given = (x.data.view(torch.int32), maps.data.view(torch.int32), *lists, x.stride // 2, maps.stride // 2)
         high = strip_height(ho, wo // 2, maps.pixels) if way == "strips" else 1
         grid, across, block, options = self._cut(words // high, 8 if way == "points" else 2)
-        kind = (block, self.dct, dtype, self.packed)
+        # Adding in float32 takes more instructions and makes smaller errors; with few pixels nobody waits for instructions.
+        kind = (block, self.dct, dtype, self.packed and maps.pixels >= LEAST)
         if way == "strips":
             launch(strip_maps, grid, *given, words // high, across, h, w // 2, stride[0], high, *kind, **options)
         elif way == "flat":

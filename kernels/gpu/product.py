@@ -47,17 +47,15 @@ class Tile:
 
 
 TILES = (
-    Tile(16, 128, 4, 3), Tile(16, 64, 4, 5), Tile(32, 64, 4, 5), Tile(64, 32, 4, 5), Tile(64, 64, 4, 5), Tile(128, 16, 4, 5),
-    Tile(128, 32, 4, 5), Tile(128, 64, 4, 3), Tile(256, 16, 4, 5), Tile(256, 32, 4, 5), Tile(256, 16, 8, 5), Tile(256, 32, 8, 5),
-    Tile(16, 256, 4, 3), Tile(32, 128, 4, 3), Tile(128, 64, 8, 3), Tile(128, 32, 8, 5),
-    Tile(16, 64, 4, 3, True), Tile(16, 64, 4, 5, True), Tile(16, 128, 4, 3, True), Tile(16, 256, 4, 3, True), Tile(32, 64, 4, 5, True),
-    Tile(32, 128, 4, 3, True), Tile(64, 32, 4, 5, True), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True), Tile(128, 16, 4, 5, True),
-    Tile(128, 32, 4, 5, True), Tile(128, 64, 4, 3, True),
-    Tile(16, 64, 4, 9), Tile(16, 64, 4, 9, True), Tile(16, 128, 4, 7, True), Tile(32, 64, 4, 9, True), Tile(32, 128, 4, 7, True),
-    Tile(64, 32, 4, 9, True), Tile(64, 64, 4, 7, True),
+    Tile(16, 64, 4, 5), Tile(16, 64, 4, 9), Tile(16, 256, 4, 3), Tile(64, 64, 4, 5), Tile(128, 16, 4, 5), Tile(128, 32, 4, 5),
+    Tile(128, 64, 4, 3), Tile(16, 64, 4, 5, True), Tile(16, 64, 4, 9, True), Tile(16, 256, 4, 3, True), Tile(32, 128, 4, 3, True),
+    Tile(32, 128, 4, 7, True), Tile(64, 32, 4, 5, True), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True), Tile(128, 16, 4, 5, True),
+    Tile(128, 64, 4, 3, True),
 )  # fmt: skip
-"""What the planner chooses among, by measuring; few pixels a program where the planes are small, so that all processors have work. Triton
-gives the gathered loads every second stage, as the columns are loaded before them."""
+"""What the planner chooses among, by measuring: few pixels a program where the planes are small, so that all processors have work. Triton
+gives the gathered loads every second stage, as the columns are loaded before them.
+
+Of 35 tiles on an H200 and 295 layers at three batch sizes these 17 cost 0.3 % of a layer's time on average, 8 % of one's at most."""
 
 TAP_TILES = (Tile(16, 64, 4, 3), Tile(32, 64, 4, 3), Tile(64, 32, 4, 3), Tile(128, 32, 4, 3))
 """The same for gathered taps, which hold an address for each number."""
