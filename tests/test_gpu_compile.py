@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cosparse.bench.gpu.compiled import page
+from cosparse.kernels.gpu.inventory import inventory
 
 
 def test_kernels_compile_without_spills(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
@@ -29,3 +31,12 @@ def test_kernels_compile_without_spills(tmp_path: Path, record_property: Callabl
     spilled = [row for row in rows if row["STACK"] or row["LOCAL"]]
     assert not spilled, f"kernels with numbers in local memory: {spilled}"
     assert page(rows, "Triton").count("\n| ") == len(rows) + 2
+
+
+def test_kernels_that_begin_early_wait() -> None:
+    """A kernel that may begin before the one ahead has ended releases the next and waits, once each, whatever branch it takes."""
+    early = {entry.fn for entry in inventory() if "early" in entry.constexprs}
+    assert len(early) >= 11
+    for fn in early:
+        lines = [line.partition("  #")[0] for line in inspect.getsource(fn.fn).splitlines()]
+        assert lines.count("    release(early)") == lines.count("    await_previous(early)") == 1, fn.fn.__name__
