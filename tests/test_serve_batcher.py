@@ -210,3 +210,89 @@ def test_bad_options_and_inputs() -> None:
         Batcher(SimpleNamespace(name="x"), max_delay=-1)
     with pytest.raises(Refused, match="model 'double': expected inputs of one batch size, got 1, 2"):
         run(Double(2), lambda b: b(rows(1), rows(2)))
+
+
+class Threads(Double):
+    """Keeps the thread of each call, and takes `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds, self.seen = seconds, []
+
+    def __call__(self, *arrays: np.ndarray) -> Any:
+        self.seen.append(threading.get_ident() == self.loop)
+        time.sleep(self.seconds)
+        return super().__call__(*arrays)
+
+    seen: list[bool]
+    loop: int = 0
+
+
+def here(engine: Threads, pauses: list[float], callers: list[object] | None = None, **options: Any) -> list[bool]:
+    """Whether each of some calls, that long after the one before, ran on the event loop; the first one tells how long a call takes."""
+
+    async def body(batcher: Batcher) -> None:
+        engine.loop = threading.get_ident()
+        for i, pause in enumerate([0.0, *pauses]):
+            await asyncio.sleep(pause)
+            (answer,) = await batcher.run([rows(2, value=i)], caller=callers[i] if callers else None)
+            np.testing.assert_array_equal(answer, rows(2, value=2 * i))
+
+    run(engine, body, **options)
+    return engine.seen
+
+
+def test_a_short_call_that_finds_the_engine_idle_runs_on_the_loop() -> None:
+    assert here(Threads(), [0.05, 0.05, 0.05]) == [False, True, True, True]
+    assert here(Threads(), [0.05, 0.05], short=0) == [False] * 3
+    assert here(Threads(), [0.05, 0.05], max_delay=0.001) == [False] * 3
+    assert here(Threads(0.01), [0.05, 0.05]) == [False] * 3  # not short
+    assert here(Threads(), [0.05, 0.05], max_batch=1) == [False] * 6  # each in two parts
+
+
+def test_one_caller_alone_need_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosparse.engine.serve.batcher.QUIET", 3600.0)
+    assert here(Threads(), [0.0] * 6, ["a"] * 7) == [False, False, False, True, True, True, True]
+    assert here(Threads(), [0.0] * 6, ["a", "b"] * 3 + ["a"]) == [False] * 7
+    assert here(Threads(), [0.0] * 6) == [False] * 7  # nobody says who
+
+
+def test_calls_at_once_go_to_the_workers() -> None:
+    """One runs on the loop; those that come while something runs or waits do not."""
+    engine = Threads()
+
+    async def body(batcher: Batcher) -> None:
+        engine.loop = threading.get_ident()
+        await batcher(rows(1))
+        tasks = await held(engine, batcher, [])  # a worker holds the engine
+        await asyncio.sleep(0.01)
+        tasks += [asyncio.create_task(batcher(rows(1))) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        engine.go.set()
+        await asyncio.gather(*tasks)
+
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("cosparse.engine.serve.batcher.QUIET", 3600.0)
+    run(engine, body)
+    monkey.undo()
+    assert engine.batches == [1, 1, 3]
+    assert engine.seen == [False] * 3
+
+
+def test_an_error_on_the_loop_is_the_caller_s() -> None:
+    seen: list[Ran] = []
+
+    async def body(batcher: Batcher) -> None:
+        await batcher(rows(1))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ShapeError, match="no NaN"):
+            await batcher(rows(1, value=np.nan))
+        await asyncio.sleep(0.05)
+        np.testing.assert_array_equal(await batcher(rows(1)), rows(1, value=2))
+        batcher.close()
+        await asyncio.sleep(0.05)
+        with pytest.raises(Closed):
+            await batcher(rows(1))
+
+    run(Double(), body, observe=seen.append)
+    assert [ran.images for ran in seen] == [1, 1, 1]

@@ -147,6 +147,21 @@ def test_the_manifest_names_options_and_paths_that_exist() -> None:
     assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > drain
 
 
+@pytest.mark.parametrize("release", ["1.31", "1.37"])
+def test_the_manifest_s_containers_are_kubernetes_own(release: str) -> None:
+    """Strictly by the schema of a Pod: what KServe makes of the container, and the fields of a pod among the predictor's."""
+    import kubernetes_validate
+
+    runtime, service = yaml.safe_load_all((EXAMPLES / "kserve.yaml").read_text())
+    predictor = {key: value for key, value in service["spec"]["predictor"].items() if key != "model"}
+    spec = {"containers": runtime["spec"]["containers"], **predictor}
+    pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": service["metadata"], "spec": spec}
+    kubernetes_validate.validate(pod, release, strict=True)
+    spec["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
+        kubernetes_validate.validate(pod, release, strict=True)
+
+
 def test_the_dockerfile_names_what_exists() -> None:
     text = (EXAMPLES / "Dockerfile").read_text()
     for line in re.findall(r"^(?:ENTRYPOINT|CMD|HEALTHCHECK CMD) (\[.*\])$", text, re.MULTILINE):

@@ -8,6 +8,10 @@ call that finds the engine idle is run at once, alone; batches form of what arri
 
 The queue holds at most `queue` calls; more are refused. The engine runs in worker threads, without the GIL; answers go back to the event
 loop of the caller, once for each batch.
+
+A short call that nobody competes with runs on the event loop itself, which spares two hand-overs between threads: one that is expected to
+take at most `short` seconds, while nothing waits or runs, if the engine has been idle for QUIET seconds or the last ALONE calls all came
+from one `caller`. So many callers at once still form batches, and the loop is never held for longer than `short` by much.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from cosparse.engine.serve.refusal import Closed, Kind, Refused
 from cosparse.errors import Error
 
 Arrays = tuple[numpy.ndarray, ...]
+
+QUIET = 0.002
+ALONE = 4
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,17 @@ class Batcher:
         max_delay: float = 0.0,
         queue: int = 256,
         workers: int = 1,
+        short: float = 0.002,
         observe: Callable[[Ran], None] = lambda ran: None,
     ) -> None:
-        """max_delay in seconds; workers: threads that call the engine, each with a batch of its own; observe: told of each batch."""
-        for name, value, least in (("max_batch", max_batch, 1), ("queue", queue, 1), ("workers", workers, 1), ("max_delay", max_delay, 0)):
+        """max_delay, short: seconds; workers: threads that call the engine, each with a batch of its own; observe: told of each batch."""
+        for name, value, least in (
+            ("max_batch", max_batch, 1),
+            ("queue", queue, 1),
+            ("workers", workers, 1),
+            ("max_delay", max_delay, 0),
+            ("short", short, 0),
+        ):
             if value < least:
                 raise Error(name, f"at least {least}", str(value))
         self._engine = engine
@@ -73,6 +87,8 @@ class Batcher:
         self._waiting: deque[Call] = deque()
         self._closed = False
         self._seconds_per_image = 0.0
+        self._short, self._running, self._ended = short, 0, 0.0
+        self._callers: deque[object] = deque(maxlen=ALONE)
         self._threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -94,9 +110,12 @@ class Batcher:
         outputs = await self.run(arrays, timeout)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    async def run(self, arrays: Sequence[numpy.ndarray], timeout: float | None = None) -> Arrays:
-        """The same, always as a tuple. Raises Closed after `close`."""
+    async def run(self, arrays: Sequence[numpy.ndarray], timeout: float | None = None, caller: object = None) -> Arrays:
+        """The same, always as a tuple. `caller`: who asks, such as the client's address; None for somebody unknown. Raises Closed after
+        `close`."""
         calls = self._parts(tuple(arrays))
+        if self._alone(calls, caller):
+            return self._run_here(calls[0])
         self._put(calls)
         try:
             if timeout is None:
@@ -149,6 +168,27 @@ class Batcher:
         starts = range(0, images, step)
         return [Call(tuple(a[at : at + step] for a in arrays), min(step, images - at), sizes, loop, loop.create_future()) for at in starts]
 
+    def _alone(self, calls: list[Call], caller: object) -> bool:
+        """Whether to run the call here and now; if so, it counts as running."""
+        with self._changed:
+            self._callers.append(caller)
+            if self._closed or self._waiting or self._running or len(calls) > 1 or self._max_delay:
+                return False
+            if not 0 < self._seconds_per_image * calls[0].images <= self._short:
+                return False
+            steady = caller is not None and len(self._callers) == ALONE and all(other == caller for other in self._callers)
+            if steady or time.monotonic() - self._ended > QUIET:
+                self._running += 1
+                return True
+            return False
+
+    def _run_here(self, call: Call) -> Arrays:
+        ran, outputs, error = self._compute([call])
+        call.loop.call_soon(self._observe, ran)  # when the answer is on its way
+        if error is not None:
+            raise error
+        return outputs
+
     def _put(self, calls: list[Call]) -> None:
         """All of them or none. One request alone may exceed an empty queue: it was small enough to be read."""
         with self._changed:
@@ -194,10 +234,12 @@ class Batcher:
                 if full or left <= 0 or self._closed:
                     taken = set(map(id, batch))
                     self._waiting = deque(call for call in self._waiting if id(call) not in taken)
+                    self._running += 1
                     return batch
                 self._changed.wait(left)
 
-    def _run(self, batch: list[Call]) -> None:
+    def _compute(self, batch: list[Call]) -> tuple[Ran, Arrays, Exception | None]:
+        """Runs the engine for a batch that counts as running, until it has ended."""
         start = time.monotonic()
         images = sum(call.images for call in batch)
         outputs: Arrays = ()
@@ -209,8 +251,17 @@ class Batcher:
             error = raised
             if not isinstance(raised, Error):
                 logging.getLogger("cosparse.serve").error("engine failed", exc_info=raised, extra={"model": self._engine.name})
-        took = time.monotonic() - start
-        self._seconds_per_image += 0.1 * (took / images - self._seconds_per_image)
+        ended = time.monotonic()
+        with self._changed:
+            self._running -= 1
+            self._ended = ended
+            if error is None:  # a call that fails at once says nothing of one that does not
+                new = (ended - start) / images
+                self._seconds_per_image += (0.1 if self._seconds_per_image else 1.0) * (new - self._seconds_per_image)
+        return Ran(images, tuple(start - call.since for call in batch), ended - start), outputs, error
+
+    def _run(self, batch: list[Call]) -> None:
+        ran, outputs, error = self._compute(batch)
         answers, at = [], 0
         for call in batch:
             answers.append((call, tuple(output[at : at + call.images] for output in outputs)))
@@ -220,7 +271,7 @@ class Batcher:
                 loop.call_soon_threadsafe(_settle, [(call, rows) for call, rows in answers if call.loop is loop], error)
             except RuntimeError:  # that loop is closed, so nobody waits there
                 logging.getLogger("cosparse.serve").info("an event loop closed before its answer came")
-        self._observe(Ran(images, tuple(start - call.since for call in batch), took))
+        self._observe(ran)
 
 
 def choose(waiting: Sequence[Call], max_batch: int) -> tuple[list[Call], bool]:

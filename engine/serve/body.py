@@ -23,8 +23,8 @@ class Bodies:
     """Holds and counts what is being read and worked on; memory is counted as it arrives, not as it is announced."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._gauge = settings, metrics.body_bytes
-        self._held = 0
+        self._settings, self._held = settings, 0
+        metrics.body_bytes.set_function(lambda: self._held)
 
     @asynccontextmanager
     async def read(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
@@ -46,7 +46,7 @@ class Bodies:
                         part = message.get("body", b"")
                         parts.append(part)
                         taken += len(part)
-                        self._hold(len(part))
+                        self._held += len(part)
                         if taken > limit:
                             raise self._too_large(f"more than {limit} bytes")
                         if self._held > self._settings.held_bytes:
@@ -59,11 +59,7 @@ class Bodies:
                 raise Refused(Kind.SLOW_SENDER, "body", wanted, f"{taken} bytes of it") from None
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
-            self._hold(-taken)
-
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self._gauge.set(self._held)
+            self._held -= taken
 
     def _too_large(self, got: str) -> Refused:
         return Refused(Kind.TOO_LARGE, "body", f"at most {self._settings.body_bytes} bytes", got, "send fewer images at once")

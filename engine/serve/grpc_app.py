@@ -73,6 +73,7 @@ class Inference(stubs.GRPCInferenceServiceServicer):
             lambda model: Parsed(request, model, scale),
             _answer,
             context.time_remaining(),
+            caller=context.peer(),
         )
 
 

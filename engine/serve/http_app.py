@@ -6,6 +6,7 @@ Every refusal is `{"error": TEXT}` with the status of its kind, `Retry-After` wh
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from importlib import metadata as packages
 from typing import Any
@@ -25,20 +26,19 @@ from cosparse.engine.serve.service import Service
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
+INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Infer:
-    """POST .../infer, plain ASGI: it is the one route whose time counts."""
+    """POST .../infer, plain ASGI and reached before the other routes: it is the one whose time counts."""
 
     def __init__(self, service: Service) -> None:
         self._service, self._bodies = service, Bodies(service.settings, service.metrics)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, path = self._service, scope["path_params"]
-        headers = dict(scope["headers"])
-        name, version = path["name"], path.get("version", "")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, name: str, version: str) -> None:
+        service, headers = self._service, dict(scope["headers"])
         model: Model | None = None
         try:
             model = service.models.find(name, version)  # this and the queue before the body is read: a refusal should cost little
@@ -53,9 +53,8 @@ class Infer:
         scale = service.settings.max_scale
         try:
             async with self._bodies.read(headers, receive) as body:
-                text, length = await service.infer(
-                    name, version, "http", lambda found: http_infer.parse(body, header_length, found, scale), http_infer.answer
-                )
+                parse = lambda found: http_infer.parse(body, header_length, found, scale)  # noqa: E731
+                text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=scope.get("client"))
         except Disconnected:
             service.metrics.failures.labels(model.name, "disconnected").inc()
             return
@@ -75,6 +74,7 @@ class Infer:
 def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI application, the check of the token in front of it."""
     app: Any = Starlette(routes=_routes(service), exception_handlers={Refused: _refused, HTTPException: _http_error, Exception: _fault})
+    infer = Infer(service)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN:
@@ -84,6 +84,9 @@ def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[
             except Refused as refused:
                 await _refuse(send, service.failed(None, refused))
                 return
+        if scope["type"] == "http" and scope["method"] == "POST" and (place := INFER.fullmatch(scope["path"])):
+            await infer(scope, receive, send, place["name"], place["version"] or "")
+            return
         await app(scope, receive, send)
 
     return guarded
@@ -133,11 +136,12 @@ def _routes(service: Service) -> list[Route]:
             headers={"cache-control": "no-store"},
         )
 
+    async def other_method(request: Request) -> Response:
+        raise AssertionError("a POST to this path does not come here")  # the route is there to answer 405 to other methods
+
     one = "/v2/models/{name}"
-    infer: Any = Infer(service)
     return [
-        Route(f"{one}/infer", infer, methods=["POST"]),
-        Route(f"{one}/versions/{{version}}/infer", infer, methods=["POST"]),
+        *(Route(base, other_method, methods=["POST"]) for base in (f"{one}/infer", f"{one}/versions/{{version}}/infer")),
         *(Route(f"{base}/ready", model_ready) for base in (one, f"{one}/versions/{{version}}")),
         *(Route(base, model) for base in (one, f"{one}/versions/{{version}}")),
         Route("/v2/health/live", live),

@@ -116,6 +116,8 @@ def _parameters(entry: dict[str, Any], about: str) -> dict[str, Any]:
 def _outputs(message: dict[str, Any], model: Model) -> tuple[tuple[int, bool], ...]:
     usual = _parameters(message, "request").get("binary_data_output") is True
     entries = _objects(message, "outputs")
+    if not entries:
+        return tuple((place, usual) for place in range(len(model.outputs)))
     binary: dict[int, bool] = {}
     names = [entry.get("name") for entry in entries]
     places = tensors.wanted_outputs(model, names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -89,6 +90,8 @@ class Server:
 
     async def _load_and_watch(self, ready: Callable[[], None]) -> None:
         await asyncio.to_thread(self.models.sync)
+        gc.collect()
+        gc.freeze()  # what is there now stays: no later collection need look at it
         log.info("ready" if self.models.ready else "not ready", extra={"models": len(self.models.all())})
         ready()
         while self.settings.poll:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -63,8 +64,10 @@ class Service:
         parse: Callable[[Model], P],
         answer: Callable[[Model, P, tuple[numpy.ndarray, ...]], R],
         time_left: float | None = None,
+        caller: object = None,
     ) -> R:
-        """Raises Refused; anything else is a fault of ours and becomes Refused of the kind INTERNAL, with a trace in the log."""
+        """`caller`: the client's address. Raises Refused; anything else is a fault of ours and becomes Refused of the kind INTERNAL, with a
+        trace in the log."""
         start = time.perf_counter()
         model = None
         try:
@@ -73,18 +76,20 @@ class Service:
                 request = parse(model)
                 limits = [limit for limit in (self.settings.timeout, request.timeout, time_left) if limit is not None]
                 try:
-                    outputs = await model.batcher.run(request.arrays, min(limits))
+                    outputs = await model.batcher.run(request.arrays, min(limits), caller)
                     break
                 except Closed:
                     continue  # exchanged since it was found: the name already leads to the new one, or to nothing
             made = answer(model, request, outputs)
         except Exception as error:
             raise self.failed(model, error) from error
-        seconds = time.perf_counter() - start
+        asyncio.get_running_loop().call_soon(self._count, model, protocol, time.perf_counter() - start)  # when the answer is on its way
+        return made
+
+    def _count(self, model: Model, protocol: str, seconds: float) -> None:
         model.latencies.add(seconds)
         self.metrics.request_seconds.labels(model.name).observe(seconds)
         self.metrics.requests.labels(model.name, protocol).inc()
-        return made
 
     def failed(self, model: Model | None, error: Exception) -> Refused:
         """The refusal that the client gets, counted."""
