@@ -102,10 +102,8 @@ class MapMaker:
         attrs, (_, _, h, w), (ho, wo) = self.node.attrs, x.shape, size
         stride, pad = tuple(attrs["stride"]), tuple(attrs["pad"][:2])
         # With sizes that are whole multiples no tap of a last pixel lies beyond the words that have its others.
-        near = (tuple(attrs["kernel"]), tuple(attrs["dilation"]), pad) == ((3, 3), (1, 1), (1, 1)) and (h, w) == (
-            stride[0] * ho,
-            stride[1] * wo,
-        )
+        whole = (h, w) == (stride[0] * ho, stride[1] * wo)
+        near = whole and (tuple(attrs["kernel"]), tuple(attrs["dilation"]), pad) == ((3, 3), (1, 1), (1, 1))
         if near and stride in ((1, 1), (2, 2)) and wo % 2 == 0:
             return "strips"
         if near and stride == (1, 1):
