@@ -213,19 +213,17 @@ def test_bad_options_and_inputs() -> None:
 
 
 class Threads(Double):
-    """Keeps the thread of each call, and takes `seconds`."""
+    """Keeps of each call whether it came in the thread `loop`, and takes `seconds`."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
-        self.seconds, self.seen = seconds, []
+        self.seconds, self.loop = seconds, 0
+        self.seen: list[bool] = []
 
     def __call__(self, *arrays: np.ndarray) -> Any:
         self.seen.append(threading.get_ident() == self.loop)
         time.sleep(self.seconds)
         return super().__call__(*arrays)
-
-    seen: list[bool]
-    loop: int = 0
 
 
 def here(engine: Threads, pauses: list[float], callers: list[object] | None = None, **options: Any) -> list[bool]:
@@ -250,6 +248,21 @@ def test_a_short_call_that_finds_the_engine_idle_runs_on_the_loop() -> None:
     assert here(Threads(), [0.05, 0.05], max_batch=1) == [False] * 6  # each in two parts
 
 
+def test_each_size_of_inputs_has_a_pace_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a large image does not hold the loop because small ones were fast; of too many sizes all are forgotten."""
+    monkeypatch.setattr("cosparse.engine.serve.batcher.SIZES", 2)
+    engine = Threads()
+
+    async def body(batcher: Batcher) -> None:
+        engine.loop = threading.get_ident()
+        for size in (3, 3, 5, 5, 3, 7, 3):
+            await batcher(rows(1, size=size))
+            await asyncio.sleep(0.05)
+
+    run(engine, body)
+    assert engine.seen == [False, True, False, True, True, False, False]
+
+
 def test_one_caller_alone_need_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cosparse.engine.serve.batcher.QUIET", 3600.0)
     assert here(Threads(), [0.0] * 6, ["a"] * 7) == [False, False, False, True, True, True, True]
@@ -257,8 +270,9 @@ def test_one_caller_alone_need_not_pause(monkeypatch: pytest.MonkeyPatch) -> Non
     assert here(Threads(), [0.0] * 6) == [False] * 7  # nobody says who
 
 
-def test_calls_at_once_go_to_the_workers() -> None:
-    """One runs on the loop; those that come while something runs or waits do not."""
+def test_calls_at_once_go_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While something runs or waits, and when the engine has not rested."""
+    monkeypatch.setattr("cosparse.engine.serve.batcher.QUIET", 3600.0)
     engine = Threads()
 
     async def body(batcher: Batcher) -> None:
@@ -271,10 +285,7 @@ def test_calls_at_once_go_to_the_workers() -> None:
         engine.go.set()
         await asyncio.gather(*tasks)
 
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr("cosparse.engine.serve.batcher.QUIET", 3600.0)
     run(engine, body)
-    monkey.undo()
     assert engine.batches == [1, 1, 3]
     assert engine.seen == [False] * 3
 

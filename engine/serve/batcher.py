@@ -34,6 +34,8 @@ Arrays = tuple[numpy.ndarray, ...]
 
 QUIET = 0.002
 ALONE = 4
+SIZES = 64
+"""Sizes of inputs whose pace is kept; of more, all are measured anew."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Batcher:
         self._waiting: deque[Call] = deque()
         self._closed = False
         self._seconds_per_image = 0.0
+        self._paces: dict[tuple[tuple[int, ...], ...], float] = {}  # of each size of the inputs
         self._short, self._running, self._ended = short, 0, 0.0
         self._callers: deque[object] = deque(maxlen=ALONE)
         self._threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
@@ -174,7 +177,7 @@ class Batcher:
             self._callers.append(caller)
             if self._closed or self._waiting or self._running or len(calls) > 1 or self._max_delay:
                 return False
-            if not 0 < self._seconds_per_image * calls[0].images <= self._short:
+            if not 0 < self._paces.get(calls[0].sizes, 0.0) * calls[0].images <= self._short:
                 return False
             steady = caller is not None and len(self._callers) == ALONE and all(other == caller for other in self._callers)
             if steady or time.monotonic() - self._ended > QUIET:
@@ -256,8 +259,11 @@ class Batcher:
             self._running -= 1
             self._ended = ended
             if error is None:  # a call that fails at once says nothing of one that does not
-                new = (ended - start) / images
-                self._seconds_per_image += (0.1 if self._seconds_per_image else 1.0) * (new - self._seconds_per_image)
+                new, sizes = (ended - start) / images, batch[0].sizes
+                self._seconds_per_image = _mean(self._seconds_per_image, new)
+                if sizes not in self._paces and len(self._paces) == SIZES:
+                    self._paces.clear()
+                self._paces[sizes] = _mean(self._paces.get(sizes, 0.0), new)
         return Ran(images, tuple(start - call.since for call in batch), ended - start), outputs, error
 
     def _run(self, batch: list[Call]) -> None:
@@ -272,6 +278,11 @@ class Batcher:
             except RuntimeError:  # that loop is closed, so nobody waits there
                 logging.getLogger("cosparse.serve").info("an event loop closed before its answer came")
         self._observe(ran)
+
+
+def _mean(before: float, new: float) -> float:
+    """A running mean of about ten values; 0 where there has been none."""
+    return before + 0.1 * (new - before) if before else new
 
 
 def choose(waiting: Sequence[Call], max_batch: int) -> tuple[list[Call], bool]:
