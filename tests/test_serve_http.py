@@ -179,7 +179,8 @@ def test_names_are_looked_up_and_never_become_paths(server: Running, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/v2/models/small/infer", 405), ("GET", "/nothing", 404), ("PUT", "/v2", 405)]
+    ("method", "path", "status"),
+    [("GET", "/v2/models/small/infer", 405), ("POST", "/v2/models/small/infer%0A", 404), ("GET", "/nothing", 404), ("PUT", "/v2", 405)],
 )
 def test_other_paths_and_methods(server: Running, method: str, path: str, status: int) -> None:
     found, got, _ = server.ask(method, path)

@@ -136,12 +136,13 @@ def _routes(service: Service) -> list[Route]:
             headers={"cache-control": "no-store"},
         )
 
-    async def other_method(request: Request) -> Response:
-        raise AssertionError("a POST to this path does not come here")  # the route is there to answer 405 to other methods
+    async def not_quite(request: Request) -> Response:
+        """The route answers 405 to other methods. A POST goes to `Infer`, unless its path ends with an escaped line's end."""
+        raise HTTPException(404)
 
     one = "/v2/models/{name}"
     return [
-        *(Route(base, other_method, methods=["POST"]) for base in (f"{one}/infer", f"{one}/versions/{{version}}/infer")),
+        *(Route(base, not_quite, methods=["POST"]) for base in (f"{one}/infer", f"{one}/versions/{{version}}/infer")),
         *(Route(f"{base}/ready", model_ready) for base in (one, f"{one}/versions/{{version}}")),
         *(Route(base, model) for base in (one, f"{one}/versions/{{version}}")),
         Route("/v2/health/live", live),
