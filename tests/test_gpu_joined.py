@@ -111,6 +111,9 @@ def test_a_network_s_shortcuts_are_joined(tmp_path: Path, shared: bool, block: i
     assert np.abs(engine(x.to(DEVICE)).cpu().numpy() - want).max() < 2e-2 * np.abs(want).max()
     rows = {row.name: row for row in engine.plan_for(x.shape)}
     assert all(rows[name].kernel.startswith("joined") and "+shortcut" in rows[name].kernel for name in names)
+    whole = GpuEngine(path, torch.device(DEVICE), "float16", tune=False, dense=True)
+    assert np.abs(whole(x.to(DEVICE)).cpu().numpy() - want).max() < 2e-2 * np.abs(want).max()
+    assert {row.density for row in whole.plan_for(x.shape)} == {1.0}
     pixels = 2 * 5 * 4
     joined = next(row for name, row in rows.items() if "short2" in name)
     assert joined.dense_flops == pixels * 24 * (16 if shared else 24)

@@ -92,6 +92,7 @@ def test_a_network_gives_what_the_cpu_gives(network: tuple[nn.Module, Path], bat
     assert got.dtype == torch.float32
     assert np.abs(got.numpy() - want).max() < 2e-2 * np.abs(want).max()
     assert np.array_equal(engine(x.numpy()), got.numpy())
+    assert not dense or {row.density for row in engine.plan_for(x.shape)} == {1.0}
     assert len(engine.plan_for(x.shape)) == len(fuse(artifact.read(path), dict(engine._shapes([x.shape])), ("relu",)))
 
 

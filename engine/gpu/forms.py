@@ -56,7 +56,7 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
     """Every form that can run the step's node, the likeliest first. `dense`: only those that multiply by every weight."""
     node = step.node
     if step.shortcut is not None:
-        yield from _joined(node, step.shortcut, dtype, device)
+        yield from _joined(node, step.shortcut, dtype, device, dense)
         return
     if node.attrs.get("groups", 1) != 1:
         layer = Depthwise(node, device, dtype)
@@ -80,10 +80,10 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         yield Form("library", _alone(layer_), 1.0, layer_.bytes, triton=False)
 
 
-def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
-    blocks = [_block(node) for node in (first, second)]
+def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
+    blocks = [1 if dense else _block(node) for node in (first, second)]
     for rows in _group_sizes(weight_shape(first)[0], min(blocks), every_column=max(blocks) == 1):
-        layer = joined.Joined(first, second, rows, dtype, device)
+        layer = joined.Joined(first, second, rows, dtype, device, every=dense)
         for tile in TILES:
             if rows * tile.pixels <= MOST_SUMS:
                 run = _of_two(layer, tile)
@@ -116,7 +116,7 @@ def _whole_rows(node: Node) -> bool:
 def _products(step: Step, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
     node = step.node
     for rows in _group_sizes(weight_shape(node)[0], 1 if dense else _block(node), every_column=dense):
-        groups = weight_groups(node, rows) if dense or not _identity(node) else coefficient_groups(node, rows)
+        groups = weight_groups(node, rows, every=dense)
         product = Product(node, groups, dtype, device)
         most = MOST_SUMS if product.whole_rows else MOST_SUMS // 2  # taps hold addresses too
         for tile in TILES if product.whole_rows else TAP_TILES:

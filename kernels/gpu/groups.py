@@ -64,12 +64,13 @@ def coefficient_groups(node: Node, rows: int) -> Groups:
     return grouped(matrix, kept(node, matrix), rows)
 
 
-def weight_groups(node: Node, rows: int) -> Groups:
-    """The same layer with its transform undone: the taps themselves, of which all are kept unless the transform is the identity."""
+def weight_groups(node: Node, rows: int, every: bool = False) -> Groups:
+    """The same layer with its transform undone: the taps themselves, of which all are kept if `every`, or unless the transform is the
+    identity."""
     weights = unpack(node)
     matrix = weights.reshape(len(weights), -1)
     identity = node.attrs["transform"] == "identity" and not any(f"{axis}_tile" in node.attrs for axis in ("channels", "filters"))
-    return grouped(matrix, kept(node, matrix) if identity else np.ones(matrix.shape, bool), rows)
+    return grouped(matrix, kept(node, matrix) if identity and not every else np.ones(matrix.shape, bool), rows)
 
 
 def kept(node: Node, matrix: np.ndarray) -> np.ndarray:

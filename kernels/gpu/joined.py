@@ -22,7 +22,7 @@ from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
 from cosparse.kernels.gpu.compiling import place
 from cosparse.kernels.gpu.epilogue import Epilogue
-from cosparse.kernels.gpu.groups import Groups, coefficient_groups
+from cosparse.kernels.gpu.groups import Groups, weight_groups
 from cosparse.kernels.gpu.maps import MapMaker
 from cosparse.kernels.gpu.planes import Planes
 from cosparse.kernels.gpu.product import POINT, Product, Tile
@@ -54,10 +54,11 @@ def side_by_side(first: Groups, second: Groups) -> Groups:
 class Joined:
     """Both layers on the device, ready to launch in any tile."""
 
-    def __init__(self, first: Node, second: Node, rows: int, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(self, first: Node, second: Node, rows: int, dtype: torch.dtype, device: torch.device | str, every: bool = False) -> None:
+        """`every`: also the weights that are not stored are multiplied by, as zeros."""
         if why := supports(first, second):
             raise UnsupportedError(f"nodes {first.name} and {second.name}", "two 1x1 layers that are added", why)
-        groups, other = coefficient_groups(first, rows), coefficient_groups(second, rows)
+        groups, other = (weight_groups(node, rows, every) for node in (first, second))  # without a transform the same as coefficients
         self.maker = None if tuple(second.attrs["stride"]) == POINT["stride"] else MapMaker(second, other, dtype, device)
         # What the maker wrote down has one row for each wanted channel, and nothing else.
         self.groups = side_by_side(groups, other if self.maker is None else self.maker.compact)
