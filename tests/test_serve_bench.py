@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -34,9 +33,9 @@ def test_its_client_counts_refusals_and_keeps_the_rate(tmp_path: Path) -> None:
     good = message("/v2/models/small/infer", images(1), "x")
     bad = message("/v2/models/nobody/infer", images(1), "x")
     with serving(path) as server:
-        load = asyncio.run(drive(server.port, [good, bad], clients=2, count=20))
+        load = drive(server.port, [good, bad], clients=2, count=20)
         assert sum(load.statuses.values()) == 20
         assert load.failures == load.statuses[404] == len(load.refusals) > 0
-        paced = asyncio.run(drive(server.port, [good], clients=2, rate=50, seconds=0.4))
+        paced = drive(server.port, [good], clients=2, rate=50, seconds=0.4)
         assert paced.statuses == {200: 20}
         assert paced.seconds >= 0.3

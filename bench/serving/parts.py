@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 
 import cosparse
-from cosparse.bench.serving.client import Load, connect, drive, message, output, percentiles
+from cosparse.bench.serving.client import Connection, Load, drive, message, output, percentiles
 from cosparse.bench.serving.process import server
 from cosparse.engine.serve.folder import checksum
 
@@ -51,23 +51,19 @@ def overhead(setting: Setting) -> Result:
     """One client, one image: the server's median against the engine's, call by call in turn."""
     engine, x, (request,) = setting.engine().warmup(), setting.images(1), setting.requests(1)
 
-    async def both(port: int) -> tuple[list[float], list[float]]:
-        connection = await connect(port)
-        served: list[float] = []
-        bare: list[float] = []
-        end = time.perf_counter() + setting.seconds
+    served: list[float] = []
+    bare: list[float] = []
+    with server(setting.artifact, *setting.options()) as place:
+        connection, end = Connection(place.port), time.perf_counter() + setting.seconds
         while time.perf_counter() < end:
             start = time.perf_counter()
-            await connection.ask(request)
+            connection.ask(request)
             middle = time.perf_counter()
             engine(x)
             served.append(middle - start)
             bare.append(time.perf_counter() - middle)
         connection.close()
-        return served[10:], bare[10:]
-
-    with server(setting.artifact, *setting.options()) as place:
-        served, bare = asyncio.run(both(place.port))
+    served, bare = served[10:], bare[10:]
     added = 1e3 * float(numpy.median(served) - numpy.median(bare))
     return {
         "served": percentiles(served),
@@ -126,21 +122,24 @@ def reload(setting: Setting) -> Result:
         target = Path(folder) / setting.artifact.name
         shutil.copy(setting.artifact, target)
 
-        async def both(port: int) -> tuple[Load, int]:
-            driven = asyncio.create_task(
-                drive(port, setting.requests(1), clients=setting.clients, seconds=max(10.0, 2 * setting.seconds), check=check)
-            )
-            turns = 0
-            while not driven.done():
-                await asyncio.sleep(1.5)
+        turns, done = 0, threading.Event()
+
+        def exchange() -> None:
+            nonlocal turns
+            while not done.wait(1.5):
                 turns += 1
                 copy = target.with_name(".new")
                 shutil.copy(other if turns % 2 else setting.artifact, copy)
                 os.replace(copy, target)
-            return await driven, turns
 
         with server(Path(folder), *setting.options(poll=0.2)) as place:
-            load, turns = asyncio.run(both(place.port))
+            exchanger = threading.Thread(target=exchange)
+            exchanger.start()
+            try:
+                load = _drive(place.port, setting, setting.requests(1), seconds=max(10.0, 2 * setting.seconds), check=check)
+            finally:
+                done.set()
+                exchanger.join()
     shutil.rmtree(other.parent)
     good = not load.failures and not load.wrong and seen == set(want)
     return {
@@ -199,7 +198,7 @@ def soak(setting: Setting) -> Result:
 
 
 def _drive(port: int, setting: Setting, requests: list[bytes], *, clients: int | None = None, **how: Any) -> Load:
-    return asyncio.run(drive(port, requests, clients=clients or setting.clients, **how))
+    return drive(port, requests, clients=clients or setting.clients, **how)
 
 
 def _variant(path: Path) -> Path:
