@@ -190,7 +190,7 @@ def test_other_paths_and_methods(server: Running, method: str, path: str, status
 def test_server_model_and_health(server: Running) -> None:
     assert server.ask("GET", "/v2/health/live")[:2] == (200, {"live": True})
     assert server.ask("GET", "/v2/health/ready")[:2] == (200, {"ready": True})
-    assert server.ask("GET", "/v2")[1]["extensions"] == ["binary_tensor_data", "model_repository"]
+    assert server.ask("GET", "/v2")[1]["extensions"] == ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
     assert server.ask("GET", "/v2/models/other/versions/1/ready")[:2] == (200, {"name": "other", "ready": True})
     status, got, _ = server.ask("GET", "/v2/models/nobody")
     assert status == 404

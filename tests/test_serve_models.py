@@ -14,6 +14,7 @@ import pytest
 from serve_parts import Running, binary, images, request, serving, until, write
 
 import cosparse
+from cosparse.engine.serve import models
 from cosparse.engine.serve.folder import checksum, scan
 from cosparse.engine.serve.latencies import SAMPLES, SECONDS, Latencies
 from cosparse.engine.serve.models import warm_batches
@@ -108,11 +109,42 @@ def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path) -> None:
         status, got, headers = server.infer(images(1), "c")
         assert (status, headers["retry-after"]) == (503, "2")
         assert got["error"].startswith("model 'c': expected a model that is ready, got ")
-        assert server.ask("GET", "/v2/health/ready")[0] == 503
+        assert server.ask("GET", "/v2/health/ready")[0] == 200  # a file that came later takes nobody out of service
         write(path, seed=3)
         (tmp_path / "c.cosparse").unlink()
-        until(lambda: server.ask("GET", "/v2/health/ready")[0] == 200)
+        until(lambda: ("c", "1") not in index(server))
         until(lambda: server.infer(images(1), "a")[1]["parameters"]["checksum"] == checksum(path))
+
+
+def test_the_server_is_ready_when_all_files_of_the_start_are_loaded_and_then_while_any_is(tmp_path: Path) -> None:
+    good, bad = write(tmp_path / "good.cosparse"), tmp_path / "bad.cosparse"
+    bad.write_bytes(b"nothing")
+    with serving(tmp_path, poll=0.05) as server:
+        assert server.infer(images(1), "good")[0] == 200
+        assert server.ask("GET", "/v2/health/ready")[0] == 503  # so that a rollout stops
+        write(bad, seed=1)
+        until(lambda: server.ask("GET", "/v2/health/ready")[0] == 200)
+        good.unlink()
+        until(lambda: ("good", "1") not in index(server))
+        assert server.ask("GET", "/v2/health/ready")[0] == 200
+        bad.unlink()
+        until(lambda: server.ask("GET", "/v2/health/ready")[0] == 503)
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = write(tmp_path / "a.cosparse"), models.load
+
+    def while_it_changes(*arguments: Any, **options: Any) -> Any:
+        loaded = real(*arguments, **options)
+        monkeypatch.setattr(models, "load", real)
+        write(path, seed=5)
+        return loaded
+
+    monkeypatch.setattr(models, "load", while_it_changes)
+    with serving(tmp_path, poll=0.05) as server:
+        assert "expected a file that stays while it is loaded, got another one" in server.infer(images(1), "a")[1].get("error", "")
+        until(lambda: server.infer(images(1), "a")[0] == 200)
+        assert server.infer(images(1), "a")[1]["parameters"]["checksum"] == checksum(path)
 
 
 def test_clients_load_and_unload_where_they_may(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,42 @@ def test_it_drains_on_sigterm(file: Path, tmp_path: Path) -> None:
     assert [event["event"] for event in events][-1] == "stopped"
     assert {"loaded", "ready", "draining"} <= {event["event"] for event in events}
     assert all({"time", "level", "event"} <= event.keys() for event in events)
+
+
+def test_killed_while_it_loads_and_while_it_answers_it_comes_back_on_its_port(file: Path, tmp_path: Path) -> None:
+    """kill -9 leaves nothing that the next server stumbles over: neither the address nor the tuning cache."""
+    cache = tmp_path / "cache"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cosparse", "serve", str(file), "--http-port", str(port), "--grpc-port", "-1", "--threads", "1"]
+    for seconds in (0.7, 0.9, 1.1):
+        loading = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "COSPARSE_CACHE": str(cache)}
+        )
+        time.sleep(seconds)
+        loading.kill()
+        loading.wait(20)
+    body = request(images(1)).encode()
+    whole = b"POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    for turn in range(2):
+        (tmp_path / "started.json").unlink(missing_ok=True)
+        options = ("--http-port", str(port), "--threads", "1", "--max-delay", "300")
+        with (
+            process(file, tmp_path, *options, COSPARSE_CACHE=str(cache)) as (server, _),
+            socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+        ):
+            connection.sendall(whole)
+            if turn == 0:
+                time.sleep(0.1)  # the request waits in the queue
+                server.kill()
+                with suppress(ConnectionResetError):  # of a connection whose last bytes were not read
+                    assert connection.recv(65536) == b""
+            else:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert "not be written" not in (tmp_path / "log").read_text()
+    whole_files = [path for path in cache.iterdir() if not path.name.endswith(".tmp")]
+    assert [json.loads(path.read_text())["layers"] for path in whole_files] != []
 
 
 def test_without_grpc_with_a_token_and_plain_logs(file: Path, tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import grpc
 import numpy
+from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from cosparse.engine.serve import tensors
+from cosparse.engine.serve import statistics, tensors
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
 
 Context = Any  # grpc.aio.ServicerContext
 OPEN = ("ServerLive", "ServerReady")
+EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
 
 
 class Inference(stubs.GRPCInferenceServiceServicer):
@@ -43,13 +45,21 @@ class Inference(stubs.GRPCInferenceServiceServicer):
         return messages.ModelReadyResponse(ready=not self._service.draining)
 
     async def ServerMetadata(self, request: Any, context: Context) -> Any:
-        return messages.ServerMetadataResponse(name="cosparse", version=packages.version("cosparse"), extensions=["model_repository"])
+        return messages.ServerMetadataResponse(name="cosparse", version=packages.version("cosparse"), extensions=EXTENSIONS)
 
     async def ModelMetadata(self, request: Any, context: Context) -> Any:
         model = self._models.find(request.name, request.version)
         found = tensors.metadata(model, self._models.versions(model.name), self._service.settings.max_scale)
         found.pop("properties")
         return messages.ModelMetadataResponse(**found)
+
+    async def ModelConfig(self, request: Any, context: Context) -> Any:
+        found = statistics.configuration(self._models.find(request.name, request.version), self._service.settings)
+        return json_format.ParseDict({"config": found}, messages.ModelConfigResponse())
+
+    async def ModelStatistics(self, request: Any, context: Context) -> Any:
+        found = [self._models.find(request.name, request.version)] if request.name else self._models.all()
+        return json_format.ParseDict(statistics.statistics(found), messages.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
         return messages.RepositoryIndexResponse(models=self._models.index())

@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cosparse.engine.serve import http_infer, metrics, page, tensors
+from cosparse.engine.serve import http_infer, metrics, page, statistics, tensors
 from cosparse.engine.serve.body import Bodies, Disconnected, Receive
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
 
-EXTENSIONS = ["binary_tensor_data", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
 INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 Scope = dict[str, Any]
@@ -112,6 +112,15 @@ def _routes(service: Service) -> list[Route]:
         found = models.find(request.path_params["name"], request.path_params.get("version", ""))
         return JSONResponse(tensors.metadata(found, models.versions(found.name), settings.max_scale))
 
+    async def config(request: Request) -> Response:
+        found = models.find(request.path_params["name"], request.path_params.get("version", ""))
+        return JSONResponse(statistics.configuration(found, settings))
+
+    async def stats(request: Request) -> Response:
+        named = request.path_params.get("name")
+        found = [models.find(named, request.path_params.get("version", ""))] if named else models.all()
+        return JSONResponse(statistics.statistics(found))
+
     async def index(request: Request) -> Response:
         return JSONResponse(models.index())
 
@@ -141,10 +150,14 @@ def _routes(service: Service) -> list[Route]:
         raise HTTPException(404)
 
     one = "/v2/models/{name}"
+    each = (one, f"{one}/versions/{{version}}")
     return [
-        *(Route(base, not_quite, methods=["POST"]) for base in (f"{one}/infer", f"{one}/versions/{{version}}/infer")),
-        *(Route(f"{base}/ready", model_ready) for base in (one, f"{one}/versions/{{version}}")),
-        *(Route(base, model) for base in (one, f"{one}/versions/{{version}}")),
+        *(Route(f"{base}/infer", not_quite, methods=["POST"]) for base in each),
+        *(Route(f"{base}/ready", model_ready) for base in each),
+        *(Route(f"{base}/config", config) for base in each),
+        *(Route(f"{base}/stats", stats) for base in each),
+        Route("/v2/models/stats", stats),  # of all models; metadata of one that is called so are at its version
+        *(Route(base, model) for base in each),
         Route("/v2/health/live", live),
         Route("/v2/health/ready", ready),
         Route("/v2", server),

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosparse.engine.engine import Engine, ValueSpec, load
-from cosparse.engine.serve.batcher import Batcher
+from cosparse.engine.serve.batcher import Batcher, Ran
+from cosparse.engine.serve.counts import Counts
 from cosparse.engine.serve.folder import File, Key, checksum, scan
 from cosparse.engine.serve.latencies import Latencies
 from cosparse.engine.serve.metrics import Metrics
@@ -36,6 +37,7 @@ class Model:
     engine: Engine
     batcher: Batcher
     load_seconds: float
+    counts: Counts
     latencies: Latencies = field(default_factory=Latencies)
 
     @property
@@ -59,11 +61,13 @@ class Models:
         self._unloaded: set[str] = set()  # by a client; they stay away until one asks for them
         self._working = threading.Lock()
         self.started = False  # whether all that was there at the start has been tried
+        self._complete = False  # whether all that was there has answered at once, if only for a while
 
     @property
     def ready(self) -> bool:
-        """Whether every model that is there, and was not unloaded, answers."""
-        return self.started and bool(self._ready) and not self._trouble.keys() - self._ready.keys()
+        """Whether every model of the start has been loaded, and any answers. A file that comes later and cannot be loaded does not take the
+        others out of service."""
+        return self.started and self._complete and bool(self._ready)
 
     def all(self) -> list[Model]:
         return [model for _, model in sorted(self._ready.items(), key=lambda item: (item[0][0], int(item[0][1])))]
@@ -119,6 +123,7 @@ class Models:
                 if not (settle and self._seen.get(key) != file):
                     self._load(key, file)
             self._seen = found
+            self._complete |= bool(self._ready) and not self._trouble.keys() - self._ready.keys()
             self.started = True
 
     def load(self, name: str) -> None:
@@ -181,15 +186,21 @@ class Models:
         if checksum(file.path) != digest:
             raise ArtifactError(str(file.path), "a file that stays while it is loaded", "another one", "it is loaded again when it rests")
         engine.warmup(warm_batches(settings.max_batch))
+        counts, series = Counts(), self._metrics.observer(key[0])
+
+        def observe(ran: Ran) -> None:
+            counts.ran(ran)
+            series(ran)
+
         batcher = Batcher(
             engine,
             max_batch=settings.max_batch,
             max_delay=settings.max_delay,
             queue=settings.queue,
             workers=settings.workers,
-            observe=self._metrics.observer(key[0]),
+            observe=observe,
         )
-        return Model(key[0], key[1], file, digest, engine, batcher, time.monotonic() - start)
+        return Model(key[0], key[1], file, digest, engine, batcher, time.monotonic() - start, counts)
 
     def _remove(self, key: Key) -> None:
         self._trouble.pop(key, None)

@@ -88,6 +88,7 @@ class Service:
 
     def _count(self, model: Model, protocol: str, seconds: float) -> None:
         model.latencies.add(seconds)
+        model.counts.answered(seconds)
         self.metrics.request_seconds.labels(model.name).observe(seconds)
         self.metrics.requests.labels(model.name, protocol).inc()
 
@@ -103,4 +104,6 @@ class Service:
             log.error("request failed", exc_info=error, extra={"model": model.name if model else ""})
             refused = Refused(Kind.INTERNAL, "server", "an answer", type(error).__name__, "its log has the reason")
         self.metrics.failures.labels(model.name if model else "", refused.kind.reason).inc()
+        if model:
+            model.counts.failed()
         return refused

@@ -43,10 +43,12 @@ $(OUT)/reader: $(OUT)/tests/reader_main.o $(FEEDBACK)
 $(OUT)/engine: $(OUT)/tests/engine_main.o $(KERNELS) $(FEEDBACK)
 $(OUT)/allocation: $(OUT)/tests/allocation_main.o $(KERNELS) $(FEEDBACK)
 $(OUT)/allocation: LINK_$(KIND) += -Wl,--wrap=aligned_alloc,--wrap=mmap
-$(if $(ENGINE),$(OUT)/fuzz_loader $(OUT)/fuzz_net: LINK_fuzz += -fsanitize=fuzzer)
-$(OUT)/fuzz_loader: $(OUT)/tests/fuzz_loader.o $(DRIVER)
+FUZZERS := $(patsubst %,$(OUT)/fuzz_%,loader plan net)
+$(if $(ENGINE),$(FUZZERS): LINK_fuzz += -fsanitize=fuzzer)
+$(OUT)/fuzz_loader: $(OUT)/tests/fuzz_loader.o $(OUT)/tests/artifact_mutator.o $(DRIVER)
+$(OUT)/fuzz_plan: $(OUT)/tests/fuzz_plan.o $(OUT)/tests/artifact_mutator.o $(KERNELS) $(DRIVER)
 $(OUT)/fuzz_net: $(OUT)/tests/fuzz_net.o $(OUT)/tests/net_builder.o $(KERNELS) $(DRIVER)
-$(OUT)/reader $(OUT)/engine $(OUT)/allocation $(OUT)/fuzz_loader $(OUT)/fuzz_net: $(OUT)/core.a
+$(OUT)/reader $(OUT)/engine $(OUT)/allocation $(FUZZERS): $(OUT)/core.a
 	$(CXX) $(LINK_$(KIND)) $(filter %.o,$^) $(OUT)/core.a $(filter-out $(OUT)/core.a,$(filter %.a,$^)) -pthread -o $@
 
 $(OUT)/fuzz_main.o $(OUT)/fuzz_feedback.o: $(OUT)/%.o: tests/native/%.cpp

@@ -1,0 +1,111 @@
+"""A file system that is full, a real one: a tmpfs of its own for each program. Nothing is lost, nothing half written is left, and once
+there is room the same call succeeds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MOUNTED = 'mount -t tmpfs -o size=256k,mode=700 tmpfs "$0" && exec "$@"'
+UNSHARE = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNTED]
+
+
+def run(program: str, folder: Path, *arguments: str, **variables: str) -> str:
+    """The output of Python text whose `folder` is a file system of 256 KiB. Skips where that cannot be had."""
+    if shutil.which("unshare") is None or subprocess.run([*UNSHARE, folder, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no file system of one's own: unshare --map-root-user --mount is not allowed here")
+    text = f"import sys\nfrom pathlib import Path\nfolder = Path(sys.argv[1])\n{FILL}{program}"
+    path = os.pathsep.join(p for p in [os.path.dirname(__file__), *sys.path] if p)
+    done = subprocess.run(
+        [*UNSHARE, folder, sys.executable, "-c", text, folder, *arguments],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+FILL = """
+def fill(folder, left=4096):
+    \"\"\"Until the file system has `left` bytes and no more.\"\"\"
+    with (folder / "ballast").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1024))
+        except OSError:
+            pass
+        file.truncate(max(0, file.tell() - left))
+"""
+
+SAVES = """
+import torch, small_net
+from cosparse.cli import output
+from cosparse.compress import checkpoint, search
+from cosparse.engine import artifact
+save = {
+    "artifact": lambda path, large: artifact.write(path, small_net.small_net(channels=64 if large else 1)),
+    "state": lambda path, large: search.save_state(path, {"kind": "a" * (10**5 if large else 10)}),
+    "checkpoint": lambda path, large: checkpoint.save(path, {"model": {"w": torch.zeros(25_000 if large else 10)}}, {"epoch": 1}),
+    "text": lambda path, large: output.write_text(path, "a" * (10**5 if large else 10)),
+}[sys.argv[2]]
+saved = folder / "saved"
+save(saved, False)
+before = saved.read_bytes()
+fill(folder)
+try:
+    save(saved, True)
+except OSError as error:
+    print(type(error).__name__, error.strerror or str(error))
+assert saved.read_bytes() == before
+assert sorted(path.name for path in folder.iterdir()) == ["ballast", "saved"]
+(folder / "ballast").unlink()
+save(saved, True)
+assert len(saved.read_bytes()) > len(before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["artifact", "state", "checkpoint", "text"])
+def test_what_is_saved_stays_as_it_was(kind: str, tmp_path: Path) -> None:
+    said = run(SAVES, tmp_path, kind)
+    assert said.startswith("OSError ")
+    assert "No space left on device" in said or "os error 28" in said
+
+
+def test_an_export_by_command_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    program = """
+import os, subprocess
+fill(folder)
+command = [sys.executable, "-m", "cosparse", "export", "zoo:resnet20", "--impose-flops", "0.5", "--out", str(folder / "net.cosparse")]
+done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+print(done.returncode, done.stderr)
+assert [path.name for path in folder.iterdir()] == ["ballast"]
+"""
+    said = run(program, tmp_path)
+    assert said.split()[0] == "2", said
+    assert "No space left on device" in said, said
+    assert "Traceback" not in said, said
+
+
+def test_a_tuning_cache_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    program = """
+import warnings, numpy, cosparse, small_net
+from cosparse.engine import artifact
+artifact.write(folder / "net.cosparse", small_net.small_net())
+fill(folder, 0)
+with warnings.catch_warnings(record=True) as heard:
+    warnings.simplefilter("always")
+    engine = cosparse.load(folder / "net.cosparse", threads=1)
+assert engine._native.measured > 0
+assert numpy.isfinite(engine(numpy.zeros((1, 3, 8, 8), numpy.float32))).all()
+print([str(w.message).rpartition(" could ")[2] for w in heard], sorted(path.name for path in folder.rglob("*") if path.is_file()))
+"""
+    said = run(program, tmp_path, COSPARSE_CACHE=str(tmp_path / "cache"))
+    assert said.strip() == "['not be written; the next load measures again'] ['ballast', 'net.cosparse']", said
