@@ -21,7 +21,7 @@ SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cuda bench micro sanitize tsan fuzz clean distclean
+.PHONY: help setup demo test lint cuda bench micro sanitize tsan suite fuzz clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -74,12 +74,16 @@ tsan: $(READY) ## engines called from many threads under ThreadSanitizer
 	$(BIN)/python tests/samples.py build/samples
 	COSPARSE_CACHE=build/cache build/native/thread/engine build/samples/*.cosparse
 
-fuzz: $(READY) ## the reader, then plans and kernels, on mutated inputs for SECONDS each
-	$(NATIVE) KIND=fuzz CXX=$(FUZZ_CXX) PROGRAMS='fuzz_loader fuzz_net' all
+suite: $(READY) ## the Python tests on an extension under sanitizers; SANITIZE=thread for another than address,undefined
+	@$(MAKE) --no-print-directory -f tests/native/suite.mk PYTHON=$(BIN)/python run
+
+fuzz: $(READY) ## the reader, then plans of what it reads, then plans and kernels, on mutated inputs for SECONDS each
+	$(NATIVE) KIND=fuzz CXX=$(FUZZ_CXX) PROGRAMS='fuzz_loader fuzz_plan fuzz_net' all
 	$(BIN)/python tests/fuzz_seeds.py build/seeds/loader
-	@mkdir -p build/corpus/loader build/corpus/net
-	build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_loader -max_total_time=$(SECONDS) -max_len=4000 -dict=tests/native/json.dict -artifact_prefix=build/corpus/crash- $(ARGS) \
-	  build/corpus/loader build/seeds/loader tests/native/corpus/loader
+	@mkdir -p build/corpus/loader build/corpus/plan build/corpus/net
+	for name in loader plan; do \
+	  build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_$$name -max_total_time=$(SECONDS) -max_len=4000 -dict=tests/native/json.dict -artifact_prefix=build/corpus/crash- $(ARGS) \
+	    build/corpus/$$name build/seeds/loader tests/native/corpus/loader || exit 1; done
 	build/native/fuzz-$(notdir $(FUZZ_CXX))/fuzz_net -max_total_time=$(SECONDS) -max_len=300 -artifact_prefix=build/corpus/crash- $(ARGS) build/corpus/net tests/native/corpus/net
 
 # A recompiled extension costs a minute, a new environment several: only what changed is made again.

@@ -1,4 +1,4 @@
-"""The fuzzing in tests/native with the compiler that is there: known inputs again, then 20 seconds of new ones."""
+"""The fuzzing in tests/native with the compiler that is there: known inputs again, then half a minute of new ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def programs(repository: Path) -> Path:
         pytest.skip(f"no archives in {ARCHIVES}: make setup leaves them there")
     jobs, native = f"-j{len(os.sched_getaffinity(0))}", str(NATIVE / "native.mk")
     build = ["make", jobs, "-f", native, "KIND=fuzz", "OPTIMISE=-O0", f"ARCHIVES={ARCHIVES}", f"CXX={CXX}"]
-    done = subprocess.run([*build, "PROGRAMS=fuzz_loader fuzz_net", "all"], cwd=repository, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*build, "PROGRAMS=fuzz_loader fuzz_plan fuzz_net", "all"], cwd=repository, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return repository / "build" / "native" / f"fuzz-{Path(str(CXX)).name}-quick"
 
@@ -34,17 +36,18 @@ def run(program: Path, *arguments: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["loader", "net"])
-def test_what_was_found_once_stays_fixed(name: str, programs: Path, repository: Path) -> None:
-    inputs = sorted((repository / NATIVE / "corpus" / name).iterdir())
+@pytest.mark.parametrize(("name", "kept"), [("loader", "loader"), ("plan", "loader"), ("net", "net")])
+def test_what_was_found_once_stays_fixed(name: str, kept: str, programs: Path, repository: Path) -> None:
+    inputs = sorted((repository / NATIVE / "corpus" / kept).iterdir())
     assert inputs
     run(programs / f"fuzz_{name}", *inputs)
 
 
-def test_the_reader_on_new_inputs(programs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["loader", "plan"])
+def test_the_reader_and_plans_of_what_it_reads_on_new_inputs(name: str, programs: Path, tmp_path: Path) -> None:
     fuzz_seeds.write(tmp_path / "seeds")
     (tmp_path / "corpus").mkdir()
-    said = run(programs / "fuzz_loader", "-max_total_time=10", f"-artifact_prefix={tmp_path}/", tmp_path / "corpus", tmp_path / "seeds")
+    said = run(programs / f"fuzz_{name}", "-max_total_time=10", f"-artifact_prefix={tmp_path}/", tmp_path / "corpus", tmp_path / "seeds")
     assert os.listdir(tmp_path / "corpus"), said  # feedback works: something new was reached
 
 

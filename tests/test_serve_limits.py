@@ -143,6 +143,35 @@ def test_the_memory_of_all_bodies_is_bounded(strict: Running) -> None:
     assert strict.metric("cosparse_body_bytes") == 0
 
 
+def test_the_memory_of_requests_over_grpc_is_bounded_with_them(file: Path, gate: Gate) -> None:
+    """What a library has assembled counts too, for as long as it waits for its answer."""
+    import tritonclient.grpc as client
+
+    x = images(20)
+    value = client.InferInput("x", list(x.shape), "FP32")
+    value.set_data_from_numpy(x)
+    with (
+        serving(file, max_batch=1, held_bytes=2 * x.nbytes + 1000, timeout=20) as server,
+        client.InferenceServerClient(server.grpc) as triton,
+    ):
+        found: list[Any] = []
+        waiting = [threading.Thread(target=lambda: found.append(triton.infer("small", [value]))) for _ in range(2)]
+        for count, thread in enumerate(waiting):
+            thread.start()
+            until(lambda count=count: server.metric("cosparse_body_bytes") >= (count + 1) * x.nbytes)
+        with pytest.raises(
+            client.InferenceServerException, match=r"RESOURCE_EXHAUSTED.*bytes of bodies at once, got more; try again later"
+        ):
+            triton.infer("small", [value])
+        gate.open.set()
+        for thread in waiting:
+            thread.join(20)
+        assert [answer.as_numpy("linear").shape for answer in found] == [(20, 10)] * 2
+        assert triton.infer("small", [value]).as_numpy("linear").shape == (20, 10)
+        until(lambda: server.metric("cosparse_body_bytes") == 0)
+        assert server.metric('cosparse_request_failures_total{model="",reason="memory_full"}') == 1
+
+
 def test_a_full_queue(file: Path, gate: Gate) -> None:
     with serving(file, queue=2, max_batch=1, timeout=20) as server:
         found: list[Any] = []

@@ -34,7 +34,7 @@ def command(
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.")] = 30.0,
     read_timeout: Annotated[float, typer.Option(help="Seconds that a request may take to arrive.")] = 10.0,
     max_body: Annotated[int, typer.Option(help="Largest request, MiB.")] = 32,
-    max_held: Annotated[int, typer.Option(help="Memory for the bodies of all HTTP requests at once, MiB.")] = 256,
+    max_held: Annotated[int, typer.Option(help="Memory for all requests at once, MiB.")] = 256,
     connections: Annotated[int, typer.Option(help="HTTP connections at once.")] = 1024,
     max_scale: Annotated[
         float | None,

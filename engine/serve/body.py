@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from cosparse.engine.serve.metrics import Metrics
@@ -50,8 +50,7 @@ class Bodies:
                         if taken > limit:
                             raise self._too_large(f"more than {limit} bytes")
                         if self._held > self._settings.held_bytes:
-                            wanted = f"at most {self._settings.held_bytes} bytes of bodies at once"
-                            raise Refused(Kind.MEMORY_FULL, "body", wanted, "more", "try again later", retry_after=1)
+                            raise self._full()
                         if not message.get("more_body"):
                             break
             except TimeoutError:
@@ -60,6 +59,21 @@ class Bodies:
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
             self._held -= taken
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Counts a message that a library has assembled, until the block ends. Raises Refused where there is no room beside the others."""
+        if self._held + size > self._settings.held_bytes:
+            raise self._full()
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+    def _full(self) -> Refused:
+        wanted = f"at most {self._settings.held_bytes} bytes of bodies at once"
+        return Refused(Kind.MEMORY_FULL, "body", wanted, "more", "try again later", retry_after=1)
 
     def _too_large(self, got: str) -> Refused:
         return Refused(Kind.TOO_LARGE, "body", f"at most {self._settings.body_bytes} bytes", got, "send fewer images at once")

@@ -76,15 +76,16 @@ class Inference(stubs.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: Any, context: Context) -> Any:
         scale = self._service.settings.max_scale
-        return await self._service.infer(
-            request.model_name,
-            request.model_version,
-            "grpc",
-            lambda model: Parsed(request, model, scale),
-            _answer,
-            context.time_remaining(),
-            caller=context.peer(),
-        )
+        with self._service.bodies.hold(request.ByteSize()):
+            return await self._service.infer(
+                request.model_name,
+                request.model_version,
+                "grpc",
+                lambda model: Parsed(request, model, scale),
+                _answer,
+                context.time_remaining(),
+                caller=context.peer(),
+            )
 
 
 class Parsed:

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cosparse.engine.serve import http_infer, metrics, page, statistics, tensors
-from cosparse.engine.serve.body import Bodies, Disconnected, Receive
+from cosparse.engine.serve.body import Disconnected, Receive
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
@@ -35,7 +35,7 @@ class Infer:
     """POST .../infer, plain ASGI and reached before the other routes: it is the one whose time counts."""
 
     def __init__(self, service: Service) -> None:
-        self._service, self._bodies = service, Bodies(service.settings, service.metrics)
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, name: str, version: str) -> None:
         service, headers = self._service, dict(scope["headers"])
@@ -52,7 +52,7 @@ class Infer:
         header_length = None if stated is None else stated.decode("latin-1")
         scale = service.settings.max_scale
         try:
-            async with self._bodies.read(headers, receive) as body:
+            async with service.bodies.read(headers, receive) as body:
                 parse = lambda found: http_infer.parse(body, header_length, found, scale)  # noqa: E731
                 text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=scope.get("client"))
         except Disconnected:

@@ -31,7 +31,7 @@ class Metrics:
         self.batch_images = Histogram("cosparse_batch_images", "Images in one call of the engine", model, buckets=IMAGES, registry=own)
         self.images = Counter("cosparse_images_total", "Images computed", model, registry=own)
         self.queue_requests = Gauge("cosparse_queue_requests", "Requests that wait now", model, registry=own)
-        self.body_bytes = Gauge("cosparse_body_bytes", "Bytes of HTTP bodies held now", registry=own)
+        self.body_bytes = Gauge("cosparse_body_bytes", "Bytes of requests held now", registry=own)
         self.model_ready = Gauge("cosparse_model_ready", "1 where the model answers", ("model", "version"), registry=own)
         self.loads = Counter("cosparse_model_loads_total", "Models loaded, or that failed to", ("model", "outcome"), registry=own)
 

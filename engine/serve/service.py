@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import numpy
 
+from cosparse.engine.serve.body import Bodies
 from cosparse.engine.serve.metrics import Metrics
 from cosparse.engine.serve.models import Model, Models
 from cosparse.engine.serve.refusal import Closed, Kind, Refused
@@ -36,6 +37,7 @@ class Service:
 
     def __init__(self, settings: Settings, metrics: Metrics, models: Models) -> None:
         self.settings, self.metrics, self.models = settings, metrics, models
+        self.bodies = Bodies(settings, metrics)
         self.draining = False
 
     @property

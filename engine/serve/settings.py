@@ -28,7 +28,7 @@ class Settings:
     timeout: float = 30.0  # from the whole request to its answer
     read_timeout: float = 10.0  # from a request's first byte to its last
     body_bytes: int = 32 * MIB
-    held_bytes: int = 256 * MIB  # of all HTTP bodies together
+    held_bytes: int = 256 * MIB  # of all bodies together
     connections: int = 1024
     max_scale: float | None = None  # pixels of an input over those of the example; None: the example's size alone
     poll: float = 2.0  # between two looks at the folder; 0: never
