@@ -179,7 +179,6 @@ void Engine::run_in(Context& context, const Schedule& schedule, const std::vecto
       write_outputs(*part.plan, run.arena, outputs, first);
     }
   }
-  pool_.rest();
 }
 
 std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const {

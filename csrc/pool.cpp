@@ -26,20 +26,19 @@ void pause() {
 #endif
 }
 
-// Spins until `done()` or about `microseconds()` have passed; true where it is done.
-template <class Done, class Time> bool spin(Done done, Time microseconds) {
-  const auto start = std::chrono::steady_clock::now();
+// Spins until `done()` or about `microseconds` have passed; true where it is done.
+template <class Done> bool spin(Done done, int microseconds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
   do {
     for (int i = 0; i < 32; ++i) {
       if (done()) return true;
       pause();
     }
-  } while (std::chrono::steady_clock::now() < start + std::chrono::microseconds(microseconds()));
+  } while (std::chrono::steady_clock::now() < end);
   return done();
 }
 
 constexpr int kWorkerSpin = 100;  // longer than the serial gap between two layers, shorter than anybody notices
-constexpr int kRestSpin = 20;     // the same after the last layer: longer than the gap between the calls of a loop that does nothing else
 constexpr int kCallerSpin = 50;   // a worker that needs longer has lost its core
 }  // namespace
 
@@ -67,7 +66,6 @@ class Pool::Team {
   ~Team() { stop(); }
   int threads() const { return (int)shares_.size(); }
   void run(int64_t units, Call call, const void* body);
-  void rest() { resting_.store(true, std::memory_order_relaxed); }
 
   const uint64_t born = forks();
   std::mutex turn;
@@ -91,7 +89,7 @@ class Pool::Team {
   std::mutex sleep_;
   std::condition_variable wake_, left_;
   std::atomic<int> sleeping_{0};
-  std::atomic<bool> caller_waits_{false}, stop_{false}, resting_{false};
+  std::atomic<bool> caller_waits_{false}, stop_{false};
 };
 
 Pool::Pool(int threads, const std::vector<int>& cores) : threads_(threads), cores_(cores), team_(new Team(threads, cores)) {}
@@ -108,11 +106,6 @@ Pool::Team& Pool::team() {
   auto made = std::make_unique<Team>(threads_, cores_);
   if (team_.compare_exchange_strong(now, made.get())) return *made.release();
   return *now;  // another thread of this process was faster
-}
-
-void Pool::rest() {
-  Team* const now = team_;
-  if (threads_ > 1 && now->born == forks()) now->rest();
 }
 
 std::mutex& Pool::turn() { return team().turn; }
@@ -150,7 +143,6 @@ void Pool::Team::run(int64_t units, Call call, const void* body) {
     return;
   }
   call_ = call, body_ = body;
-  resting_.store(false, std::memory_order_relaxed);
   for (int i = 0; i < threads(); ++i) {
     shares_[i].next.store(units * i / threads(), std::memory_order_relaxed);
     shares_[i].end = units * (i + 1) / threads();
@@ -162,7 +154,7 @@ void Pool::Team::run(int64_t units, Call call, const void* body) {
   }
   claim(0);
   loop_.fetch_add(1);  // even: closed; a worker that comes now leaves at once
-  if (!spin([&] { return inside_ == 0; }, [] { return kCallerSpin; })) {
+  if (!spin([&] { return inside_ == 0; }, kCallerSpin)) {
     std::unique_lock<std::mutex> lock(sleep_);
     caller_waits_ = true;
     left_.wait(lock, [&] { return inside_ == 0; });
@@ -177,7 +169,7 @@ void Pool::Team::work(int slot) {
     return loop % 2 == 1 && loop != seen;
   };
   for (;;) {
-    if (!spin([&] { return stop_ || open(); }, [&] { return resting_.load(std::memory_order_relaxed) ? kRestSpin : kWorkerSpin; })) {
+    if (!spin([&] { return stop_ || open(); }, kWorkerSpin)) {
       std::unique_lock<std::mutex> lock(sleep_);
       ++sleeping_;
       wake_.wait(lock, [&] { return stop_ || open(); });

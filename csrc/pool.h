@@ -3,7 +3,7 @@
 // The caller works too. Each thread has a share of neighbouring units, the same in every loop, so that it finds in its own cache what it
 // wrote in the layer before; whoever is done helps with the others' shares. Units are claimed one by one, so a worker that the operating
 // system has taken off its core delays at most the unit it holds. Between loops a worker spins for some microseconds (the next layer comes
-// soon) and then sleeps, at once where the caller said that nothing comes soon: an idle engine uses no processor time. When a second thread calls while a loop runs, it works through its own
+// soon) and then sleeps: an idle engine uses no processor time. When a second thread calls while a loop runs, it works through its own
 // loop alone; nothing waits for anybody. Threads do not survive a fork: in the child the first loop starts them anew.
 #pragma once
 #include <atomic>
@@ -28,8 +28,6 @@ class Pool {
   template <class Body> void each(int64_t units, const Body& body) {
     run(units, [](const void* b, int64_t unit, int slot) { (*static_cast<const Body*>(b))(unit, slot); }, &body);
   }
-  // Nothing follows the last loop for now: the workers leave their cores to others, such as whoever waits for the result.
-  void rest();
   // For work that is to have all threads to itself; free in the child of a fork, whoever held it.
   std::mutex& turn();
 

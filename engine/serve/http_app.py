@@ -77,7 +77,7 @@ def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[
     infer = Infer(service)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if service.settings.token and scope["type"] == "http" and scope["path"] not in OPEN:
             given = dict(scope["headers"]).get(b"authorization")
             try:
                 service.admit(None if given is None else given.decode("latin-1"))

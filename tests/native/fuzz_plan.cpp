@@ -12,7 +12,9 @@ using cosparse::Shape;
 
 namespace {
 
-constexpr double kMostWeights = 1 << 18;  // of a layer in its dense form, which a small file may describe at any size
+// A small file may describe any size, and packing and planning take their time in proportion (docs/reliability.md).
+constexpr double kMostWeights = 1 << 18;  // of a layer in its dense form
+constexpr int64_t kMostPixels = 1 << 16;  // of one image of a value
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "%s\n", what);
@@ -34,6 +36,8 @@ bool all_small(const cosparse::Graph& graph) {
 void plan(const Engine& engine, const std::vector<Shape>& shapes) {
   try {
     const auto inferred = cosparse::infer_shapes(engine.graph(), shapes);
+    for (const Shape& shape : inferred)
+      if (shape.h * shape.w > kMostPixels) return;
     const auto schedule = engine.schedule(shapes);
     for (size_t i = 0; i < schedule->outputs.size(); ++i)
       if (!(schedule->outputs[i] == inferred[(size_t)engine.graph().outputs[i]])) fail("a shape that was not inferred");

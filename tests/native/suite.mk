@@ -16,16 +16,25 @@ export UBSAN_OPTIONS := print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS := halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0:die_after_fork=0
 
 # Not here: what has no part of the extension in it (GPU kernels, methods), what compiles or runs programs of its own (make sanitize, make fuzz),
-# browsers and OpenVINO, which end beside a preloaded sanitizer, and a test of the resident memory, of which a sanitizer takes its share.
+# browsers and OpenVINO, which end beside a preloaded sanitizer; forks while other threads allocate, in which GCC 12's AddressSanitizer
+# waits for a lock of its own; and tests of short times and resident memory, of which a sanitizer takes its share.
 LEFT_OUT := --ignore-glob='tests/test_gpu_*' --ignore-glob='tests/test_compress_*' --ignore-glob='tests/test_prune_*' \
-  $(foreach name,cli_gpu cli_train fuzz c_library c_programs instruction_sets ray recipes bench_html serve_page demo,--ignore=tests/test_$(name).py) \
+  $(foreach name,cli_gpu cli_train reliability_fork fuzz c_library c_programs instruction_sets ray recipes bench_html serve_page demo,--ignore=tests/test_$(name).py) \
   --deselect=tests/test_engine_threads.py::test_calls_wait_for_memory \
+  --deselect=tests/test_engine_load.py::test_the_weights_lie_in_memory_once \
+  --deselect=tests/test_engine_load.py::test_measuring_holds_a_few_layers_in_another_form \
+  --deselect=tests/test_serve_batcher.py::test_a_short_call_that_finds_the_engine_idle_runs_on_the_loop \
+  --deselect=tests/test_serve_batcher.py::test_each_size_of_inputs_has_a_pace_of_its_own \
   --deselect=tests/test_cli.py::test_bench_writes_what_it_shows \
   --deselect=tests/test_bench_harness.py::test_a_short_dtype_is_checked_against_float32
 
+# ThreadSanitizer ends where a process with threads forks and goes on, which subprocess and data loaders do: it gets the tests of threads.
+TESTS := $(if $(filter thread,$(SANITIZE)),$(wildcard tests/test_engine_*.py tests/test_artifact_*.py) \
+  $(foreach name,reliability_gil serve_batcher serve_models serve_http serve_grpc serve_limits serve_statistics,tests/test_$(name).py))
+
 run: $(PACKAGE)
 	LD_PRELOAD='$(RUNTIME)' PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(OUT)/path:$(CURDIR) \
-	  $(PYTHON) -m pytest -n auto --maxprocesses=8 --dist loadfile -k 'not openvino' $(LEFT_OUT) $(ARGS)
+	  $(PYTHON) -m pytest -n auto --maxprocesses=8 --dist loadfile -k 'not openvino' $(LEFT_OUT) $(ARGS) $(TESTS)
 
 $(PACKAGE): extension
 	@rm -rf $@ && mkdir -p $@
