@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 from serve_parts import images, serving, write
 
+import cosparse
+from cosparse.bench.serving import client
 from cosparse.bench.serving.__main__ import main
 from cosparse.bench.serving.client import drive, message
 
@@ -26,6 +30,29 @@ def test_two_parts_of_it(tmp_path: Path) -> None:
 def test_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(write(tmp_path / "small.cosparse")), "--only", "speed"]) == 2
     assert "--only: expected some of overhead, batching, latency, reload, overload, soak, got speed" in capsys.readouterr().err
+
+
+def test_its_client_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for ask in (lambda: drive(port, [b"x"], clients=1, count=1), lambda: client.Connection(port).ask(b"x")):
+            with pytest.raises(cosparse.Error, match=r"server: expected an answer within 0.05 s, got none; its log may say why"):
+                ask()
+
+
+def test_its_client_counts_connections_that_break() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as rude:
+
+        def close_two() -> None:
+            for _ in range(2):
+                rude.accept()[0].close()
+
+        closer = threading.Thread(target=close_two)
+        closer.start()
+        load = drive(rude.getsockname()[1], [b"x"], clients=1, count=1)
+        closer.join(5)
+    assert (load.broken, load.failures, load.latencies) == (1, 1, [])
 
 
 def test_its_client_counts_refusals_and_keeps_the_rate(tmp_path: Path) -> None:

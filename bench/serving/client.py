@@ -19,9 +19,11 @@ import httptools
 import numpy
 import orjson
 
+from cosparse.errors import Error
+
 HEADER = b"inference-header-content-length"
 PATIENCE = 60.0
-"""Seconds without any answer after which a connection counts as broken."""
+"""Seconds without any answer after which a load ends with an Error."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Connection:
             self.send()
         while (answer := self.receive()) is None:
             if not select.select((self,), (), (), PATIENCE)[0]:
-                raise ConnectionError(f"no answer for {PATIENCE:g} s")
+                raise Error("server", f"an answer within {PATIENCE:g} s", "none", "its log may say why")
         return answer
 
     def begin(self, request: bytes) -> None:
@@ -179,7 +181,7 @@ def drive(
         writing = [connection for connection in busy if connection.unsent]
         readable, writable, _ = select.select(busy, writing, (), wait)
         if not readable and not writable and wait == PATIENCE:
-            raise TimeoutError(f"no answer for {PATIENCE:g} s")
+            raise Error("server", f"an answer within {PATIENCE:g} s", "none", "its log may say why")
         for connection in {*readable, *writable}:
             try:
                 if connection.unsent:
