@@ -32,9 +32,8 @@ setup: $(READY) ## the environment in .venv, with cosparse installed in place
 demo: $(READY) ## trains, compresses, exports, runs and times a small network; no download of data
 	$(BIN)/cosparse demo $(ARGS)
 
-# Files in the order of their names: xdist's own order puts those with few tests last, and the longest tests are in them.
 test: lint ## lint, then all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist loadfile $(ARGS)
 
 # mypy does not follow the folder mapping of an editable install: a tree of links shows it the package as it is imported.
 # The links are new each time, which confuses its cache, so it gets none.

@@ -3,32 +3,23 @@ there is room the same call succeeds."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 MOUNTED = 'mount -t tmpfs -o size=256k,mode=700 tmpfs "$0" && exec "$@"'
 UNSHARE = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNTED]
 
 
-def run(program: str, folder: Path, *arguments: str, **variables: str) -> str:
+def run_on_it(program: str, folder: Path, *arguments: str, **variables: str) -> str:
     """The output of Python text whose `folder` is a file system of 256 KiB. Skips where that cannot be had."""
     if shutil.which("unshare") is None or subprocess.run([*UNSHARE, folder, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no file system of one's own: unshare --map-root-user --mount is not allowed here")
     text = f"import sys\nfrom pathlib import Path\nfolder = Path(sys.argv[1])\n{FILL}{program}"
-    path = os.pathsep.join(p for p in [os.path.dirname(__file__), *sys.path] if p)
-    done = subprocess.run(
-        [*UNSHARE, folder, sys.executable, "-c", text, folder, *arguments],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run(text, folder, *arguments, under=[*UNSHARE, folder], **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -74,7 +65,7 @@ assert len(saved.read_bytes()) > len(before)
 
 @pytest.mark.parametrize("kind", ["artifact", "state", "checkpoint", "text"])
 def test_what_is_saved_stays_as_it_was(kind: str, tmp_path: Path) -> None:
-    said = run(SAVES, tmp_path, kind)
+    said = run_on_it(SAVES, tmp_path, kind)
     assert said.startswith("OSError ")
     assert "No space left on device" in said or "os error 28" in said
 
@@ -88,7 +79,7 @@ done = subprocess.run(command, capture_output=True, text=True, env={**os.environ
 print(done.returncode, done.stderr)
 assert [path.name for path in folder.iterdir()] == ["ballast"]
 """
-    said = run(program, tmp_path)
+    said = run_on_it(program, tmp_path)
     assert said.split()[0] == "2", said
     assert "No space left on device" in said, said
     assert "Traceback" not in said, said
@@ -107,5 +98,5 @@ assert engine._native.measured > 0
 assert numpy.isfinite(engine(numpy.zeros((1, 3, 8, 8), numpy.float32))).all()
 print([str(w.message).rpartition(" could ")[2] for w in heard], sorted(path.name for path in folder.rglob("*") if path.is_file()))
 """
-    said = run(program, tmp_path, COSPARSE_CACHE=str(tmp_path / "cache"))
+    said = run_on_it(program, tmp_path, COSPARSE_CACHE=str(tmp_path / "cache"))
     assert said.strip() == "['not be written; the next load measures again'] ['ballast', 'net.cosparse']", said

@@ -20,7 +20,6 @@ from cosparse.engine.serve.service import Service
 
 Context = Any  # grpc.aio.ServicerContext
 OPEN = ("ServerLive", "ServerReady")
-EXTENSIONS = ["model_configuration", "model_repository", "statistics"]
 
 
 class Inference(stubs.GRPCInferenceServiceServicer):
@@ -45,7 +44,7 @@ class Inference(stubs.GRPCInferenceServiceServicer):
         return messages.ModelReadyResponse(ready=not self._service.draining)
 
     async def ServerMetadata(self, request: Any, context: Context) -> Any:
-        return messages.ServerMetadataResponse(name="cosparse", version=packages.version("cosparse"), extensions=EXTENSIONS)
+        return messages.ServerMetadataResponse(name="cosparse", version=packages.version("cosparse"), extensions=statistics.EXTENSIONS)
 
     async def ModelMetadata(self, request: Any, context: Context) -> Any:
         model = self._models.find(request.name, request.version)
@@ -58,8 +57,8 @@ class Inference(stubs.GRPCInferenceServiceServicer):
         return json_format.ParseDict({"config": found}, messages.ModelConfigResponse())
 
     async def ModelStatistics(self, request: Any, context: Context) -> Any:
-        found = [self._models.find(request.name, request.version)] if request.name else self._models.all()
-        return json_format.ParseDict(statistics.statistics(found), messages.ModelStatisticsResponse())
+        found = statistics.statistics(self._models, request.name, request.version)
+        return json_format.ParseDict(found, messages.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
         return messages.RepositoryIndexResponse(models=self._models.index())

@@ -24,7 +24,7 @@ from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
 
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+EXTENSIONS = ["binary_tensor_data", *statistics.EXTENSIONS]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
 INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 Scope = dict[str, Any]
@@ -117,9 +117,8 @@ def _routes(service: Service) -> list[Route]:
         return JSONResponse(statistics.configuration(found, settings))
 
     async def stats(request: Request) -> Response:
-        named = request.path_params.get("name")
-        found = [models.find(named, request.path_params.get("version", ""))] if named else models.all()
-        return JSONResponse(statistics.statistics(found))
+        named = request.path_params.get("name", ""), request.path_params.get("version", "")
+        return JSONResponse(statistics.statistics(models, *named))
 
     async def index(request: Request) -> Response:
         return JSONResponse(models.index())

@@ -7,12 +7,17 @@ from typing import Any
 
 from cosparse.engine.engine import ValueSpec
 from cosparse.engine.serve import tensors
-from cosparse.engine.serve.models import Model
+from cosparse.engine.serve.models import Model, Models
 from cosparse.engine.serve.settings import Settings
 
+EXTENSIONS = ("model_configuration", "model_repository", "statistics")
+"""Of the server, over both protocols."""
 
-def statistics(models: Sequence[Model]) -> dict[str, Any]:
-    return {"model_stats": [{"name": model.name, "version": model.version, **model.counts.rows()} for model in models]}
+
+def statistics(models: Models, name: str, version: str) -> dict[str, Any]:
+    """Of one model, or of all where no name is given. Raises Refused as `Models.find`."""
+    found = [models.find(name, version)] if name else models.all()
+    return {"model_stats": [{"name": model.name, "version": model.version, **model.counts.rows()} for model in found]}
 
 
 def configuration(model: Model, settings: Settings) -> dict[str, Any]:
