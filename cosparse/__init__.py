@@ -7,7 +7,7 @@ Compression lives in `cosparse.compress` (needs torch), benchmarks and example n
 """
 
 from cosparse.engine import Engine, load
-from cosparse.errors import ArtifactError, Error, ShapeError, UnsupportedError
+from cosparse.errors import ArtifactError, Error, MemoryLimitError, ShapeError, UnsupportedError
 
 __version__ = "0.1.0"
-__all__ = ["ArtifactError", "Engine", "Error", "ShapeError", "UnsupportedError", "__version__", "load"]
+__all__ = ["ArtifactError", "Engine", "Error", "MemoryLimitError", "ShapeError", "UnsupportedError", "__version__", "load"]

@@ -23,5 +23,9 @@ class UnsupportedError(Error):
     """An operator, dtype, device or version that this build cannot run."""
 
 
+class MemoryLimitError(Error, MemoryError):
+    """A network whose weights or activations take more memory than it was allowed, or than the machine has left."""
+
+
 class ShapeError(Error):
     """An input or an intermediate value whose shape does not fit the network."""

@@ -8,6 +8,8 @@
 #include "calibrate.h"
 #include "cores.h"
 #include "error.h"
+#include "memory_limit.h"
+#include "shape.h"
 
 namespace cosparse {
 
@@ -23,7 +25,19 @@ Options checked(Options options) {
   if (options.contexts < 0) throw Error(Fault::usage, "contexts", "at least 1, or 0 for as many as cores", std::to_string(options.contexts), "");
   if (options.contexts == 0) options.contexts = std::max(options.threads, (int)available_cores().size());
   check_cores(options.cores);
+  if (options.max_memory < 0)
+    throw Error(Fault::usage, "max_memory", "bytes, or 0 for what the machine has left", std::to_string(options.max_memory), "");
   return options;
+}
+
+// The largest value alone, before anything is packed in proportion to its channels. Plans know the rest.
+void require_values(const Graph& graph, int64_t most) {
+  std::vector<Shape> examples;
+  for (const Input& input : graph.inputs) examples.push_back(input.example);
+  const std::vector<Shape> shapes = infer_shapes(graph, examples);
+  for (size_t v = 0; v < shapes.size(); ++v)
+    require_memory("value '" + graph.value_name((int)v) + "'", "activations", shapes[v].c * shapes[v].pixels() * (int64_t)sizeof(float),
+                   text_of(shapes[v]), most);
 }
 
 }  // namespace
@@ -36,6 +50,7 @@ Engine::Engine(std::unique_ptr<StoredWeights> stored, Options options, const std
 
 Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps)
     : graph_(std::move(graph)), options_(checked(std::move(options))), pool_(options_.threads, options_.cores), contexts_(options_.contexts) {
+  require_values(*graph_, options_.max_memory);
   const KeptOn here(options_.cores);  // what this thread packs lies beside the cores too
   std::map<int, Form> forms;
   if (options_.tune && !options_.dense) {
@@ -49,8 +64,12 @@ Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Option
 
 void Engine::pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored) {
   const std::vector<std::pair<int, Form>> layers(forms.begin(), forms.end());
-  int64_t bytes = 0;
-  for (const auto& [n, form] : layers) bytes += graph_->nodes[n].tensor("values")->bytes();
+  int64_t bytes = 0, most = 0;
+  for (const auto& [n, form] : layers) {
+    bytes += graph_->nodes[n].tensor("values")->bytes();
+    most += most_coefficients(graph_->nodes[n], form) * (int64_t)sizeof(float);
+  }
+  require_memory("network '" + graph_->name + "'", "packed weights", most, std::to_string(layers.size()) + " layers", options_.max_memory);
   std::vector<Slab> slabs(options_.threads, Slab(bytes >= kManyBytes));  // one a thread, so that none waits for another
   std::vector<std::shared_ptr<const Weights>> packed(layers.size());
   std::vector<std::exception_ptr> failed(layers.size());

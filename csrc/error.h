@@ -5,7 +5,7 @@
 
 namespace cosparse {
 
-enum class Fault { artifact, unsupported, shape, usage };  // cosparse.ArtifactError, UnsupportedError, ShapeError, Error
+enum class Fault { artifact, unsupported, shape, usage, memory };  // cosparse.ArtifactError, UnsupportedError, ShapeError, Error, MemoryLimitError
 
 struct Error : std::runtime_error {
   Fault fault;

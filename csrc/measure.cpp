@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kMostSeconds = 4;        // then what has been measured decides
 constexpr int64_t kLeastGroup = 8 << 20;  // bytes
+constexpr int64_t kHopeless = 64;         // times the cheapest form's coefficients: no kernel is so much faster at them
 constexpr double kClose = 1.25;           // times of two forms of which one timed round does not tell the faster
 
 std::vector<Shape> example_of(const Graph& graph) {
@@ -27,7 +28,7 @@ bool has_form(const Node& node, Form form) {
   return std::find(has.begin(), has.end(), form) != has.end();
 }
 
-// One layer of each signature that has this form besides its cheapest one, in groups whose weights take at most `bytes` (or are one layer).
+// One layer of each signature that has this form besides its cheapest one and may gain by it, in groups whose weights take at most `bytes` (or are one layer).
 std::vector<std::vector<int>> groups_of(const Graph& graph, const Kinds& kinds, Form form, int64_t bytes) {
   std::vector<std::vector<int>> groups;
   std::set<std::string> seen;
@@ -35,7 +36,8 @@ std::vector<std::vector<int>> groups_of(const Graph& graph, const Kinds& kinds, 
   for (const auto& [n, kind] : kinds) {
     const Node& node = graph.nodes[n];
     if (cheapest_form(node) == form || !has_form(node, form) || !seen.insert(kind).second) continue;
-    const int64_t own = describe(node).dense() * (int64_t)sizeof(float);
+    if (most_coefficients(node, form) / kHopeless > most_coefficients(node, cheapest_form(node))) continue;
+    const int64_t own = most_coefficients(node, form) * (int64_t)sizeof(float);
     if (groups.empty() || used + own > bytes) groups.emplace_back(), used = 0;
     groups.back().push_back(n), used += own;
   }

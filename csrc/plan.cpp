@@ -1,6 +1,8 @@
 #include "plan.h"
 
 #include "error.h"
+#include "memory_limit.h"
+#include "shape.h"
 
 namespace cosparse {
 
@@ -55,6 +57,10 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
   plan->places.resize(plan->shapes.size());
   const std::vector<Fused> steps = fuse(graph, plan->shapes);
   const std::vector<int64_t> temporary = place_values(graph, steps, prepared, *plan);
+  const auto require = [&](int64_t floats) {
+    require_memory("network '" + graph.name + "'", "activations", floats * (int64_t)sizeof(float), text_of(inputs[0]), options.max_memory);
+  };
+  require(plan->arena_floats);  // before the steps, which take time and memory in proportion
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = graph.nodes[steps[i].node];
     const auto builder = builders().find(node.op);
@@ -68,6 +74,7 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
     }
   }
   plan->scratch_floats = (plan->scratch_floats + kLanes - 1) / kLanes * kLanes;
+  require(plan->arena_floats + plan->scratch_floats * options.threads);
   return plan;
 }
 

@@ -22,6 +22,7 @@ struct Options {
   bool dense = false;   // every layer in its dense form, zeros and all: what sparsity is measured against
   bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
   int contexts = 0;     // calls that run at once, others wait; 0: as many as there are threads or available cores
+  int64_t max_memory = 0;  // bytes of activations, and of packed weights; 0: as many as the machine has left
   std::vector<int> cores = {};  // that the workers stay on; the caller's thread goes where the caller wants it
 };
 

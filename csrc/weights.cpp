@@ -250,6 +250,15 @@ Form cheapest_form(const Node& node) {
   return a_filter * l.density() + map_cost(l, true) < a_filter + map_cost(l, false) ? Form::cosparse : Form::spatial;
 }
 
+int64_t most_coefficients(const Node& node, Form form) {
+  const Layer l = describe(node);
+  if (form == Form::dense) return l.dense();
+  const int64_t stored = l.values->count();
+  if (form == Form::cosparse || !l.transformed()) return stored;
+  const int64_t taps = l.dct || l.basis ? l.taps() : 1;  // that one coefficient becomes
+  return std::min(l.dense(), stored * taps * std::max(1, l.channel_tiles.points) * std::max(1, l.filter_tiles.points));
+}
+
 std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe, Slab& slab) {
   const Layer l = describe(node);
   auto out = std::make_shared<Weights>();

@@ -69,6 +69,8 @@ bool is_weighted(const Node& node);  // conv, linear
 Form cheapest_form(const Node& node);
 // The forms that a layer has, the one that reads the fewest weights first.
 std::vector<Form> forms_of(const Node& node);
+// Coefficients that a layer executes in this form, at the most.
+int64_t most_coefficients(const Node& node, Form form);
 // Values and columns are pieces of `slab`.
 std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe, Slab& slab);
 

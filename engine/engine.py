@@ -50,10 +50,12 @@ class Engine:
         take_over: bool = False,
         contexts: int = 0,
         cores: Sequence[int] = (),
+        max_memory: int = 0,
     ) -> None:
         """take_over: each stored tensor is freed as soon as it is packed, so that the weights lie in memory once; `artifact` loses them."""
+        samples = [list(s) for s in calibration]
         self._native = _C.Engine(
-            artifact, threads, isa, tile, tune, dense, poison, dtype, [list(s) for s in calibration], take_over, contexts, list(cores)
+            artifact, threads, isa, tile, tune, dense, poison, dtype, samples, take_over, contexts, list(cores), max_memory
         )
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -108,7 +110,7 @@ class Engine:
 
         inputs: one array for each of `self.inputs`, [N, C, H, W] or [N, F], float32; numpy, torch or anything with DLPack.
         out: memory for the answer (a sequence where the network has several outputs); written without a copy and returned.
-        Returns an array of the first input's kind, or a tuple of them. Raises ShapeError, Error.
+        Returns an array of the first input's kind, or a tuple of them. Raises ShapeError, MemoryLimitError, Error.
         """
         if len(inputs) != len(self.inputs):
             raise Error(f"network '{self.name}'", f"{len(self.inputs)} inputs ({', '.join(i.name for i in self.inputs)})", str(len(inputs)))
@@ -195,6 +197,7 @@ def load(
     calibration: Any = None,
     contexts: int | None = None,
     cores: Sequence[int] | None = None,
+    max_memory: int | None = None,
 ) -> Engine:
     """Reads and checks an artifact and makes it ready to run.
 
@@ -212,13 +215,17 @@ def load(
     contexts: calls that run at once, each in memory of its own; more wait. Default: as many as threads or usable cores, the larger.
     cores: numbers of cores on which the engine's workers stay, and beside which its weights lie (on a machine of several NUMA nodes, those
         of one). The thread that calls stays where it is: os.sched_setaffinity moves it.
+    max_memory: bytes that the activations of one call may take at the most, and as many the packed weights. Default: what the machine and
+        this process's control group have left at that moment. What needs more is refused before it is planned or packed.
     poison: fill working memory with NaN before each run, so that a value that no step writes shows; for tests.
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
-    for, Error for bad options.
+    for, MemoryLimitError for one that needs more than `max_memory`, Error for bad options.
     """
     if device.partition(":")[0] == "cuda":
-        if contexts is not None or cores is not None:
-            raise UnsupportedError("contexts, cores", "device='cpu'", repr(device), "leave them out: they are of the CPU engine")
+        if contexts is not None or cores is not None or max_memory is not None:
+            raise UnsupportedError(
+                "contexts, cores, max_memory", "device='cpu'", repr(device), "leave them out: they are of the CPU engine"
+            )
         return _on_gpu(path, device, dtype, tune=tune, dense=dense)
     if device != "cpu":
         raise UnsupportedError("device", "cpu, cuda or cuda:N", device)
@@ -236,8 +243,9 @@ def load(
         dtype=dtype or "float32",
         calibration=[[to_numpy(value, f"calibration[{i}]") for i, value in enumerate(samples)]] if samples else [],
         take_over=True,
-        contexts=_at_least_one(contexts),
+        contexts=_at_least_one("contexts", contexts),
         cores=cores or (),
+        max_memory=_at_least_one("max_memory", max_memory),
     )
     logger().info("%s loaded in %.0f ms: %r", os.fspath(path), (time.perf_counter() - start) * 1e3, engine)
     return engine
@@ -256,7 +264,7 @@ def default_threads() -> int:
     return _C.default_threads()
 
 
-def _at_least_one(contexts: int | None) -> int:
-    if contexts is not None and contexts < 1:
-        raise Error("contexts", "at least 1, or None for as many as cores", repr(contexts))
-    return contexts or 0
+def _at_least_one(option: str, number: int | None) -> int:
+    if number is not None and number < 1:
+        raise Error(option, "at least 1, or None for what the machine has", repr(number))
+    return number or 0

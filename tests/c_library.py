@@ -42,6 +42,7 @@ class Options(ctypes.Structure):
         ("calibration_batch", c_size_t),
         ("warning", WARNING),
         ("user", c_void_p),
+        ("max_memory", c_int64),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import c_library
 import numpy as np
 import pytest
-from c_library import ARTIFACT, MEMORY, SHAPE, UNSUPPORTED, USAGE, Info, Library, Step, Value, pointers, shapes_of
+from c_library import ARTIFACT, MEMORY, SHAPE, UNSUPPORTED, USAGE, Info, Library, Options, Step, Value, pointers, shapes_of
 from sample_graphs import every_op, every_transform
 
 import cosparse
@@ -133,6 +133,8 @@ def test_files_that_will_not_do(library: Library, folder: Path, tmp_path: Path) 
     [
         ({"size": 3}, USAGE, "one of 3 bytes"),
         ({"abi": 99}, USAGE, "one of ABI 99"),
+        ({"max_memory": -1}, USAGE, "max_memory: expected bytes, or 0"),
+        ({"max_memory": 1000}, MEMORY, "activations of at most 1000 bytes (max_memory), got 1040 bytes"),
         ({"threads": -1}, USAGE, "threads: expected 1 to 1024"),
         ({"contexts": -1}, USAGE, "contexts: expected at least 1"),
         ({"dtype": 9}, USAGE, "options.dtype"),
@@ -143,6 +145,12 @@ def test_files_that_will_not_do(library: Library, folder: Path, tmp_path: Path) 
 def test_options_that_make_no_sense(library: Library, folder: Path, values: dict, status: int, text: str) -> None:
     engine = c_void_p()
     library.refuses(status, text, "load_file", str(folder / "net.cosparse").encode(), byref(library.options(**values)), byref(engine))
+
+
+def test_options_of_an_older_header(library: Library, folder: Path) -> None:
+    """What a program of the first ABI 1 does not know is the default, whatever lies behind its structure."""
+    engine = library.load(folder / "net.cosparse", size=Options.max_memory.offset, max_memory=1, tune=0)
+    assert library("input_count", engine) == 1
 
 
 def test_arrays_that_the_network_does_not_take(library: Library, folder: Path) -> None:

@@ -35,6 +35,9 @@ def command(
     read_timeout: Annotated[float, typer.Option(help="Seconds that a request may take to arrive.")] = 10.0,
     max_body: Annotated[int, typer.Option(help="Largest request, MiB.")] = 32,
     max_held: Annotated[int, typer.Option(help="Memory for all requests at once, MiB.")] = 256,
+    max_model: Annotated[
+        int | None, typer.Option(help="Weights of a model, and activations of a call, MiB each. Default: what the machine has left.")
+    ] = None,
     connections: Annotated[int, typer.Option(help="HTTP connections at once.")] = 1024,
     max_scale: Annotated[
         float | None,
@@ -77,6 +80,7 @@ def command(
         read_timeout=read_timeout,
         body_bytes=max_body * MIB,
         held_bytes=max_held * MIB,
+        model_bytes=max_model * MIB if max_model is not None else None,
         connections=connections,
         max_scale=max_scale,
         poll=poll,

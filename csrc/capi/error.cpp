@@ -16,7 +16,7 @@ constexpr cosparse_error kNoMemory = {COSPARSE_MEMORY, "memory: expected enough,
                                       "enough", "none", "free some, or use smaller batches"};
 
 cosparse_status status_of(Fault fault) {
-  constexpr cosparse_status all[] = {COSPARSE_ARTIFACT, COSPARSE_UNSUPPORTED, COSPARSE_SHAPE, COSPARSE_USAGE};  // in the order of Fault
+  constexpr cosparse_status all[] = {COSPARSE_ARTIFACT, COSPARSE_UNSUPPORTED, COSPARSE_SHAPE, COSPARSE_USAGE, COSPARSE_MEMORY};  // in the order of Fault
   return all[static_cast<int>(fault)];
 }
 

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
 #include "../calibrate.h"
 #include "../cores.h"
 #include "../message.h"
@@ -10,13 +14,15 @@ namespace {
 cosparse_options read(const cosparse_options* from) {
   cosparse_options options = cosparse_options_default();
   if (!from) return options;
-  constexpr size_t kFirst = sizeof(cosparse_options);  // the structure as it was in ABI 1
+  constexpr size_t kFirst = offsetof(cosparse_options, max_memory);  // the structure as it was first in ABI 1
   const bool known = from->size >= kFirst && from->abi == COSPARSE_ABI;
   if (!known)
     throw Error(Fault::usage, "options", "a structure of ABI " + std::to_string(COSPARSE_ABI) + ", begun with COSPARSE_OPTIONS",
                 from->size < kFirst ? "one of " + std::to_string(from->size) + " bytes" : "one of ABI " + std::to_string(from->abi),
                 "build the program with the library's own cosparse.h");
-  return *from;
+  const size_t own = options.size;
+  std::memcpy(&options, from, std::min(from->size, own));
+  return options;
 }
 
 Number number_of(cosparse_dtype dtype) {
@@ -34,6 +40,7 @@ Options native(const cosparse_options& from) {
   options.contexts = from.contexts;
   options.number = number_of(from.dtype);
   options.tune = from.tune != 0;
+  options.max_memory = from.max_memory;
   options.isa = choose_isa(from.isa ? from.isa : "");
   if (from.cores && from.core_count) options.cores.assign(from.cores, from.cores + from.core_count);
   return options;

@@ -99,9 +99,10 @@ typedef struct cosparse_options {
   void (*warning)(const char* text, void* user); /* hears, on the thread that loads or warms up, of what is not as it should be, such as
                                                     an unwritable cache; may be NULL; must not throw */
   void* user;
+  int64_t max_memory; /* bytes of activations, and of packed weights, beyond which COSPARSE_MEMORY; 0: as many as the machine has left */
 } cosparse_options;
 
-#define COSPARSE_OPTIONS {sizeof(cosparse_options), COSPARSE_ABI, 0, 0, COSPARSE_FLOAT32, 1, NULL, NULL, 0, NULL, 0, NULL, NULL}
+#define COSPARSE_OPTIONS {sizeof(cosparse_options), COSPARSE_ABI, 0, 0, COSPARSE_FLOAT32, 1, NULL, NULL, 0, NULL, 0, NULL, NULL, 0}
 COSPARSE_API cosparse_options cosparse_options_default(void);
 
 /* Reads and checks an artifact and packs its weights for this machine. options: NULL for the defaults. The bytes are not needed afterwards;

@@ -21,7 +21,7 @@ py::object to_text(const std::string& text) {
 }
 
 void raise(const Error& error) {
-  constexpr const char* classes[] = {"ArtifactError", "UnsupportedError", "ShapeError", "Error"};  // in the order of Fault
+  constexpr const char* classes[] = {"ArtifactError", "UnsupportedError", "ShapeError", "Error", "MemoryLimitError"};  // in the order of Fault
   const py::object type = py::module_::import("cosparse.errors").attr(classes[static_cast<int>(error.fault)]);
   const py::object value = type(to_text(error.what_about), to_text(error.expected), to_text(error.got), to_text(error.next_step));
   PyErr_SetObject(type.ptr(), value.ptr());

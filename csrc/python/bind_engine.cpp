@@ -9,6 +9,7 @@
 #include "cores.h"
 #include "engine.h"
 #include "error.h"
+#include "memory_limit.h"
 
 namespace py = pybind11;
 
@@ -131,8 +132,8 @@ std::map<int, Quantization> steps_of(const std::shared_ptr<const Graph>& graph, 
 
 std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool dense, bool poison,
                                     const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own, int contexts,
-                                    const std::vector<int>& cores) {
-  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, cores};
+                                    const std::vector<int>& cores, int64_t max_memory) {
+  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, max_memory, cores};
   std::map<int, Quantization> steps;
   if (options.number == Number::int8) steps = steps_of(share(artifact), options, calibration);
   if (own) {
@@ -161,7 +162,7 @@ void bind_engine(py::module_& m) {
       .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0,
            py::arg("tune") = false, py::arg("dense") = false, py::arg("poison") = false, py::arg("dtype") = "float32",
            py::arg("calibration") = py::list(), py::arg("take_over") = false, py::arg("contexts") = 0,
-           py::arg("cores") = std::vector<int>{})
+           py::arg("cores") = std::vector<int>{}, py::arg("max_memory") = 0)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
       .def("tune", &tune, py::arg("shapes"), "Measures the tiles for these shapes; a warning about the tuning cache, or nothing.")
@@ -177,6 +178,8 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("arena_bytes", &Engine::arena_bytes);
   m.def("kernels", &kernels, "The kernel table, best instruction set first.");
   m.def("default_threads", &default_threads, "COSPARSE_THREADS, else the number of cores that this process may use.");
+  m.def("memory_left", &memory_left, py::arg("proc") = "/proc", py::arg("groups") = "/sys/fs/cgroup",
+        "Bytes that this process can still take.");
   m.def("best_isa", [] { return name_of(best_isa()); }, "The best instruction set that this machine and this build have.");
 }
 

@@ -182,7 +182,7 @@ class Models:
     def _make(self, key: Key, file: File) -> Model:
         settings, start = self._settings, time.monotonic()
         digest = checksum(file.path)
-        engine = load(file.path, threads=settings.threads, dtype=settings.dtype)
+        engine = load(file.path, threads=settings.threads, dtype=settings.dtype, max_memory=settings.model_bytes)
         if checksum(file.path) != digest:
             raise ArtifactError(str(file.path), "a file that stays while it is loaded", "another one", "it is loaded again when it rests")
         engine.warmup(warm_batches(settings.max_batch))

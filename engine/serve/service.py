@@ -16,7 +16,7 @@ from cosparse.engine.serve.metrics import Metrics
 from cosparse.engine.serve.models import Model, Models
 from cosparse.engine.serve.refusal import Closed, Kind, Refused
 from cosparse.engine.serve.settings import Settings
-from cosparse.errors import Error
+from cosparse.errors import Error, MemoryLimitError
 
 log = logging.getLogger("cosparse.serve")
 
@@ -98,6 +98,8 @@ class Service:
         """The refusal that the client gets, counted."""
         if isinstance(error, Refused):
             refused = error
+        elif isinstance(error, MemoryLimitError):
+            refused = Refused(Kind.MEMORY_FULL, error.about, error.expected, error.got, error.next_step, retry_after=2)
         elif isinstance(error, Error):
             refused = Refused(Kind.INVALID, error.about, error.expected, error.got, error.next_step)
         elif isinstance(error, MemoryError):

@@ -29,6 +29,7 @@ class Settings:
     read_timeout: float = 10.0  # from a request's first byte to its last
     body_bytes: int = 32 * MIB
     held_bytes: int = 256 * MIB  # of all bodies together
+    model_bytes: int | None = None  # activations of one call of a model, and its packed weights; None: what the machine has left
     connections: int = 1024
     max_scale: float | None = None  # pixels of an input over those of the example; None: the example's size alone
     poll: float = 2.0  # between two looks at the folder; 0: never
@@ -40,7 +41,7 @@ class Settings:
     drain_delay: float = 0.0  # between "not ready" and the end of accepting, for load balancers
 
     def __post_init__(self) -> None:
-        for name in ("threads", "workers", "max_batch", "queue", "body_bytes", "held_bytes", "connections"):
+        for name in ("threads", "workers", "max_batch", "queue", "body_bytes", "held_bytes", "model_bytes", "connections"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Error(_option(name), "at least 1", str(value))
@@ -72,4 +73,5 @@ class Settings:
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    kind, _, unit = name.partition("_")
+    return f"--max-{kind}" if unit == "bytes" else "--" + name.replace("_", "-")
