@@ -134,6 +134,7 @@ bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
 // Temporary memory of a conv or linear step.
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);
+void build_depthwise(const Build&, Step& step, const std::shared_ptr<const Weights>& weights);  // for build_conv, which has begun the step
 void build_pool(const Build&);
 void build_adaptive_pool(const Build&);
 void build_mean(const Build&);

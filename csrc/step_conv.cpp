@@ -1,4 +1,4 @@
-// Steps of conv and linear: phase planes for large kernels with a stride, then tiles of pixels x block rows over the threads.
+// Steps of conv and linear (depthwise ones: step_depthwise.cpp): phase planes for large kernels with a stride, then tiles of pixels x block rows over the threads.
 #include <algorithm>
 
 #include "memory.h"
@@ -105,30 +105,6 @@ struct ConvStep {
   }
 };
 
-struct DepthwiseStep {
-  std::shared_ptr<const Weights> weights;
-  std::shared_ptr<const Geometry> geometry;
-  const KernelRow* kernel;
-  Place x, y, residual;
-  bool has_residual;
-  int64_t temporary;
-  Act act;
-  float alpha, beta;
-
-  void operator()(const Run& run) const {
-    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
-    WindowArgs a{};
-    a.window = geometry->window();
-    a.x = run.arena + (geometry->copies ? temporary : x.offset), a.x_channel = geometry->channel_floats(x.plane);
-    a.multiplier = weights->filters / weights->channels;
-    a.weight = weights->values.get(), a.bias = weights->bias.get();
-    a.y = run.arena + y.offset, a.y_plane = y.plane;
-    a.residual = has_residual ? run.arena + residual.offset : nullptr, a.residual_plane = residual.plane;
-    a.act = act, a.alpha = alpha, a.beta = beta;
-    run_window(run, *kernel, a, weights->filters);
-  }
-};
-
 void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
@@ -170,6 +146,7 @@ bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
 }
 
 int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, const Shape& out) {
+  if (w.depthwise) return 0;
   const int64_t phases = Geometry(node, in, out).temporary_floats(in.c);
   return phases + (maps_first(node, w, out.pixels()) ? round_up(out.pixels(), kLanes) * w.maps() : 0);
 }
@@ -177,7 +154,6 @@ int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, co
 void build_conv(const Build& b) {
   const Node& node = b.node();
   const auto weights = b.prepared.weights.at(b.fused.node);
-  const auto geometry = std::make_shared<const Geometry>(node, b.in(0), b.out());
   const bool has_residual = b.fused.residual >= 0;
   const Place residual = has_residual ? b.plan.places[b.fused.residual] : Place{};
   Step step;
@@ -189,12 +165,9 @@ void build_conv(const Build& b) {
   step.basis_flops = weights->basis_cost(strided ? (int)node.list("stride")[0] : 1, strided ? (int)node.list("stride")[1] : 1) *
                      weights->used.size() * pixels;
   if (weights->depthwise) {
-    const KernelRow& kernel = window_kernel(b.options.isa);
-    step.kernel = kernel.name;
-    step.run = DepthwiseStep{weights,      geometry,    &kernel,     b.at(0),       b.to(),      residual,
-                             has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta};
-    b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(0, geometry->taps(), 1));
+    build_depthwise(b, step, weights);
   } else {
+    const auto geometry = std::make_shared<const Geometry>(node, b.in(0), b.out());
     ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, Source::planar, b.at(0), b.to(),
                   residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
     if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())

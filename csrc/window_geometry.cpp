@@ -78,15 +78,4 @@ void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int chan
   });
 }
 
-void run_window(const Run& run, const KernelRow& kernel, const WindowArgs& args, int channels) {
-  const int64_t vectors = (args.window.images * args.window.ho * args.window.wo + kernel.lanes - 1) / kernel.lanes;
-  // Units of about equal work: enough of them to share out, few enough that finding the masks of a vector stays a small part.
-  const int shares = (int)std::clamp<int64_t>(4 * run.pool.threads() / vectors, 1, std::max(1, channels / 4));
-  run.pool.each(vectors * shares, [&](int64_t unit, int slot) {
-    const int share = (int)(unit % shares);
-    kernel.window(args, unit / shares * kernel.lanes, (int)((int64_t)channels * share / shares),
-                  (int)((int64_t)channels * (share + 1) / shares), run.scratch_of(slot));
-  });
-}
-
 }  // namespace cosparse

@@ -32,7 +32,4 @@ struct Geometry {
   std::vector<int64_t> offset_;
 };
 
-// All output vectors x channels of a window kernel over the threads.
-void run_window(const Run& run, const KernelRow& kernel, const WindowArgs& args, int channels);
-
 }  // namespace cosparse

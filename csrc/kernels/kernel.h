@@ -102,22 +102,32 @@ using ConvKernel = void (*)(const ConvArgs&, int64_t first, int begin, int end, 
 // nine. The same scratch.
 using MapsKernel = ConvKernel;
 
-// Depthwise convolution, one vector of output pixels from `first`, output channels begin..end-1 (multiplier output channels read one source
-// channel): y[c] = act(bias[c] + sum_t weight[c, t] * x + residual[c]).
-struct WindowArgs {
-  Window window;
-  const float* x;
-  int64_t x_channel;
-  int multiplier;
-  const float *weight, *bias;  // [channels][R*S], [channels]
-  float* y;
-  int64_t y_plane;
-  const float* residual;
-  int64_t residual_plane;
+// Depthwise convolution, output rows begin..end-1 of one plane: y[oy, ox] = act(bias + sum_rs weight[r, s] * x[oy * stride + r * dilation - pad,
+// ..] + residual[oy, ox]), tap after tap; outside x counts as 0. x [h, w], weight [R, S], y and residual (nullptr: none) [ho, wo]; scratch:
+// `scratch` floats, 64-byte aligned.
+//
+// A band of source rows is copied there, padding included, such that each tap of every pixel of the band lies at one offset from the pixel's
+// own place, whatever the row: place oy * pitch + ox. So whole vectors run over the band, ends of rows included, and need no masks. With
+// strides the rows and columns of each residue lie together, in a plane of their own.
+struct DepthwiseArgs {
+  int h, w, ho, wo;
+  int kernel[2], stride[2], dilation[2], pad[2];  // vertical, horizontal; pad: above, left
   Act act;
   float alpha, beta;
+  // The band.
+  int rows, pitch;          // of the output; places from one row to the next
+  int gap, row_planes;      // source rows from one copied row to the next; planes that these are dealt out to
+  int64_t plane, scratch;   // floats of a plane, and of all
+  const int64_t* offset;    // [R * S] of each tap
+  struct Residue {          // of the columns that some tap reads, modulo the stride
+    int64_t plane;          // offset of the first of its planes
+    int start, first, last; // place k is column start + k * stride of the source, which has those of first..last-1
+  };
+  const Residue* residues;
+  int residue_count;
 };
-using WindowKernel = void (*)(const WindowArgs&, int64_t first, int begin, int end, float* scratch);
+using DepthwiseKernel = void (*)(const DepthwiseArgs&, const float* x, const float* weight, float bias, const float* residual, float* y,
+                                 int begin, int end, float* scratch);
 
 enum class Binary : int { add, sub, mul, div };
 // Loops over n contiguous floats, any alignment; y may be an input. a_step, b_step: 1 for a row of floats, 0 for one float that is
@@ -170,7 +180,7 @@ struct KernelRow {
   int least;                         // columns of a block row, on average, below which the set before this one has the faster kernel
   bool in_place;                     // a tiled source is read as it is
   ConvKernel conv;
-  WindowKernel window;
+  DepthwiseKernel depthwise;
   const SpanKernels* spans;
   PoolKernel pool = nullptr;
   UpsampleKernel upsample = nullptr;

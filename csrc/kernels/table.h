@@ -69,7 +69,7 @@ std::vector<const KernelRow*> conv_kernels(Isa isa, Number number, int r);
 MapsKernel maps_kernel(Isa isa, Number number);
 const char* name_of(Number);  // float32, bfloat16, int8
 
-const KernelRow& window_kernel(Isa isa);
+const KernelRow& depthwise_kernel(Isa isa);
 const KernelRow& pool_kernel(Isa isa);
 const KernelRow& upsample_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);
