@@ -121,7 +121,12 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
     return make_plan(*graph_, options_, prepared_for(infer_shapes(*graph_, part), choices), part);
   };
   auto schedule = std::make_shared<Schedule>();
-  for (int v : graph_->outputs) schedule->outputs.push_back(shapes[v]);
+  int64_t results = 0;
+  for (int v : graph_->outputs) {
+    schedule->outputs.push_back(shapes[v]);
+    results += shapes[v].c * shapes[v].pixels() * (int64_t)sizeof(float);
+  }
+  require_memory("network '" + graph_->name + "'", "results", results, text_of(inputs[0]), options_.max_memory);
   const int64_t batch = inputs[0].n;
   auto one = plan_of(1);
   const int64_t at_once = std::clamp<int64_t>(kCachedFloats / std::max<int64_t>(1, one->arena_floats), 1, batch);

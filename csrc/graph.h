@@ -49,9 +49,17 @@ struct Shape {
   bool operator==(const Shape& o) const { return n == o.n && c == o.c && h == o.h && w == o.w && rank == o.rank; }
 };
 
+constexpr int64_t kMostSize = 2147483647;  // of an axis
+
+// Heights or widths that a network takes.
+struct SizeRange {
+  int64_t least = 1, most = kMostSize;
+};
+
 struct Input {
   std::string name;
-  Shape example;  // n = 1
+  Shape example;              // n = 1
+  SizeRange heights, widths;      // for which the network computes what its source did
 };
 
 struct Graph {

@@ -8,6 +8,7 @@ namespace cosparse {
 namespace {
 
 constexpr size_t kMostNodes = 65536;
+constexpr size_t kMostValues = 65536;  // inputs, and outputs
 
 using Names = std::map<std::string, int>;  // of values, to their ids
 
@@ -23,10 +24,23 @@ int64_t read_size(const Json& json, const std::string& about) {
   return size;
 }
 
-Input read_input(const Json& json) {
+// [least, most] around the example's size.
+SizeRange read_sizes(const Json& json, int64_t example, const std::string& about) {
+  const auto& range = expect<Json::Array>(json, about, "sizes as two pairs");
+  if (range.size() != 2) refuse(about, "sizes as two pairs", std::to_string(range.size()) + " numbers");
+  const SizeRange sizes{read_size(range[0], about), read_size(range[1], about)};
+  if (example < sizes.least || example > sizes.most)
+    refuse(about, "sizes from " + std::to_string(sizes.least) + " to " + std::to_string(sizes.most), std::to_string(example) + ", the example's");
+  return sizes;
+}
+
+Input read_input(const Json& json, int64_t version) {
   const auto& fields = expect<Json::Object>(json, "graph: inputs", "objects");
-  expect_fields(fields, {"name", "shape", "dtype"}, "graph: inputs");
-  Input input{expect<std::string>(*find(fields, "name"), "graph: inputs", "a name"), {}};
+  const bool limited = version >= 3 && find(fields, "sizes");
+  expect_fields(fields, limited ? std::vector<std::string>{"name", "shape", "dtype", "sizes"} : std::vector<std::string>{"name", "shape", "dtype"},
+                "graph: inputs");
+  Input input;
+  input.name = expect<std::string>(*find(fields, "name"), "graph: inputs", "a name");
   const std::string about = "input " + quoted(input.name);
   const std::string& dtype = expect<std::string>(*find(fields, "dtype"), about, "a dtype");
   if (dtype != "float32") refuse(about, "dtype 'float32'", quoted(dtype));
@@ -35,6 +49,12 @@ Input read_input(const Json& json) {
   expect<std::nullptr_t>(shape[0], about, "null (the batch) as the first size");
   input.example = {1, read_size(shape[1], about), 1, 1, static_cast<int>(shape.size())};
   if (shape.size() == 4) input.example.h = read_size(shape[2], about), input.example.w = read_size(shape[3], about);
+  if (limited) {
+    const auto& pairs = expect<Json::Array>(*find(fields, "sizes"), about, "sizes as two pairs");
+    if (pairs.size() != 2 || shape.size() != 4)
+      refuse(about, "sizes as two pairs, of a shape of rank 4", std::to_string(pairs.size()) + ", of rank " + std::to_string(shape.size()));
+    input.heights = read_sizes(pairs[0], input.example.h, about), input.widths = read_sizes(pairs[1], input.example.w, about);
+  }
   return input;
 }
 
@@ -114,6 +134,10 @@ void check_tensors_used(const Graph& graph) {
   }
 }
 
+void expect_few(size_t count, const std::string& what) {
+  if (count > kMostValues) refuse("graph", "at most " + std::to_string(kMostValues) + " " + what, std::to_string(count));
+}
+
 }  // namespace
 
 void read_graph(const Json::Object& json, int64_t version, Graph& graph) {
@@ -123,12 +147,14 @@ void read_graph(const Json::Object& json, int64_t version, Graph& graph) {
   Names ids;
   const auto& inputs = expect<Json::Array>(*find(json, "inputs"), "graph: inputs", "a list");
   if (inputs.empty()) refuse("graph: inputs", "at least one", "none");
+  expect_few(inputs.size(), "inputs");
   for (const Json& item : inputs) {
-    graph.inputs.push_back(read_input(item));
+    graph.inputs.push_back(read_input(item, version));
     add_name(ids, graph.inputs.back().name, "graph: inputs");
   }
   read_nodes(*find(json, "nodes"), version, graph, ids);
   check_order(graph);
+  expect_few(expect<Json::Array>(*find(json, "outputs"), "graph", "outputs as a list of names").size(), "outputs");
   graph.outputs = read_references(*find(json, "outputs"), ids, "graph", "outputs");
   if (graph.outputs.empty()) refuse("graph: outputs", "at least one", "none");
   for (const Node& node : graph.nodes) check_node(node);

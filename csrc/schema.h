@@ -8,7 +8,7 @@
 
 namespace cosparse {
 
-constexpr int64_t kVersion = 2;  // of the artifact: the highest that the reader takes
+constexpr int64_t kVersion = 3;  // of the artifact: the highest that the reader takes
 
 struct AttrRule {
   enum class Type { integer, number, choice, list };

@@ -23,6 +23,14 @@ void check_input(const Input& input, const Shape& shape, const Shape& first) {
   if (shape.rank != input.example.rank) wrong(input.example.rank == 4 ? "[N, C, H, W]" : "[N, F]");
   if (shape.c != input.example.c) wrong(std::to_string(input.example.c) + (shape.rank == 4 ? " channels" : " features"));
   if (!has_elements(shape)) wrong("1 to 2147483647 elements");
+  const auto within = [&](const SizeRange& sizes, int64_t size, const std::string& what) {
+    if (size >= sizes.least && size <= sizes.most) return;
+    const std::string least = std::to_string(sizes.least), most = std::to_string(sizes.most);
+    throw Error(Fault::shape, "input " + quoted(input.name),
+                "a " + what + (sizes.most == kMostSize ? " of at least " + least : sizes.least == sizes.most ? " of " + least : " from " + least + " to " + most),
+                text_of(shape), "the network computes something else at other sizes: export it with an example of this one");
+  };
+  within(input.heights, shape.h, "height"), within(input.widths, shape.w, "width");
   if (shape.n != first.n) wrong("the batch of the first input, " + std::to_string(first.n));
 }
 

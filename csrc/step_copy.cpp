@@ -15,42 +15,55 @@ void push(const Build& b, std::function<void(const Run&)> run) {
   b.plan.steps.push_back(std::move(step));
 }
 
+// to[0], to[step], .. = from[0..n)
+void spread(const float* from, float* to, int64_t step, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i * step] = from[i];
+}
+
 void build_reshape(const Build& b) {
   const Shape in = b.in(0), out = b.out();
   push(b, [in, out, x = b.at(0), y = b.to()](const Run& run) {
     const int64_t from_plane = in.h * in.w, to_plane = out.h * out.w;
     each_rows(run, out.n, out.c, [&](int64_t n, int begin, int end, int) {
       for (int64_t i = begin * to_plane; i < end * to_plane;) {  // runs that are contiguous on both sides
-        const int64_t a = i % from_plane, c = i % to_plane, run_length = std::min(from_plane - a, to_plane - c);
-        std::memcpy(run.arena + y.offset + i / to_plane * y.plane + n * to_plane + c,
-                    run.arena + x.offset + i / from_plane * x.plane + n * from_plane + a, run_length * sizeof(float));
-        i += run_length;
+        const int64_t a = i % from_plane, c = i % to_plane;
+        const float* const from = run.arena + x.offset + i / from_plane * x.plane + n * from_plane + a;
+        float* const to = run.arena + y.offset + i / to_plane * y.plane + n * to_plane + c;
+        const int64_t length = std::min(from_plane - a, to_plane == 1 ? end - i : to_plane - c);
+        to_plane == 1 ? spread(from, to, y.plane, length) : (void)std::memcpy(to, from, length * sizeof(float));
+        i += length;
       }
     });
   });
 }
 
-void build_permute(const Build& b) {
-  const Shape out = b.out(), in = b.in(0);
-  const Place x = b.at(0);
-  const auto& order = b.node().list("order");
-  const int64_t stride[4] = {in.h * in.w, x.plane, in.w, 1};  // of n, c, h, w in the source
-  const int64_t s[4] = {stride[order[0]], stride[order[1]], stride[order[2]], stride[order[3]]};
-  push(b, [=, y = b.to(), n_step = s[0], c_step = s[1], h_step = s[2], w_step = s[3]](const Run& run) {
-    run.pool.each(out.c, [&](int64_t c, int) {
-      float* to = run.arena + y.offset + c * y.plane;
-      for (int64_t n = 0; n < out.n; ++n)
-        for (int64_t h = 0; h < out.h; ++h) {
-          const float* from = run.arena + x.offset + n * n_step + c * c_step + h * h_step;
-          for (int64_t w = 0; w < out.w; ++w) *to++ = from[w * w_step];
-        }
-    });
-  });
+// to[i * to_a + j * to_b] = from[i + j * from_b], i < na, j < nb: in squares, so that a cache line is used up while it is there.
+void transpose(const float* from, int64_t from_b, float* to, int64_t to_a, int64_t to_b, int64_t na, int64_t nb) {
+  constexpr int64_t kSquare = 16;
+  for (int64_t i = 0; i < na; i += kSquare)
+    for (int64_t j = 0; j < nb; j += kSquare)
+      for (int64_t k = i; k < std::min(i + kSquare, na); ++k)
+        for (int64_t l = j; l < std::min(j + kSquare, nb); ++l) to[k * to_a + l * to_b] = from[k + l * from_b];
 }
 
-// to[0], to[step], .. = from[0..n)
-void spread(const float* from, float* to, int64_t step, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i * step] = from[i];
+void build_permute(const Build& b) {
+  const Shape out = b.out(), in = b.in(0);
+  const auto& order = b.node().list("order");
+  const int64_t stride[4] = {in.h * in.w, b.at(0).plane, in.w, 1};  // of n, c, h, w in the source
+  push(b, [out, x = b.at(0), y = b.to(), image = stride[0], last = std::find(order.begin(), order.end(), 3) - order.begin(),
+           sc = stride[order[1]], sh = stride[order[2]], sw = stride[order[3]]](const Run& run) {
+    const auto source = [&](int64_t n, int64_t c, int64_t h) { return run.arena + x.offset + n * image + c * sc + h * sh; };
+    const auto target = [&](int64_t n, int64_t c, int64_t h) { return run.arena + y.offset + c * y.plane + (n * out.h + h) * out.w; };
+    if (last == 1)  // places that lie side by side in the source become channels
+      return each_rows(run, out.n, out.h, [&](int64_t n, int begin, int end, int) {
+        for (int h = begin; h < end; ++h) transpose(source(n, 0, h), sw, target(n, 0, h), y.plane, 1, out.c, out.w);
+      });
+    each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int) {
+      const int64_t n = plane % out.n, c = plane / out.n;
+      if (last == 2) return transpose(source(n, c, begin), sw, target(n, c, begin), out.w, 1, end - begin, out.w);
+      for (int h = begin; h < end; ++h) std::memcpy(target(n, c, h), source(n, c, h), out.w * sizeof(float));
+    });
+  });
 }
 
 void build_depth_to_space(const Build& b) {

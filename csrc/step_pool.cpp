@@ -1,6 +1,7 @@
 // Steps of max_pool, avg_pool, the adaptive pools and mean.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "plan.h"
 #include "plane_rows.h"
@@ -54,6 +55,37 @@ std::function<void(const Run&)> plane_means(const Build& b) {
     const int64_t pixels = in.h * in.w;
     each_rows(run, in.c * in.n, 1, [&](int64_t plane, int, int, int) {
       *image_plane(run, y, out, plane) = sum(image_plane(run, x, in, plane), pixels) / (float)pixels;
+    });
+  };
+}
+
+// y = mean over some of channels, rows and columns; the axes stay, of size 1. What lies side by side in the source is added by whole rows.
+std::function<void(const Run&)> axis_means(const Build& b, bool channels, bool rows, bool columns) {
+  return [=, x = b.at(0), y = b.to(), in = b.in(0), out = b.out(), spans = b.spans()](const Run& run) {
+    const float count = (float)((channels ? in.c : 1) * (rows ? in.h : 1) * (columns ? in.w : 1));
+    each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int) {
+      float* const to = image_plane(run, y, out, plane);
+      const int64_t first = channels ? 0 : plane / out.n, beyond = channels ? in.c : first + 1;
+      const auto each_source = [&](int64_t row, auto use) {  // that lands in row `row`
+        for (int64_t c = first; c < beyond; ++c)
+          for (int64_t h = rows ? 0 : row; h < (rows ? in.h : row + 1); ++h) use(image_plane(run, x, in, c * in.n + plane % out.n) + h * in.w);
+      };
+      if (columns) {
+        for (int64_t row = begin; row < end; ++row) {
+          double sum = 0;
+          each_source(row, [&](const float* from) { sum += spans.sum(from, in.w); });
+          to[row] = (float)(sum / count);
+        }
+        return;
+      }
+      float* const at = to + begin * in.w;
+      const int64_t n = (end - begin) * in.w;  // rows that stay lie side by side
+      bool started = false;
+      each_source(begin, [&](const float* from) {
+        started ? spans.binary(Binary::add, at, 1, from, 1, at, n) : (void)std::memcpy(at, from, n * sizeof(float));
+        started = true;
+      });
+      spans.binary(Binary::div, at, 1, &count, 0, at, n);
     });
   };
 }
@@ -118,24 +150,8 @@ void build_mean(const Build& b) {
   if (axes == std::vector<int64_t>{2, 3}) {
     step.run = plane_means(b);
   } else {
-    step.kernel = "plain";
-    step.run = [x = b.at(0), y = b.to(), in = b.in(0), out = b.out(), axes](const Run& run) {
-      const auto over = [&](int64_t axis) { return std::find(axes.begin(), axes.end(), axis) != axes.end(); };
-      const int64_t nc = over(1) ? in.c : 1, nh = over(2) ? in.h : 1, nw = over(3) ? in.w : 1;
-      run.pool.each(out.c, [&](int64_t oc, int) {
-        float* to = run.arena + y.offset + oc * y.plane;
-        for (int64_t n = 0; n < in.n; ++n)
-          for (int64_t oy = 0; oy < out.h; ++oy)
-            for (int64_t ox = 0; ox < out.w; ++ox) {
-              double sum = 0;
-              for (int64_t c = 0; c < nc; ++c)
-                for (int64_t h = 0; h < nh; ++h)
-                  for (int64_t w = 0; w < nw; ++w)
-                    sum += run.arena[x.offset + (over(1) ? c : oc) * x.plane + (n * in.h + (over(2) ? h : oy)) * in.w + (over(3) ? w : ox)];
-              *to++ = (float)(sum / (double)(nc * nh * nw));
-            }
-      });
-    };
+    const auto over = [&](int64_t axis) { return std::find(axes.begin(), axes.end(), axis) != axes.end(); };
+    step.run = axis_means(b, over(1), over(2), over(3));
   }
   b.plan.steps.push_back(std::move(step));
 }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -118,6 +119,10 @@ TuneCache::TuneCache(const Options& options) : options_(options) {
 }
 
 void TuneCache::load() {
+  std::error_code unknown;
+  const auto kind = std::filesystem::status(path_, unknown);
+  if (!std::filesystem::exists(kind)) return;
+  if (!std::filesystem::is_regular_file(kind)) throw Error(Fault::usage, "file", "a regular file", "another kind", "");  // a pipe would wait
   std::ifstream file(path_, std::ios::binary | std::ios::ate);
   if (!file) return;
   if (file.tellg() > kMostBytes) throw Error(Fault::usage, "file", "at most 16 MiB", std::to_string(file.tellg()) + " bytes", "");

@@ -17,7 +17,7 @@ from cosparse import _C
 from cosparse.engine.graph import Graph, Input, Node
 from cosparse.errors import ArtifactError, Error
 
-VERSION = 2
+VERSION = 3
 """The highest version that is written, and only where the first one has no words for the graph."""
 
 _SINCE_2 = {"channels_transform", "channels_tile", "filters_transform", "filters_tile"}
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> Graph:
     arrays = {name: artifact.tensor(name) for name in artifact.tensors}
     return Graph(
         name=network["name"],
-        inputs=tuple(Input(i["name"], tuple(i["shape"]), i["dtype"]) for i in network["inputs"]),
+        inputs=tuple(_input(i) for i in network["inputs"]),
         outputs=tuple(network["outputs"]),
         nodes=tuple(
             Node(n["name"], n["op"], tuple(n["inputs"]), n["attrs"], {role: arrays[name] for role, name in n["tensors"].items()})
@@ -63,6 +63,11 @@ def read(path: str | os.PathLike[str]) -> Graph:
         preprocessing=network["preprocessing"],
         provenance=network["provenance"],
     )
+
+
+def _input(fields: dict[str, Any]) -> Input:
+    heights, widths = fields.get("sizes") or (None, None)
+    return Input(fields["name"], tuple(fields["shape"]), fields["dtype"], (tuple(heights), tuple(widths)) if heights else None)
 
 
 def to_bytes(graph: Graph) -> bytes:
@@ -98,7 +103,9 @@ def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
         "version": _version(graph),
         "checksum": CHECKSUM_PREFIX + _NO_DIGITS,
         "name": graph.name,
-        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in graph.inputs],
+        "inputs": [
+            {"name": i.name, "shape": list(i.shape), "dtype": i.dtype} | ({"sizes": i.sizes} if i.sizes else {}) for i in graph.inputs
+        ],
         "outputs": list(graph.outputs),
         "nodes": [
             {"name": n.name, "op": n.op, "inputs": list(n.inputs), "attrs": n.attrs, "tensors": tensors}
@@ -111,8 +118,10 @@ def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
 
 def _version(graph: Graph) -> int:
     """The lowest version that can state the graph."""
+    if any(i.sizes for i in graph.inputs):
+        return 3
     new = any(_SINCE_2 & n.attrs.keys() or (n.op == "conv" and n.attrs.get("transform") == "matrix") for n in graph.nodes)
-    return VERSION if new else 1
+    return 2 if new else 1
 
 
 def _to_json(network: dict[str, Any]) -> str:

@@ -16,11 +16,15 @@ Attr = int | float | str | list[int]
 
 @dataclass(frozen=True)
 class Input:
-    """A graph input. `shape` is that of the example, [N, C, H, W] or [N, F], with None for the batch."""
+    """A graph input. `shape` is that of the example, [N, C, H, W] or [N, F], with None for the batch.
+
+    `sizes`: least and greatest height, least and greatest width for which the graph computes what its source did; None: any.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,11 @@ def add_node(**fields: object) -> Mutation:
     return mutate
 
 
+def sized(sizes: object) -> Mutation:
+    """Heights and widths that the first input takes, as version 3 has them."""
+    return both(network(version=3), first_input(sizes=sizes))
+
+
 def many_nodes(parts: Parts) -> None:
     last = parts.network["nodes"][-1]
     parts.network["nodes"] = [dict(last, name=f"n{i}") for i in range(65537)]
@@ -47,11 +52,11 @@ SUPPORTED = "conv, linear, affine, activation, prelu, add"
 CASES: list[Case] = [
     case("format missing", network(format=None), "graph: format: expected 'cosparse', got none"),
     case("format of another", network(format="onnx"), "graph: format: expected 'cosparse', got the string 'onnx'"),
-    case("version 3", network(version=3), "graph: version: expected at most 2, got 3", "update cosparse", error=UnsupportedError),
+    case("version 4", network(version=4), "graph: version: expected at most 3, got 4", "update cosparse", error=UnsupportedError),
     case(
-        "version 3 with other fields",
-        both(network(version=3), network(nodes=None)),
-        "graph: version: expected at most 2, got 3",
+        "version 4 with other fields",
+        both(network(version=4), network(nodes=None)),
+        "graph: version: expected at most 3, got 4",
         error=UnsupportedError,
     ),
     case("version 0", network(version=0), "graph: version: expected an integer of at least 1, got the integer 0"),
@@ -72,6 +77,15 @@ CASES: list[Case] = [
     case("input rank 3", first_input(shape=[4, 8, 8]), "input 'x': expected shape [null, C, H, W] or [null, F], got rank 3"),
     case("input batch fixed", first_input(shape=[1, 4, 8, 8]), "input 'x': expected null (the batch) as the first size, got the integer 1"),
     case("input height free", first_input(shape=[[], 4, [], 8]), "input 'x': expected null"),
+    case("input sizes in version 2", first_input(sizes=[[8, 8], [8, 8]]), "no field but name, shape, dtype, got 'sizes'"),
+    case("input sizes a number", sized(8), "input 'x': expected sizes as two pairs, got the integer 8"),
+    case("input sizes one pair", sized([[8, 8]]), "input 'x': expected sizes as two pairs, of a shape of rank 4, got 1, of rank 4"),
+    case("input sizes no pair", sized([[8, 8], [8]]), "input 'x': expected sizes as two pairs, got 1 numbers"),
+    case("input sizes 0", sized([[0, 8], [8, 8]]), "input 'x': expected sizes from 1 to 2147483647, got 0"),
+    case("input sizes without the example's", sized([[8, 8], [9, 20]]), "input 'x': expected sizes from 9 to 20, got 8, the example's"),
+    case("input sizes of rank 2", both(sized([[1, 1], [1, 1]]), first_input(shape=[None, 4])), "of a shape of rank 4, got 2, of rank 2"),
+    case("65,537 outputs", network(outputs=["x"] * 65537), "graph: expected at most 65536 outputs, got 65537"),
+    case("65,537 inputs", network(inputs=[{}] * 65537), "graph: expected at most 65536 inputs, got 65537"),
     case("input size 0", first_input(shape=_batch(0, 8, 8)), "input 'x': expected sizes from 1 to 2147483647, got 0"),
     case("input size a string", first_input(shape=_batch("4", 8, 8)), "input 'x': expected integers", "the string '4'"),
     case(

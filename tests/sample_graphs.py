@@ -71,6 +71,13 @@ def every_op() -> Graph:
     return Graph("every_op", inputs, ("softmax", "like", "permute"), nodes, {"mean": [0.5], "channels": "RGB"}, {"seed": 7})
 
 
+def every_size() -> Graph:
+    """What version 3 of the artifact adds: heights and widths that an input takes; another input takes any."""
+    sized = Input("x", (None, 3, 8, 8), sizes=((4, 16), (8, 8)))
+    nodes = (Node("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0}), Node("sum", "add", ("relu", "y")))
+    return Graph("sizes", (sized, Input("y", (None, 3, 1, 1))), ("sum",), nodes)
+
+
 def every_transform() -> Graph:
     """What version 2 of the artifact adds, on awkward sizes: matrices along taps and channels, channels and filters left over."""
 

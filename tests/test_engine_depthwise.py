@@ -83,7 +83,9 @@ def test_not_a_number_stays_where_it_is(isa: str) -> None:
     """NaN and infinity reach the places whose windows hold them, and no other."""
     node = depthwise(1, (3, 3), pad=(1, 1, 1, 1))
     for kind in ("none", "relu", "clip"):
-        act = [] if kind == "none" else [Node("a", "activation", (node.name,), {"kind": kind, "alpha": 0.0, "beta": 6.0 * (kind == "clip")})]
+        act = (
+            [] if kind == "none" else [Node("a", "activation", (node.name,), {"kind": kind, "alpha": 0.0, "beta": 6.0 * (kind == "clip")})]
+        )
         engine = engine_of(graph_of([node, *act], {"x": (1, 9, 20)}), isa=isa)
         x = np.ones((1, 1, 9, 20), np.float32)
         x[0, 0, 4, 19] = np.nan

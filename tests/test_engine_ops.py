@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -163,9 +164,12 @@ def test_adaptive_pools(op: str, size: tuple[int, int], isa: str) -> None:
     check(graph_of([make(op, size=list(size))], {"x": (5, 9, 11)}), [image(3, 5, 9, 11)], terms=128, isa=isa)
 
 
-@pytest.mark.parametrize(("axes", "keep"), [([2, 3], 0), ([2, 3], 1), ([1], 1), ([2], 1), ([3], 1), ([1, 3], 1), ([1, 2, 3], 1)])
+@pytest.mark.parametrize(
+    ("axes", "keep"), [([2, 3], 0), ([2, 3], 1), ([1], 1), ([2], 1), ([3], 1), ([1, 2], 1), ([1, 3], 1), ([1, 2, 3], 1)]
+)
 def test_means(axes: list[int], keep: int) -> None:
-    check(graph_of([make("mean", axes=axes, keep=keep)], {"x": (5, 6, 7)}), [image(3, 5, 6, 7)], terms=256)
+    for size in ((5, 6, 7), (1, 1, 1), (33, 2, 17)):
+        check(graph_of([make("mean", axes=axes, keep=keep)], {"x": size}), [image(3, *size)], terms=2048)
 
 
 COPIES = {
@@ -198,6 +202,14 @@ def test_moves(name: str, batch: int) -> None:
     op, attrs = COPIES[name]
     # Interpolation weights are computed in float, as PyTorch does: their error is about eps times the position.
     check(graph_of([make(op, **attrs)], {"x": (12, 6, 8)}), [image(batch, 12, 6, 8)], terms=64 if op == "upsample" else 1)
+
+
+@pytest.mark.parametrize("order", [[0, *rest] for rest in itertools.permutations((1, 2, 3))], ids=str)
+def test_every_order_of_axes(order: list[int]) -> None:
+    """Planes that are no whole number of the squares in which they are turned."""
+    for size in ((18, 33, 17), (5, 1, 40), (1, 16, 3)):
+        nodes = [make("permute", order=order, name="turned"), make("reshape", ("turned",), shape=[-1])]
+        check(graph_of(nodes, {"x": size}, ["turned", nodes[1].name]), [image(2, *size)], terms=1)
 
 
 def test_chains_of_moves_become_one_step() -> None:

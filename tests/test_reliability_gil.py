@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run
 from small_net import small_net
 
 import cosparse
@@ -78,3 +80,34 @@ def test_an_idle_engine_costs_less_than_twenty_milliseconds_a_second(tmp_path: P
         if spent[-1] < 0.02:
             break
     assert min(spent) < 0.02, spent
+
+
+ENDS = """
+import sys, threading, time, numpy, cosparse
+engine = cosparse.load(sys.argv[1], threads=2, tune=False)
+x = numpy.zeros((8, 3, 16, 16), numpy.float32)
+def work():
+    while True:
+        engine(x)
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+def test_python_may_end_while_threads_are_in_calls(network: Path) -> None:
+    """The interpreter ends a thread that comes back to it then; its unwinding once met a destructor, and the process aborted."""
+    for _ in range(3):
+        done = run(ENDS, network)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_tuning_cache_that_is_a_pipe_is_ignored(network: Path, tmp_path: Path) -> None:
+    """Opening it would wait for somebody who writes."""
+    program = "import sys, warnings, cosparse\nprint(cosparse.load(sys.argv[1], threads=1)._native.cache)"
+    cache = Path(run(program, network, COSPARSE_CACHE=str(tmp_path)).stdout.strip())
+    cache.unlink()
+    os.mkfifo(cache)
+    done = run(program, network, seconds=30, COSPARSE_CACHE=str(tmp_path))
+    assert "is ignored (file: expected a regular file, got another kind) and will be written anew" in done.stderr
+    assert cache.is_file()

@@ -17,6 +17,7 @@ from torch.utils._pytree import MappingKey, tree_flatten_with_path
 
 from cosparse.compress.importer.layout import size_of
 from cosparse.compress.importer.names import layers, module_path
+from cosparse.compress.importer.sizes import Range, traced
 from cosparse.errors import ShapeError, UnsupportedError
 
 AXES = ("batch", "channels", "height", "width")
@@ -26,7 +27,8 @@ AXES = ("batch", "channels", "height", "width")
 class Program:
     """Live operations in order, without mutation. `constants`: parameters, buffers, literals; `outputs`: dict key or None, and value.
 
-    `fixed` says which heights and widths the model's code has fixed to the example's, though they were to be free.
+    `fixed` says which heights and widths the model's code has fixed to the example's, though they were to be free; `sizes`, for each input,
+    the heights and the widths for which the program is the model's: least and greatest, None for an input without them.
     """
 
     operations: tuple[fx.Node, ...]
@@ -34,6 +36,7 @@ class Program:
     outputs: tuple[tuple[str | None, Any], ...]
     constants: dict[fx.Node, Tensor]
     fixed: tuple[str, ...] = ()
+    sizes: tuple[tuple[Range, Range] | None, ...] = ()
 
 
 @contextmanager
@@ -73,9 +76,8 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
             raise ShapeError(f"model {name}, input {i}", "floating point [N, C, H, W] or [N, F]", f"{x.dtype} {list(x.shape)}")
     # A size of 1 would be taken for fixed.
     inputs = tuple(x if x.shape[0] > 1 else x.repeat(2, *[1] * (x.ndim - 1)) for x in inputs)
-    # The lower bound settles many comparisons of sizes at once; nothing checks it later.
     image_axes = (2, 3) if free_size else ()
-    free = [{0: Dim.AUTO} | {a: Dim.AUTO(min=x.shape[a]) for a in image_axes[: x.ndim - 2] if x.shape[a] > 1} for x in inputs]
+    free = [{0: Dim.AUTO} | {a: Dim.AUTO for a in image_axes[: x.ndim - 2] if x.shape[a] > 1} for x in inputs]
     with evaluating(model), quiet():
         keys = [_key(path) for path, _ in tree_flatten_with_path(model(*inputs))[0]]
         try:
@@ -89,6 +91,7 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
     classes = layers(model)
     for node in program.operations:
         node.meta["layer"] = classes.get(module_path(node), "")
+    program = replace(program, sizes=tuple(traced(node, exported) for node in program.inputs))
     if not free_size:
         return program
     wanted = [(node, axis) for node, given in zip(program.inputs, free, strict=True) for axis in given]

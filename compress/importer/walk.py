@@ -18,6 +18,7 @@ from cosparse.compress.importer.fold import simplified
 from cosparse.compress.importer.layout import Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place
 from cosparse.compress.importer.rearrange import as_stored
+from cosparse.compress.importer.sizes import settled
 from cosparse.compress.importer.table import HANDLERS
 from cosparse.compress.importer.trace import Program, trace
 from cosparse.engine.graph import Graph, Input, Node, unique_name
@@ -32,7 +33,8 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
     """The model in eval mode as a graph, weights float32, batch norm folded, nodes named after its modules.
 
     `example` is one input [N, C, H, W] or [N, F], or a sequence of them. The batch is free. Height and width are free where the model's
-    code allows it; else the sizes of the example are built in, and `provenance["import"]["size"]` says why.
+    code allows it; else the sizes of the example are built in, `provenance["import"]["size"]` says why, and the inputs' `sizes` say which
+    ones are left: at others the engine raises ShapeError.
     Raises UnsupportedError that lists every operation that an artifact cannot hold, with module and source line.
     """
     inputs = tuple(example) if isinstance(example, list | tuple) else (example,)
@@ -43,6 +45,7 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
     except UnsupportedError as error:
         graph, reason = _imported(trace(model, inputs, name, free_size=False), inputs, name), error.got
     size = f"the example's, for {reason}" if reason else "free"
+    graph = settled(graph, model, inputs)
     return replace(graph, provenance={"import": {"torch": str(torch.__version__), "size": size}})
 
 
@@ -61,7 +64,9 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     if problems:
         found, supported = "; ".join(dict.fromkeys(problems)), ", ".join(sorted(HANDLERS))
         raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, f"supported are {supported}")
-    sources = tuple(Input(node.name, (None, *x.shape[1:])) for node, x in zip(program.inputs, inputs, strict=True))
+    sources = tuple(
+        Input(node.name, (None, *x.shape[1:]), sizes=sizes) for node, x, sizes in zip(program.inputs, inputs, program.sizes, strict=True)
+    )
     graph = simplified(Graph(name, sources, tuple(outputs), tuple(draft.nodes)))
     ranks = [node.meta["val"].ndim for _, node in program.outputs]
     return _named(replace(graph, nodes=tuple(map(_single, graph.nodes))), [key for key, _ in program.outputs], ranks)

@@ -6,7 +6,7 @@
      cosparse_run(engine, &shape, &image, 1, &scores, &score_count, 1);
      cosparse_free(engine);
 
-   Arrays are dense, row-major float32: [N, C, H, W], or [N, F] of rank 2.
+   Arrays are dense, row-major float32: [N, C, H, W], or [N, F] of rank 2. Outputs overlap neither each other nor inputs.
 
    Threads. One engine may be used from any number of threads at once: it holds the weights, which never change, and every call works in
    memory of its own. Answers are bitwise the same whoever calls beside. cosparse_run takes working memory from the engine's pool and waits

@@ -9,6 +9,7 @@
 #include "graph.h"
 #include "message.h"
 #include "schema.h"
+#include "without_gil.h"
 
 namespace py = pybind11;
 
@@ -29,13 +30,13 @@ void raise(const Error& error) {
 
 Artifact read(const py::object& path) {
   const std::string name = py::module_::import("os").attr("fsencode")(path).cast<std::string>();
-  py::gil_scoped_release release;
+  const WithoutGil here;
   return {read_artifact(name)};
 }
 
 Artifact parse(const py::bytes& content, const std::string& name) {
   const std::string_view from = content;
-  py::gil_scoped_release release;
+  const WithoutGil here;
   return {parse_artifact(name, reinterpret_cast<const std::byte*>(from.data()), static_cast<int64_t>(from.size()))};
 }
 
@@ -135,7 +136,7 @@ void bind_artifact(py::module_& m) {
       "blake2b",
       [](const py::bytes& content) {
         const std::string_view from = content;
-        py::gil_scoped_release release;
+        const WithoutGil here;
         Blake2b hash;
         hash.update(from.data(), from.size());
         return hash.hex();

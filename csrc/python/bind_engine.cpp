@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "error.h"
 #include "memory_limit.h"
+#include "without_gil.h"
 
 namespace py = pybind11;
 
@@ -51,7 +52,7 @@ std::vector<const float*> pointers(const std::vector<Array>& arrays) {
 }
 
 template <class Work> auto without_gil(const Work& work) {
-  py::gil_scoped_release release;
+  const WithoutGil here;
   return work();
 }
 
@@ -77,7 +78,7 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
     to.push_back(results.back().mutable_data());  // raises ValueError for a read-only array
   }
   const auto from = pointers(inputs);
-  py::gil_scoped_release release;
+  const WithoutGil here;
   engine.run(*schedule, from, to);
   return results;
 }
@@ -97,7 +98,7 @@ py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>
 
 std::string tune(Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
   const std::vector<Shape> shapes = shapes_of(engine, inputs);
-  py::gil_scoped_release release;
+  const WithoutGil here;
   return engine.tune(shapes);
 }
 
@@ -105,7 +106,7 @@ std::vector<std::pair<double, double>> profile(const Engine& engine, const std::
   const auto schedule = find_schedule(engine, shapes_of(engine, array_sizes(inputs)));
   const auto from = pointers(inputs);
   std::vector<std::pair<double, double>> times;
-  py::gil_scoped_release release;
+  const WithoutGil here;
   for (const StepTime& t : engine.profile(*schedule, from, repeat)) times.emplace_back(t.median_us, t.min_us);
   return times;
 }
@@ -138,11 +139,11 @@ std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::
   if (options.number == Number::int8) steps = steps_of(share(artifact), options, calibration);
   if (own) {
     auto stored = take_over(artifact);
-    py::gil_scoped_release release;
+    const WithoutGil here;
     return std::make_unique<Engine>(std::move(stored), options, steps);
   }
   const auto graph = share(artifact);
-  py::gil_scoped_release release;
+  const WithoutGil here;
   return std::make_unique<Engine>(graph, options, steps);
 }
 
