@@ -66,8 +66,8 @@ def read(path: str | os.PathLike[str]) -> Graph:
 
 
 def _input(fields: dict[str, Any]) -> Input:
-    heights, widths = fields.get("sizes") or (None, None)
-    return Input(fields["name"], tuple(fields["shape"]), fields["dtype"], (tuple(heights), tuple(widths)) if heights else None)
+    sizes = fields.get("sizes")
+    return Input(fields["name"], tuple(fields["shape"]), fields["dtype"], (tuple(sizes[0]), tuple(sizes[1])) if sizes else None)
 
 
 def to_bytes(graph: Graph) -> bytes:

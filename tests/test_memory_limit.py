@@ -78,6 +78,15 @@ def test_an_engine_answers_on_after_a_size_that_is_too_large(tmp_path: Path) -> 
     np.testing.assert_array_equal(engine(x), (x[:, :, 1:] + x[:, :, :-1]) / 2)
 
 
+def test_results_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    """A value that is an output a thousand times is written a thousand times, wherever it lies while the network runs."""
+    nodes = (Node("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0}),)
+    artifact.write(tmp_path / "net.cosparse", Graph("many", (Input("x", (None, 1, 64, 64)),), ("relu",) * 1000, nodes))
+    engine = cosparse.load(tmp_path / "net.cosparse", tune=False, threads=1, max_memory=MIB)
+    with pytest.raises(cosparse.MemoryLimitError, match=r"network 'many': expected results of at most .* got 16 MB for \[1, 1, 64, 64\]"):
+        engine(np.zeros((1, 1, 64, 64), np.float32))
+
+
 def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     artifact.write(tmp_path / "net.cosparse", small_net(channels=64))
     with pytest.raises(cosparse.MemoryLimitError, match=r"network 'small': expected packed weights of at most .* for 4 layers"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +35,10 @@ def traced(node: fx.Node, exported: ExportedProgram) -> tuple[Range, Range] | No
     return height, width
 
 
-def _range(size: object, exported: ExportedProgram) -> Range:
-    if size.is_Integer:  # type: ignore[attr-defined]
-        return int(size), int(size)  # type: ignore[call-overload]
-    known = exported.range_constraints.get(size)  # type: ignore[call-overload]
+def _range(size: Any, exported: ExportedProgram) -> Range:
+    if size.is_Integer:
+        return int(size), int(size)
+    known = exported.range_constraints.get(size)
     if known is None:
         return 1, MOST
     return 1 if known.lower <= 2 else int(known.lower), int(min(known.upper, MOST))  # 2 is where it begins to count
