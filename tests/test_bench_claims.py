@@ -13,7 +13,7 @@ from small_net import small_net
 
 import cosparse
 from cosparse.bench.check import compare
-from cosparse.bench.claims import busy_neighbour, filters_realised, hierarchical_masks, load_memory, monotone, network_table
+from cosparse.bench.claims import busy_neighbour, filters_realised, hierarchical_masks, load_memory, monotone, network_table, other_networks
 from cosparse.bench.claims.network_table import ROWS, Row
 from cosparse.bench.claims.networks import Variant
 from cosparse.bench.claims.verdict import Bar, conclude, markdown
@@ -70,6 +70,16 @@ def test_a_row_of_the_table_is_measured(variant: Variant, tmp_path: Path) -> Non
     asked = variant.flops or variant.filters
     assert asked is not None
     assert 1 / (1 - asked) <= measured["flop_speedup"] < 1.05 / (1 - asked)
+
+
+def test_other_networks_are_networks_of_the_zoo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cosparse.bench.zoo.table import TABLE
+
+    assert set(other_networks.NETWORKS) <= set(TABLE)
+    with pytest.raises(typer.Exit) as caught:
+        other_networks.main(tmp_path, "lenet", "onnxruntime", 0.05, None)
+    assert caught.value.exit_code == 2
+    assert "--networks: expected some of resnet18, " in capsys.readouterr().err
 
 
 def test_filters_that_went_are_held_against_the_whole_network(tmp_path: Path) -> None:
