@@ -21,5 +21,6 @@ void check_pad(const Node& node);
 void check_reshape(const Node& node);
 void check_permute(const Node& node);
 void check_upsample(const Node& node);
+void check_group_norm(const Node& node);
 
 }  // namespace cosparse

@@ -65,4 +65,9 @@ void check_upsample(const Node& node) {
   if (node.text("mode") == "nearest" && node.integer("align_corners") != 0) refuse(about(node), "align_corners 0 with mode nearest", "1");
 }
 
+void check_group_norm(const Node& node) {
+  const int64_t groups = node.integer("groups"), channels = node.tensor("scale")->count();
+  if (channels % groups) refuse(about(node), "groups that divide its " + std::to_string(channels) + " channels", std::to_string(groups));
+}
+
 }  // namespace cosparse

@@ -34,6 +34,8 @@ const std::map<std::string, Builder>& builders() {
                                                        {"depth_to_space", build_copy},
                                                        {"upsample", build_upsample},
                                                        {"layer_norm", build_norm},
+                                                       {"group_norm", build_group_norm},
+                                                       {"log_softmax", build_log_softmax},
                                                        {"softmax", build_norm}};
   return table;
 }

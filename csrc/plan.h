@@ -105,6 +105,7 @@ struct Build {
   const Shape& out() const { return plan.shapes[fused.output]; }
   const Place& to() const { return plan.places[fused.output]; }
   const SpanKernels& spans() const { return span_kernels(options.isa); }
+  std::string spans_name() const { return std::string("spans_f32__") + name_of(options.isa); }
 };
 
 // fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.
@@ -142,7 +143,9 @@ void build_binary(const Build&);
 void build_affine(const Build&);
 void build_activation(const Build&);
 void build_prelu(const Build&);
-void build_norm(const Build&);
+void build_norm(const Build&);  // layer_norm, softmax
+void build_group_norm(const Build&);
+void build_log_softmax(const Build&);
 void build_concat(const Build&);
 void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle, depth_to_space: values move, none changes
 void build_axes(const Build&);  // of which slice, pad, channel_shuffle, and chains of them

@@ -134,14 +134,19 @@ std::vector<OpRule> make_schema(int64_t version) {
   if (version >= 2)
     for (OpRule& rule : ops)
       if (rule.check == check_conv) add_transforms(rule);
+  if (version >= 3) {
+    ops.push_back({"group_norm", 1, 1, {integer("groups", 1, kInt), number("eps", 0)}, {vector("scale"), vector("shift")}, check_group_norm,
+                   infer_per_channel});
+    ops.push_back({"log_softmax", 1, 1, {integer("axis", 1, 1)}, {}, nullptr, infer_same});
+  }
   return ops;
 }
 
 }  // namespace
 
 const std::vector<OpRule>& schema(int64_t version) {
-  static const std::vector<OpRule> first = make_schema(1), latest = make_schema(kVersion);
-  return version == 1 ? first : latest;
+  static const std::vector<OpRule> all[kVersion] = {make_schema(1), make_schema(2), make_schema(3)};
+  return all[version - 1];
 }
 
 const OpRule& rule_of(const std::string& op, const std::string& about, int64_t version) {

@@ -1,4 +1,4 @@
-// Steps of add, sub, mul, div (with broadcasting), affine, activation, prelu, layer_norm and softmax.
+// Steps of add, sub, mul, div (with broadcasting), affine, activation and prelu.
 #include "plan.h"
 
 namespace cosparse {
@@ -7,7 +7,7 @@ namespace {
 
 void push(const Build& b, std::function<void(const Run&)> run) {
   Step step;
-  step.op = b.node().op, step.kernel = std::string("spans_f32__") + name_of(b.options.isa), step.run = std::move(run);
+  step.op = b.node().op, step.kernel = b.spans_name(), step.run = std::move(run);
   b.plan.steps.push_back(std::move(step));
 }
 
@@ -68,22 +68,6 @@ void build_prelu(const Build& b) {
     run.pool.each(shape.c, [&](int64_t c, int) {
       spans.activation(Act::leaky_relu, slope[c], 0, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane,
                        shape.pixels());
-    });
-  });
-}
-
-void build_norm(const Build& b) {
-  const bool layer = b.node().op == "layer_norm";
-  const float eps = layer ? (float)b.node().number("eps") : 0;
-  const float *scale = layer ? parameter(b, "scale") : nullptr, *shift = layer ? parameter(b, "shift") : nullptr;
-  push(b, [=, x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans()](const Run& run) {
-    run.pool.each(x.plane / kLanes, [&](int64_t i, int) {
-      const float* from = run.arena + x.offset;
-      float* to = run.arena + y.offset;
-      if (layer)
-        spans.layer_norm(from, x.plane, (int)shape.c, scale, shift, eps, to, y.plane, i * kLanes);
-      else
-        spans.softmax(from, x.plane, (int)shape.c, to, y.plane, i * kLanes);
     });
   });
 }

@@ -48,6 +48,8 @@ def _batch(*sizes: object) -> list[object]:
     return [None, *sizes]
 
 
+TEN = {"scale": "affine.scale", "shift": "affine.scale"}
+GROUPS = {"op": "group_norm", "inputs": ["relu"], "attrs": {"groups": 3, "eps": 0.001}, "tensors": TEN}
 SUPPORTED = "conv, linear, affine, activation, prelu, add"
 CASES: list[Case] = [
     case("format missing", network(format=None), "graph: format: expected 'cosparse', got none"),
@@ -198,6 +200,18 @@ CASES: list[Case] = [
         "softmax along H",
         attrs("softmax", axis=2),
         "node 'softmax' (softmax): attribute 'axis': expected an integer from 1 to 1, got the integer 2",
+    ),
+    case(
+        "an operator of version 3",
+        add_node(op="log_softmax"),
+        "node 'extra': expected one of the operators conv",
+        "'log_softmax'",
+        error=UnsupportedError,
+    ),
+    case(
+        "groups that do not divide",
+        both(network(version=3), add_node(**GROUPS)),
+        "node 'extra' (group_norm): expected groups that divide its 10 channels, got 3",
     ),
     case("tensors a list", node("affine", tensors=[]), "node 'affine' (affine): expected 'tensors' as an object, got a list of 0"),
     case("tensor missing", tensors("affine", shift=None), "node 'affine' (affine): expected the tensor 'shift', got none"),

@@ -71,11 +71,16 @@ def every_op() -> Graph:
     return Graph("every_op", inputs, ("softmax", "like", "permute"), nodes, {"mean": [0.5], "channels": "RGB"}, {"seed": 7})
 
 
-def every_size() -> Graph:
-    """What version 3 of the artifact adds: heights and widths that an input takes; another input takes any."""
+def version_three() -> Graph:
+    """What version 3 of the artifact adds: heights and widths that an input takes (another takes any), group_norm, log_softmax."""
     sized = Input("x", (None, 3, 8, 8), sizes=((4, 16), (8, 8)))
-    nodes = (Node("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0}), Node("sum", "add", ("relu", "y")))
-    return Graph("sizes", (sized, Input("y", (None, 3, 1, 1))), ("sum",), nodes)
+    tensors = {"scale": 2 + _floats(3), "shift": _floats(3)}
+    nodes = (
+        Node("norm", "group_norm", ("x",), {"groups": 3, "eps": 1e-5}, tensors),
+        Node("sum", "add", ("norm", "y")),
+        Node("log", "log_softmax", ("sum",), {"axis": 1}),
+    )
+    return Graph("three", (sized, Input("y", (None, 3, 1, 1))), ("log",), nodes)
 
 
 def every_transform() -> Graph:

@@ -65,7 +65,8 @@ def pointwise_cases() -> list[Case]:
         cases.append(("affine", {}, {"scale": (4,), "shift": (4,)}, (shape,)))
         cases.append(("prelu", {}, {"slope": (4,)}, (shape,)))
         cases.append(("layer_norm", {"eps": 1e-6}, {"scale": (4,), "shift": (4,)}, (shape,)))
-        cases.append(("softmax", {"axis": 1}, {}, (shape,)))
+        cases += [("group_norm", {"groups": g, "eps": 1e-3}, {"scale": (4,), "shift": (4,)}, (shape,)) for g in (1, 2, 4)]
+        cases += [(op, {"axis": 1}, {}, (shape,)) for op in ("softmax", "log_softmax")]
         cases += [(op, {}, {}, (shape, shape)) for op in ("add", "sub", "mul", "div")]
     return [*cases, *((op, {}, {}, ((2, 4, 1, 1), (2, 1, 3, 5))) for op in ("add", "sub", "mul", "div"))]
 

@@ -89,6 +89,24 @@ def test_softmax(isa: str) -> None:
             check(graph_of([make("softmax", axis=1)], {"x": shape}), [image(3, *shape, spread=spread)], terms=128, isa=isa)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [*SIZES, (40, 50)], ids=str)
+def test_group_norm(size: tuple[int, int], isa: str) -> None:
+    """Groups of one channel, of some and of all, planes that share a vector; numbers far from zero lose what their mean has."""
+    rng = np.random.default_rng(0)
+    tensors = {"scale": normal(rng, 6), "shift": normal(rng, 6)}
+    for groups in (1, 3, 6):
+        for away in (0.0, 10.0):
+            node = make("group_norm", tensors=tensors, groups=groups, eps=1e-1)
+            check(graph_of([node], {"x": (6, *size)}), [away + image(3, 6, *size)], terms=256, gain=16, isa=isa)
+
+
+def test_log_softmax() -> None:
+    for shape in ((10,), (1,), (21, 5, 6)):
+        for spread in (1.0, 200.0):
+            check(graph_of([make("log_softmax", axis=1)], {"x": shape}), [image(3, *shape, spread=spread)], terms=64)
+
+
 POOLS = {
     "3x3_stride2": {"kernel": [3, 3], "stride": [2, 2], "pad": [1, 1, 1, 1]},
     "2x2": {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0]},

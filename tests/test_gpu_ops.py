@@ -194,13 +194,14 @@ MOVES: dict[str, tuple[str, dict[str, Any]]] = {
     "nearest_factor": ("upsample", {"mode": "nearest", "size": [0, 0], "factor": [2, 3], "align_corners": 0}),
     "bilinear_factor": ("upsample", {"mode": "bilinear", "size": [0, 0], "factor": [2, 3], "align_corners": 0}),
     "softmax": ("softmax", {"axis": 1}),
+    "log_softmax": ("log_softmax", {"axis": 1}),
 }
 
 
 @pytest.mark.parametrize("name", MOVES)
 def test_moves(name: str, dtype: torch.dtype) -> None:
     op, attrs = MOVES[name]
-    check(node(op, **attrs), image(3, 12, 6, 8), dtype=dtype, slack=1e-5 if op in ("upsample", "softmax") else 0)
+    check(node(op, **attrs), image(3, 12, 6, 8), dtype=dtype, slack=1e-5 if op in ("upsample", "softmax", "log_softmax") else 0)
 
 
 def test_moves_of_rank_2(dtype: torch.dtype) -> None:

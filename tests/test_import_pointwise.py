@@ -32,6 +32,7 @@ ACTIVATIONS: dict[str, nn.Module] = {
     "softplus of beta": nn.Softplus(2.5),
     "mish": nn.Mish(),
     "softmax": nn.Softmax(1),
+    "log_softmax": nn.LogSoftmax(1),
 }
 
 
@@ -55,6 +56,27 @@ def test_activations() -> None:
         "mish",
     }
     assert sum(node.op == "prelu" for node in graph.nodes) == 2
+
+
+class ImageNorms(nn.Module):
+    """Over groups of channels, each channel alone, all of them; statistics that were kept are an affine step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kept = nn.InstanceNorm2d(6, affine=True, track_running_stats=True)
+        self.each = nn.ModuleList([nn.GroupNorm(3, 6), nn.GroupNorm(1, 6, affine=False), nn.InstanceNorm2d(6), kept])
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 1.0)
+        nn.init.normal_(kept.running_mean)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(norm(x) for norm in self.each)
+
+
+def test_norms_over_an_image() -> None:
+    graph = check(ImageNorms(), (1, 6, 5, 4), sizes=[(3, 8)])
+    assert [node.op for node in graph.nodes] == ["group_norm"] * 3 + ["affine"]
+    assert [node.attrs["groups"] for node in graph.nodes[:3]] == [3, 1, 6]
 
 
 class Arithmetic(nn.Module):

@@ -116,6 +116,24 @@ def test_softmax(shape: tuple[int, ...], magnitude: int, rng: np.random.Generato
     assert_close(run_node(node("softmax", axis=1), x), want, terms=2 * shape[1], scale=1)
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 3, 4), (3, 12), (1, 6, 1, 2)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm(shape: tuple[int, ...], groups: int, rng: np.random.Generator) -> None:
+    x, scale, shift = rng.normal(size=shape), normal(rng, shape[1]), normal(rng, shape[1])
+    want = F.group_norm(torch.from_numpy(x), groups, torch.from_numpy(scale).double(), torch.from_numpy(shift).double(), 1e-3).numpy()
+    magnify = 4 / max(float(x.reshape(len(x), groups, -1).std(axis=2).min()), 1e-3**0.5)
+    got = run_node(node("group_norm", {"scale": scale, "shift": shift}, groups=groups, eps=1e-3), x)
+    assert_close(got, want, terms=3 * x[0].size, scale=4 * magnify)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (3, 5), (2, 1, 2, 2)], ids=str)
+@pytest.mark.parametrize("magnitude", [1, 1000])
+def test_log_softmax(shape: tuple[int, ...], magnitude: int, rng: np.random.Generator) -> None:
+    x = rng.normal(size=shape) * magnitude
+    want = F.log_softmax(torch.from_numpy(x), 1).numpy()
+    assert_close(run_node(node("log_softmax", axis=1), x), want, terms=2 * shape[1], scale=10 * magnitude)
+
+
 @pytest.mark.parametrize(("op", "roles"), [("prelu", ["slope"]), ("affine", ["scale", "shift"]), ("layer_norm", ["scale", "shift"])])
 def test_per_channel_tensors_must_fit(op: str, roles: list[str]) -> None:
     with pytest.raises(ShapeError, match=r"expected 5 channels, got \(2, 1, 3, 3\)"):

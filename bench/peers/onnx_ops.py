@@ -200,6 +200,21 @@ def softmax(model: Builder, node: Node, x: str) -> str:
     return model.add("Softmax", x, axis=1)
 
 
+def group_norm(model: Builder, node: Node, x: str) -> str:
+    """A group's channels and pixels are the places of one channel of InstanceNormalization, which knows no groups."""
+    groups: Any = node.attrs["groups"]
+    shape, ones = model.shapes[x], np.ones(groups, np.float32)
+    flat = model.add("Reshape", x, model.integers([shape[0], groups, -1]))
+    normal = model.add("InstanceNormalization", flat, model.constant(ones), model.constant(0 * ones), epsilon=node.attrs["eps"])
+    y = model.add("Reshape", normal, model.integers(list(shape)))
+    scale, shift = (model.constant(node.tensors[role].reshape(1, -1, *[1] * (len(shape) - 2))) for role in ("scale", "shift"))
+    return model.add("Add", model.add("Mul", y, scale), shift)
+
+
+def log_softmax(model: Builder, node: Node, x: str) -> str:
+    return model.add("LogSoftmax", x, axis=1)
+
+
 OPS: dict[str, Op] = {
     "conv": conv,
     "linear": linear,
@@ -224,5 +239,7 @@ OPS: dict[str, Op] = {
     "depth_to_space": depth_to_space,
     "channel_shuffle": channel_shuffle,
     "layer_norm": layer_norm,
+    "group_norm": group_norm,
     "softmax": softmax,
+    "log_softmax": log_softmax,
 }

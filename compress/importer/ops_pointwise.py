@@ -118,7 +118,7 @@ def batch_norm(call: Call) -> Value | tuple[Value, ...]:
     scale = (1.0 if weight is None else weight) / numpy.sqrt(call.constant("running_var") + call.number("eps"))
     shift = (0.0 if bias is None else bias) - call.constant("running_mean") * scale
     result = affine(call, x, scale, shift)
-    return result if call.op == "batch_norm" else (result,)
+    return (result,) if call.op.startswith("_") else result
 
 
 @handles("layer_norm", "native_layer_norm")
@@ -132,14 +132,35 @@ def layer_norm(call: Call) -> Value | tuple[Value, ...]:
     return result if call.op == "layer_norm" else (result,)
 
 
-@handles("softmax", "_softmax")
+def grouped(call: Call, groups: int) -> Value:
+    x = by_channel(call)
+    channels = (call.fixed(x.sizes[1], "channels"),)
+    weight, bias = call.optional("weight"), call.optional("bias")
+    tensors = {"scale": numpy.ones(channels) if weight is None else weight, "shift": numpy.zeros(channels) if bias is None else bias}
+    return replace(x, name=call.emit("group_norm", [x.name], {"groups": groups, "eps": call.number("eps")}, tensors))
+
+
+@handles("group_norm")
+def group_norm(call: Call) -> Value:
+    return grouped(call, call.integer("num_groups"))
+
+
+@handles("instance_norm")
+def instance_norm(call: Call) -> Value:
+    if not call.flag("use_input_stats"):
+        return batch_norm(call)  # type: ignore[return-value]
+    return grouped(call, call.fixed(call.value().shape[1], "channels"))
+
+
+@handles("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(call: Call) -> Value:
+    """Either kind."""
     x, dim = call.value(), call.dim()
     if x.expanded or axis_of(x, dim) != 1:
         x = call.as_stored(x)
         if dim != 1:
             raise Unsupported("a softmax over another dimension than the channels")
-    return replace(x, name=call.emit("softmax", [x.name], {"axis": 1}))
+    return replace(x, name=call.emit(call.op.removeprefix("_"), [x.name], {"axis": 1}))
 
 
 @handles("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")

@@ -183,6 +183,16 @@ def softmax(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
     return lambda x: torch.softmax(x, 1)
 
 
+def group_norm(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
+    groups: Any = node.attrs["groups"]
+    scale, shift, eps = tensors["scale"], tensors["shift"], float(node.attrs["eps"])  # type: ignore[arg-type]
+    return lambda x: F.group_norm(x, groups, scale, shift, eps)
+
+
+def log_softmax(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
+    return lambda x: torch.log_softmax(x, 1)
+
+
 OPS: dict[str, Build] = {
     "conv": conv,
     "linear": linear,
@@ -207,5 +217,7 @@ OPS: dict[str, Build] = {
     "depth_to_space": depth_to_space,
     "channel_shuffle": channel_shuffle,
     "layer_norm": layer_norm,
+    "group_norm": group_norm,
     "softmax": softmax,
+    "log_softmax": log_softmax,
 }

@@ -1,12 +1,12 @@
-"""concat, slice, pad, reshape, permute, depth_to_space, channel_shuffle, layer_norm, softmax on a GPU, through torch.
+"""concat, slice, pad, reshape, permute, depth_to_space, channel_shuffle, norms and softmaxes on a GPU, through torch.
 
-    inputs, y  Planes of one dtype, float16 or bfloat16; layer_norm and softmax compute in float32 and round once
+    inputs, y  Planes of one dtype, float16 or bfloat16; norms and softmaxes compute in float32 and round once
 
 Formulas: kernels/shape_ops.py, resample.py, norm.py. These operators are rare in convolutional networks and left to the library: each is
 a view of the input that is copied into a view of the output, at most after a gather along an axis. They neither wait nor need numbers
-from the device, so a CUDA graph can hold them; layer_norm uploads its tensors at its first launch, so launch it once before.
+from the device, so a CUDA graph can hold them; norms upload their tensors at its first launch, so launch them once before.
 
-Refused: a layer_norm of another channel count (ShapeError). Sizes that do not fit have been refused where the output's shape was found.
+Refused: a norm of another channel count (ShapeError). Sizes that do not fit have been refused where the output's shape was found.
 """
 
 from __future__ import annotations
@@ -88,6 +88,16 @@ def softmax(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
     out.nchw.copy_(torch.softmax(inputs[0].nchw, node.attrs["axis"], dtype=torch.float32))
 
 
+def group_norm(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    x, channels = inputs[0].nchw.float(), out.shape[1]
+    scale, shift = (channel_vector(node, role, channels, x.device) for role in ("scale", "shift"))
+    out.nchw.copy_(torch.nn.functional.group_norm(x, node.attrs["groups"], scale, shift, node.attrs["eps"]))
+
+
+def log_softmax(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    out.nchw.copy_(torch.log_softmax(inputs[0].nchw, node.attrs["axis"], dtype=torch.float32))
+
+
 LAUNCHES: dict[str, Launch] = {
     "concat": concat,
     "slice": slice_,
@@ -97,5 +107,7 @@ LAUNCHES: dict[str, Launch] = {
     "depth_to_space": depth_to_space,
     "channel_shuffle": channel_shuffle,
     "layer_norm": layer_norm,
+    "group_norm": group_norm,
     "softmax": softmax,
+    "log_softmax": log_softmax,
 }
