@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import tritonclient.http as client
 from serve_parts import Running, binary, images, request, serving, write
 
 import cosparse
+from cosparse.engine.serve import Refused, http_infer
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,20 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "inputs twice": ({"inputs": [GOOD, GOOD]}, "the inputs x, each once, got x, x"),
     "another input": ({"inputs": [GOOD | {"name": "z"}]}, "the inputs x, each once, got z"),
     "a name that is no text": ({"inputs": [GOOD | {"name": ["x"]}]}, "the inputs x, each once"),
+    "a name that is a number": ({"inputs": [GOOD | {"name": 0}]}, "the inputs x, each once, got a name that is int"),
+    "a large name": ({"inputs": [GOOD | {"name": [[]] * 99}]}, "the inputs x, each once, got a name that is list"),
+    "large datatype": ({"inputs": [GOOD | {"datatype": [[]] * 99}]}, "input 'x': expected datatype FP32, got list of 99; convert it"),
+    "large shape": ({"inputs": [GOOD | {"shape": [1] * 99}]}, "a shape of whole numbers above 0, got list of 99"),
+    "lists as shape": ({"inputs": [GOOD | {"shape": [[1], 2]}]}, "a shape of whole numbers above 0, got list of 2"),
+    "one long text": ({"inputs": [GOOD | {"data": ["a" * 20_000, *[0] * 191]}]}, "flat or nested evenly, got str values"),
+    "booleans": ({"inputs": [GOOD | {"data": [True, *[0] * 191]}]}, "flat or nested evenly, got bool values"),
+    "flat and nested": ({"inputs": [GOOD | {"data": [*[0] * 191, [0]]}]}, "flat or nested evenly, got list values"),
+    "nested otherwise": (
+        {"inputs": [GOOD | {"data": [[[[0] * 4] * 16] * 3]}]},
+        "flat or nested evenly as [1, 3, 8, 8], got 16 of 8 in a list",
+    ),
+    "nested less": ({"inputs": [GOOD | {"data": [[[0] * 8] * 3]}]}, "flat or nested evenly as [1, 3, 8, 8], got int"),
+    "outputs": ({"inputs": [GOOD], "outputs": [{"name": "linear"}] * 2}, "outputs: expected at most 1, each once, got 2"),
     "datatype": ({"inputs": [GOOD | {"datatype": "FP64"}]}, "input 'x': expected datatype FP32, got 'FP64'; convert it"),
     "no datatype": ({"inputs": [{k: v for k, v in GOOD.items() if k != "datatype"}]}, "expected datatype FP32, got None"),
     "rank": ({"inputs": [GOOD | {"shape": [3, 8, 8]}]}, "input 'x': expected shape [-1, 3, 8, 8], got [3, 8, 8]"),
@@ -138,6 +155,45 @@ def test_a_bad_request_is_told_what_is_wrong(server: Running, case: str) -> None
     assert message in got["error"]
     assert headers["content-type"] == "application/json"
     assert server.infer(images(1))[0] == 200
+
+
+def model(name: str) -> Any:
+    spec = SimpleNamespace(name=name, shape=(None, 3, 8, 8))
+    return SimpleNamespace(name="small", inputs=(spec,), outputs=(spec,))
+
+
+def test_a_name_is_a_text_even_where_a_number_reads_like_it() -> None:
+    body = json.dumps({"inputs": [GOOD | {"name": "0"}]}).encode()
+    assert http_infer.parse(body, None, model("0"), None).arrays[0].shape == (1, 3, 8, 8)
+    with pytest.raises(Refused, match="the inputs 0, each once, got a name that is int"):
+        http_infer.parse(body.replace(b'"0"', b"0"), None, model("0"), None)
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+@pytest.mark.parametrize(("what", "count"), [(b"[]", "lists and objects"), (b"{}", "lists and objects"), (b'""', "quotation marks")])
+def test_large_json_of_many_small_things_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, what: bytes, count: str, scale: float | None
+) -> None:
+    monkeypatch.setattr(http_infer, "_loads", None)
+    body = b'{"inputs":[{"name":"x","shape":[' + b",".join([what] * 150_000) + b"]}]}"
+    with pytest.raises(Refused, match=rf"body: expected at most \d+ {count} in .*, got \d+"):
+        http_infer.parse(body, None, model("x"), scale)
+
+
+def test_large_json_is_read_beside_the_event_loop(server: Running, engine: cosparse.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[int] = []
+    parse = http_infer.parse
+    monkeypatch.setattr(http_infer, "parse", lambda *given: places.append(threading.get_ident()) or parse(*given))  # type: ignore[func-returns-value]
+    x = images(700)
+    nested = json.dumps({"inputs": [GOOD | {"shape": list(x.shape), "data": x.tolist()}]})
+    body, headers = binary(x)
+    for text, more in ((request(images(1)), {}), (body, headers), (request(x), {}), (nested, {})):
+        status, got, _ = server.ask("POST", "/v2/models/small/infer", text, more)
+        assert status == 200
+    assert len(nested) > http_infer.LARGE
+    np.testing.assert_allclose(np.array(got["outputs"][0]["data"]).reshape(700, 10), engine(x), atol=1e-4)
+    assert places[0] == places[1]
+    assert places[0] not in places[2:]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Parsed:
         self.raw = bool(request.raw_input_contents)
         tensors.check_names(model, [tensor.name for tensor in request.inputs])
         if self.raw and len(request.raw_input_contents) != len(request.inputs):
-            raise tensors.invalid("raw_input_contents", f"{len(request.inputs)} of them", len(request.raw_input_contents))
+            raise tensors.invalid("raw_input_contents", f"{len(request.inputs)} of them", str(len(request.raw_input_contents)))
         found = {}
         for place, tensor in enumerate(request.inputs):
             spec = next(spec for spec in model.inputs if spec.name == tensor.name)

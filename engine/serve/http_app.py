@@ -54,7 +54,8 @@ class Infer:
         try:
             async with service.bodies.read(headers, receive) as body:
                 parse = lambda found: http_infer.parse(body, header_length, found, scale)  # noqa: E731
-                text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=scope.get("client"))
+                apart, caller = http_infer.large(body, header_length), scope.get("client")
+                text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=caller, apart=apart)
         except Disconnected:
             service.metrics.failures.labels(model.name, "disconnected").inc()
             return

@@ -39,6 +39,7 @@ class Service:
         self.settings, self.metrics, self.models = settings, metrics, models
         self.bodies = Bodies(settings, metrics)
         self.draining = False
+        self._parsing = asyncio.Lock()
 
     @property
     def ready(self) -> bool:
@@ -67,15 +68,16 @@ class Service:
         answer: Callable[[Model, P, tuple[numpy.ndarray, ...]], R],
         time_left: float | None = None,
         caller: object = None,
+        apart: bool = False,
     ) -> R:
-        """`caller`: the client's address. Raises Refused; anything else is a fault of ours and becomes Refused of the kind INTERNAL, with a
-        trace in the log."""
+        """`caller`: the client's address; apart: parse in a thread, one at a time. Raises Refused; anything else is a fault of ours and
+        becomes Refused of the kind INTERNAL, with a trace in the log."""
         start = time.perf_counter()
         model = None
         try:
             while True:
                 model = self.models.find(name, version)
-                request = parse(model)
+                request = await self._apart(parse, model) if apart else parse(model)
                 limits = [limit for limit in (self.settings.timeout, request.timeout, time_left) if limit is not None]
                 try:
                     outputs = await model.batcher.run(request.arrays, min(limits), caller)
@@ -87,6 +89,11 @@ class Service:
             raise self.failed(model, error) from error
         asyncio.get_running_loop().call_soon(self._count, model, protocol, time.perf_counter() - start)  # when the answer is on its way
         return made
+
+    async def _apart(self, parse: Callable[[Model], P], model: Model) -> P:
+        """One at a time: what is read from JSON takes many times the memory of its text."""
+        async with self._parsing:
+            return await asyncio.to_thread(parse, model)
 
     def _count(self, model: Model, protocol: str, seconds: float) -> None:
         model.latencies.add(seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy
@@ -16,10 +17,22 @@ from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 
 DATATYPE = "FP32"
+MOST_AXES = 8  # of a shape whose sizes are looked at
+AT_ONCE = 1 << 16  # numbers that are converted without a pause in which another thread may run
+NUMBERS = {int, float}
 
 
-def invalid(about: str, expected: str, got: object, next_step: str = "") -> Refused:
-    return Refused(Kind.INVALID, about, expected, str(got)[:200], next_step)
+def invalid(about: str, expected: str, got: str, next_step: str = "") -> Refused:
+    return Refused(Kind.INVALID, about, expected, got[:200], next_step)
+
+
+def shown(value: object) -> str:
+    """A value from a request, for the text of an error: short and at once, however large it is."""
+    if isinstance(value, str):
+        return repr(value[:64])
+    if isinstance(value, list | dict) and (len(value) > 8 or any(isinstance(item, list | dict | str) for item in value)):
+        return f"{type(value).__name__} of {len(value)}"
+    return str(value)
 
 
 def public_shape(spec: ValueSpec, max_scale: float | None) -> list[int]:
@@ -44,19 +57,18 @@ def metadata(model: Model, versions: list[str], max_scale: float | None) -> dict
 
 def check_names(model: Model, names: Sequence[Any]) -> None:
     wanted = [spec.name for spec in model.inputs]
-    if sorted(map(str, names)) != sorted(wanted):
-        raise invalid(
-            f"model '{model.name}'", f"the inputs {', '.join(wanted)}, each once", ", ".join(str(n)[:64] for n in names[:8]) or "none"
-        )
+    if len(names) != len(wanted) or not all(isinstance(name, str) for name in names) or sorted(names) != sorted(wanted):
+        got = ", ".join(name[:64] if isinstance(name, str) else f"a name that is {type(name).__name__}" for name in names[:8])
+        raise invalid(f"model '{model.name}'", f"the inputs {', '.join(wanted)}, each once", got or "none")
 
 
 def check(spec: ValueSpec, datatype: Any, shape: Any, max_scale: float | None) -> tuple[int, ...]:
     """The shape as a tuple; raises Refused where datatype or shape do not fit the input."""
     about = f"input '{spec.name}'"
     if datatype != DATATYPE:
-        raise invalid(about, f"datatype {DATATYPE}", repr(datatype), "convert it to float32")
-    if not isinstance(shape, list | tuple) or not all(type(size) is int and 0 < size < 1 << 31 for size in shape):
-        raise invalid(about, "a shape of whole numbers above 0", shape)
+        raise invalid(about, f"datatype {DATATYPE}", shown(datatype), "convert it to float32")
+    if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(type(size) is int and 0 < size < 1 << 31 for size in shape):
+        raise invalid(about, "a shape of whole numbers above 0", shown(shape))
     fits = len(shape) == len(spec.shape) and all(w is None or w == s for w, s in zip(spec.shape[:2], shape[:2], strict=True))
     if fits and len(shape) == 4:
         example = math.prod(size or 1 for size in spec.shape[2:])
@@ -64,7 +76,7 @@ def check(spec: ValueSpec, datatype: Any, shape: Any, max_scale: float | None) -
         fits = same or (max_scale is not None and shape[2] * shape[3] <= max_scale * example)
     if not fits:
         most = "" if max_scale is None else f", or other heights and widths of at most {max_scale:g} times its pixels"
-        raise invalid(about, f"shape {public_shape(spec, None)}{most}", list(shape), "-1 stands for the batch")
+        raise invalid(about, f"shape {public_shape(spec, None)}{most}", shown(shape), "-1 stands for the batch")
     return tuple(shape)
 
 
@@ -77,28 +89,45 @@ def from_bytes(spec: ValueSpec, data: memoryview | bytes, shape: tuple[int, ...]
 
 
 def from_numbers(spec: ValueSpec, data: Any, shape: tuple[int, ...]) -> numpy.ndarray:
-    """From a flat or nested list."""
+    """From a list, flat or nested as the shape. Counts and types come first, so that the cost is that of the numbers that were sent."""
     about = f"input '{spec.name}'"
     wanted = math.prod(shape)
     if not isinstance(data, list):
         raise invalid(about, "data, a list of numbers", type(data).__name__)
-    try:
-        array = numpy.asarray(data)
-    except (ValueError, RecursionError) as error:
-        raise invalid(about, "data, a list of numbers, flat or nested evenly", error) from None
-    if array.dtype.kind not in "fiu":
-        raise invalid(about, "data, a list of numbers, flat or nested evenly", f"{array.dtype} values")
-    if array.size != wanted or (array.ndim > 1 and array.shape != shape):
-        raise invalid(about, f"{wanted} numbers for shape {list(shape)}", f"numbers of shape {list(array.shape)}")
-    if array.dtype.kind == "f" and array.size and not bool(numpy.abs(array).max() <= 3.4028235e38):
-        raise invalid(about, "numbers that float32 can hold", "larger ones")
-    return array.astype(numpy.float32).reshape(shape)
+    numbers = _unnested(about, data, shape) if data and isinstance(data[0], list) else data
+    if len(numbers) != wanted:
+        raise invalid(about, f"{wanted} numbers for shape {list(shape)}", f"numbers of shape [{len(numbers)}]")
+    array = numpy.empty(wanted, numpy.float32)
+    for start in range(0, wanted, AT_ONCE):
+        part = numbers[start : start + AT_ONCE]
+        if not NUMBERS.issuperset(map(type, part)):
+            got = next(type(value).__name__ for value in part if type(value) not in NUMBERS)
+            raise invalid(about, "data, a list of numbers, flat or nested evenly", f"{got} values")
+        values = numpy.array(part, numpy.float64)
+        if not bool(numpy.abs(values).max() <= 3.4028235e38):
+            raise invalid(about, "numbers that float32 can hold", "larger ones")
+        array[start : start + AT_ONCE] = values
+    return array.reshape(shape)
+
+
+def _unnested(about: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """What is in the innermost lists, in order. The lists of one level are counted before the next is looked at."""
+    level = [data]
+    for size in shape:
+        for part in level:
+            if not isinstance(part, list) or len(part) != size:
+                got = f"{len(part)} of {size} in a list" if isinstance(part, list) else type(part).__name__
+                raise invalid(about, f"data, a list of numbers, flat or nested evenly as {list(shape)}", got)
+        level = list(chain.from_iterable(level))
+    return level
 
 
 def wanted_outputs(model: Model, names: Sequence[Any]) -> list[int]:
     """Positions of the outputs that are asked for; all where none is named."""
     known = [spec.name for spec in model.outputs]
+    if len(names) > len(known):
+        raise invalid("outputs", f"at most {len(known)}, each once", str(len(names)))
     for name in names:
         if name not in known:
-            raise invalid(f"output '{str(name)[:64]}'", f"one of {', '.join(known)}", "another name")
+            raise invalid(f"output {shown(name)}", f"one of {', '.join(known)}", "another name")
     return [known.index(name) for name in dict.fromkeys(names)] or list(range(len(known)))
