@@ -73,6 +73,103 @@ def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
             checksum(tmp_path / "bad.cosparse")
 
 
+def test_a_header_beyond_the_artifact_s_limit_is_not_read(tmp_path: Path) -> None:
+    sparse = tmp_path / "bad.cosparse"
+    sparse.write_bytes(((64 << 20) + 8).to_bytes(8, "little"))
+    os.truncate(sparse, 1 << 27)
+    with pytest.raises(cosparse.ArtifactError, match=r"expected an artifact with a checksum, got a header of 67108872 bytes"):
+        checksum(sparse)
+
+
+def odd_entries(folder: Path) -> list[Path]:
+    """What no model can be, and nothing that should keep the others from being served."""
+    (folder / "nowhere").symlink_to(folder / "nothing")
+    (folder / "nowhere.cosparse").symlink_to(folder / "nothing")
+    (folder / "loop").symlink_to(folder / "loop")
+    os.mkfifo(folder / "pipe.cosparse")
+    (folder / "device.cosparse").symlink_to("/dev/null")
+    (folder / "odd" / "1").mkdir(parents=True)
+    (folder / "odd" / "2").mkdir()
+    (folder / "odd" / "1" / "model.cosparse").symlink_to(folder / "nothing")
+    os.mkfifo(folder / "odd" / "2" / "model.cosparse")
+    return [folder / name for name in ("nowhere", "nowhere.cosparse", "loop", "pipe.cosparse", "device.cosparse")] + [
+        folder / "odd" / version / "model.cosparse" for version in ("1", "2")
+    ]
+
+
+def test_odd_entries_are_passed_over_with_a_word_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a.cosparse")
+    write(tmp_path / "odd" / "3" / "model.cosparse")
+    with serving(tmp_path, poll=0.05, control=True) as server:
+        odd = odd_entries(tmp_path)
+        until(lambda: caplog.text.count("passed over") == len(odd))
+        assert sorted(record.path for record in caplog.records if record.message == "passed over") == sorted(map(str, odd))
+        assert set(index(server)) == {("a", "1"), ("odd", "3")}
+        assert server.ask("POST", "/v2/repository/models/a/load")[0] == 200
+        (tmp_path / "a.cosparse").unlink()
+        until(lambda: set(index(server)) == {("odd", "3")})
+    assert caplog.text.count("passed over") == len(odd)  # each once
+    with serving(tmp_path) as server:
+        assert set(index(server)) == {("odd", "3")}
+
+
+def test_an_entry_that_vanishes_once_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.cosparse")
+    real = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([*real(folder), tmp_path / "gone.cosparse"]))
+    found, ignored = scan(tmp_path)
+    assert set(found) == {("a", "1")}
+    assert list(ignored) == [str(tmp_path / "gone.cosparse")]
+
+
+def test_a_look_at_the_folder_that_fails_is_logged_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "a.cosparse")
+    errors: list[Exception] = [OSError("disk"), KeyError("fault"), cosparse.Error("gone")]
+
+    def sometimes(source: Path) -> Any:
+        if errors:
+            raise errors.pop()
+        return scan(source)
+
+    monkeypatch.setattr(models, "scan", sometimes)
+    with serving(tmp_path, poll=0.05) as server:
+        assert server.ask("GET", "/v2/health/ready")[0] == 200
+        assert caplog.text.count("folder not read") == 3
+        errors += [OSError("disk"), KeyError("fault")]
+        until(lambda: not errors)
+        write(tmp_path / "b.cosparse", seed=1)
+        until(lambda: index(server).get(("b", "1"), ("",))[0] == "READY")
+
+
+def test_clients_do_not_see_where_the_repository_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import tritonclient.grpc as client
+
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "1").mkdir()
+    (tmp_path / "bad" / "1" / "model.cosparse").write_bytes(b"nothing")
+    (tmp_path / "closed.cosparse").write_bytes(bytes(8))
+    for source in (tmp_path, tmp_path / "closed.cosparse"):
+        with serving(source, control=True) as server:
+            seen = [reason for _, reason in index(server).values()]
+            for name, _ in index(server):
+                seen.append(server.infer(images(1), name)[1]["error"])
+                seen.append(server.ask("POST", f"/v2/repository/models/{name}/load")[1]["error"])
+            assert all("model.cosparse: " in text or "closed.cosparse: " in text for text in seen)
+            if source == tmp_path:
+                assert any("got bad/1/model.cosparse: expected" in text for text in seen)
+                source.rename(tmp_path.with_name("moved"))
+                seen.append(server.ask("POST", "/v2/repository/models/bad/load")[1]["error"])
+                with client.InferenceServerClient(server.grpc) as triton, pytest.raises(client.InferenceServerException) as info:
+                    triton.load_model("bad")
+                seen.append(str(info.value))
+                assert all("model repository: expected a folder that can be read, got none; try again later" in text for text in seen[-2:])
+                tmp_path.with_name("moved").rename(source)
+        assert not any(str(tmp_path) in text for text in seen)
+    assert any(str(tmp_path / "closed.cosparse") in getattr(record, "reason", "") for record in caplog.records)
+
+
 @pytest.mark.parametrize(("most", "batches"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))])
 def test_batches_that_are_warmed_up(most: int, batches: tuple[int, ...]) -> None:
     assert warm_batches(most) == batches

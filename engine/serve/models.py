@@ -58,6 +58,8 @@ class Models:
         self._trouble: dict[Key, str] = {}
         self._failed: dict[Key, File] = {}  # files that could not be loaded: not tried again before they change
         self._seen: dict[Key, File] = {}
+        self._ignored: dict[str, str] = {}  # what was passed over at the last look: path -> why
+        self._retired: list[threading.Thread] = []  # of closed batchers, and perhaps still at work
         self._unloaded: set[str] = set()  # by a client; they stay away until one asks for them
         self._working = threading.Lock()
         self.started = False  # whether all that was there at the start has been tried
@@ -111,8 +113,9 @@ class Models:
         with self._working:
             found, ignored = scan(self._settings.source)
             for path, why in ignored.items():
-                if not self.started:
+                if self._ignored.get(path) != why:
                     log.warning("passed over", extra={"path": path, "reason": why})
+            self._ignored = ignored
             wanted = {key: file for key, file in found.items() if key[0] not in self._unloaded}
             for key in [key for key in [*self._ready, *self._trouble] if key not in wanted]:
                 self._remove(key)
@@ -128,15 +131,22 @@ class Models:
 
     def load(self, name: str) -> None:
         """Loads a name (anew where its file changed), all versions. Raises Refused where there is none or it cannot be loaded."""
-        found, _ = scan(self._settings.source)
-        if not any(key[0] == name for key in found):
+        try:
+            found, _ = scan(self._settings.source)
+            if not any(key[0] == name for key in found):
+                wanted = "a file of this name in the repository"
+                raise Refused(Kind.UNKNOWN_MODEL, f"model '{name[:128]}'", wanted, "none", "put it there first")
+            with self._working:
+                self._unloaded.discard(name)
+                self._failed = {key: file for key, file in self._failed.items() if key[0] != name}
+            self.sync(only=name)
+        except Refused:
+            raise
+        except (Error, OSError) as error:  # its text has a path, which is not the client's business
+            log.error("folder not read", extra={"reason": str(error)})
             raise Refused(
-                Kind.UNKNOWN_MODEL, f"model '{name[:128]}'", "a file of this name in the repository", "none", "put it there first"
-            )
-        with self._working:
-            self._unloaded.discard(name)
-            self._failed = {key: file for key, file in self._failed.items() if key[0] != name}
-        self.sync(only=name)
+                Kind.NOT_READY, "model repository", "a folder that can be read", "none", "try again later", retry_after=2
+            ) from error
         if trouble := [why for key, why in self._trouble.items() if key[0] == name]:
             raise Refused(Kind.INVALID, f"model '{name}'", "a file that can be loaded", trouble[0])
 
@@ -152,6 +162,17 @@ class Models:
             for key in list(self._ready):
                 self._remove(key)
 
+    def join(self, seconds: float) -> bool:
+        """After `close`: waits until no engine computes any more, that long at most; whether so."""
+        end = time.monotonic() + seconds
+        for thread in self._retired:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._retired)
+
+    def _retire(self, batcher: Batcher) -> None:
+        batcher.close()
+        self._retired = [thread for thread in (*self._retired, *batcher.threads) if thread.is_alive()]
+
     def _load(self, key: Key, file: File) -> None:
         name, version = key
         first = key not in self._ready
@@ -159,11 +180,13 @@ class Models:
             self._trouble[key] = "it is being loaded"
         try:
             model = self._make(key, file)
-        except (Error, OSError, MemoryError, RuntimeError) as error:
+        except Exception as error:  # one file that cannot be loaded is no reason to leave the others alone
+            known = isinstance(error, Error | OSError | MemoryError | RuntimeError)
             self._failed[key] = file
-            self._trouble[key] = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
+            self._trouble[key] = self._public(file, reason) if known else f"{type(error).__name__}; the server's log has the reason"
             self._metrics.loads.labels(name, "failed").inc()
-            log.error("not loaded", extra={"model": name, "version": version, "reason": self._trouble[key]})
+            log.error("not loaded", exc_info=None if known else error, extra={"model": name, "version": version, "reason": reason})
             return
         old = self._ready.get(key)
         self._ready = {**self._ready, key: model}
@@ -177,7 +200,13 @@ class Models:
             extra={"model": name, "version": version, "checksum": model.digest, "seconds": round(model.load_seconds, 3)},
         )
         if old is not None:
-            old.batcher.close()
+            self._retire(old.batcher)
+
+    def _public(self, file: File, text: str) -> str:
+        """For clients: they see the repository, not where it lies."""
+        source = self._settings.source
+        shown = file.path.name if file.path == source else str(file.path.relative_to(source))
+        return text.replace(str(file.path), shown)
 
     def _make(self, key: Key, file: File) -> Model:
         settings, start = self._settings, time.monotonic()
@@ -211,7 +240,7 @@ class Models:
         self._ready = {other: kept for other, kept in self._ready.items() if other != key}
         self._metrics.model_ready.labels(*key).set(0)
         log.info("removed", extra={"model": key[0], "version": key[1]})
-        model.batcher.close()
+        self._retire(model.batcher)
 
     def _depth(self, name: str) -> int:
         return sum(model.batcher.depth for model in self._ready.values() if model.name == name)

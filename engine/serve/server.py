@@ -28,6 +28,9 @@ from cosparse.engine.serve.settings import Settings
 from cosparse.errors import Error
 
 log = logging.getLogger("cosparse.serve")
+ENDING = 30.0  # seconds for calls of the engines that are running when the time to drain is over: they cannot be broken off
+RETRY = 2.0  # seconds after a first look at the folder that failed, where it is not looked at again
+
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,28 @@ class Server:
         log.info("stopped")
 
     async def _load_and_watch(self, ready: Callable[[], None]) -> None:
-        await asyncio.to_thread(self.models.sync)
+        """Never ends by an error: whatever it is, the log has it and the next look may find better."""
+        while not await self._look(settle=False):
+            await asyncio.sleep(self.settings.poll or RETRY)
         gc.collect()
         gc.freeze()  # what is there now stays: no later collection need look at it
         log.info("ready" if self.models.ready else "not ready", extra={"models": len(self.models.all())})
         ready()
         while self.settings.poll:
             await asyncio.sleep(self.settings.poll)
-            try:
-                await asyncio.to_thread(self.models.sync, settle=True)
-            except (Error, OSError) as error:
-                log.error("folder not read", extra={"reason": str(error)})
+            await self._look(settle=True)
+
+    async def _look(self, *, settle: bool) -> bool:
+        """Whether the folder could be read."""
+        try:
+            await asyncio.to_thread(self.models.sync, settle=settle)
+        except (Error, OSError) as error:
+            log.error("folder not read", extra={"reason": str(error)})
+        except Exception as error:
+            log.error("folder not read", exc_info=error)
+        else:
+            return True
+        return False
 
     async def _drain(self, http: uvicorn.Server, serving: asyncio.Task[None], rpc: Any) -> None:
         log.info("draining")
