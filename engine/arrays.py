@@ -13,6 +13,14 @@ from cosparse.errors import Error, ShapeError
 
 def to_numpy(value: Any, name: str) -> numpy.ndarray:
     """`value` as a C-contiguous float32 array; no copy where it already is one. Raises Error for other kinds and dtypes."""
+    array = as_array(value, name)
+    if array.dtype != numpy.float32:
+        raise Error(f"input '{name}'", "dtype float32", str(array.dtype), "convert it: x.astype(numpy.float32)")
+    return numpy.ascontiguousarray(array)
+
+
+def as_array(value: Any, name: str) -> numpy.ndarray:
+    """`value` as an array of its own dtype, over the same memory. Raises Error for other kinds."""
     if isinstance(value, numpy.ndarray):
         array = value
     elif hasattr(value, "__dlpack__"):
@@ -26,9 +34,7 @@ def to_numpy(value: Any, name: str) -> numpy.ndarray:
         array = numpy.from_dlpack(value)
     else:
         raise Error(f"input '{name}'", "numpy, torch or an array with DLPack", type(value).__name__, "numpy.asarray(x, numpy.float32)")
-    if array.dtype != numpy.float32:
-        raise Error(f"input '{name}'", "dtype float32", str(array.dtype), "convert it: x.astype(numpy.float32)")
-    return numpy.ascontiguousarray(array)
+    return array
 
 
 def to_output(buffer: Any, name: str) -> numpy.ndarray:

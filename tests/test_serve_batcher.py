@@ -212,6 +212,43 @@ def test_bad_options_and_inputs() -> None:
         run(Double(2), lambda b: b(rows(1), rows(2)))
 
 
+def test_what_is_no_array_is_refused_alone_and_what_are_numbers_is_converted() -> None:
+    """Beside others that wait for the same batch."""
+    engine = Double()
+    refused: dict[str, Any] = {
+        "network 'double': expected one array for each input, got none": (),
+        "input '0': expected numpy, torch or an array with DLPack, got list": [[1.0, 2.0, 3.0]],
+        "input '0': expected numpy, torch or an array with DLPack, got float": 1.0,
+        "input '0': expected a batch of 1 or more, got shape \\[\\]": np.array(1.0, np.float32),
+        "input '0': expected a batch of 1 or more, got shape \\[0, 3\\]": rows(0),
+        "input '0': expected dtype float32, got object; convert it": np.array([[None]]),
+        "input '0': expected dtype float32, got complex128; convert it": rows(1).astype(complex),
+    }
+
+    async def body(batcher: Batcher) -> None:
+        tasks = await held(engine, batcher, [rows(1), rows(1, 3.0).astype(np.float64), rows(1, 5.0).astype(int), rows(1, 7.0)])
+        for message, value in refused.items():
+            with pytest.raises(Error, match=message):
+                await batcher(*(value if isinstance(value, tuple) else (value,)))
+        engine.go.set()
+        answers = await asyncio.gather(*tasks)
+        for value, answer in zip((1, 1, 3, 5, 7), answers, strict=True):
+            np.testing.assert_array_equal(answer, rows(1, 2.0 * value))
+            assert answer.dtype == np.float32
+
+    run(engine, body, max_batch=8)
+    assert engine.batches == [1, 4]
+
+
+def test_threads_that_the_system_does_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(Error, match="workers: expected 3 threads, got can't start new thread; ask for fewer"):
+        Batcher(Double(), workers=3)
+
+
 class Threads(Double):
     """Keeps of each call whether it came in the thread `loop`, and takes `seconds`."""
 

@@ -1,6 +1,7 @@
 """The dynamic batcher: calls that wait together are run together.
 
-A call brings one array for each input, [n, ...], n >= 1. Calls whose sizes agree but for n are joined along n, in the order in which they
+A call brings one array for each input, [n, ...], n >= 1, float32 or numbers that are converted; what is no such array is refused before it
+meets the others. Calls whose sizes agree but for n are joined along n, in the order in which they
 came, up to `max_batch` images; each gets its own rows of the outputs. Calls of more than `max_batch` images are run in parts.
 
 When a batch starts: as soon as a worker is free and the oldest call has waited `max_delay`, or the batch is full. With `max_delay` 0 a
@@ -27,8 +28,9 @@ from typing import Any
 
 import numpy
 
+from cosparse.engine.arrays import as_array
 from cosparse.engine.serve.refusal import Closed, Kind, Refused
-from cosparse.errors import Error
+from cosparse.errors import Error, ShapeError
 
 Arrays = tuple[numpy.ndarray, ...]
 
@@ -92,9 +94,13 @@ class Batcher:
         self._paces: dict[tuple[tuple[int, ...], ...], float] = {}  # of each size of the inputs
         self._short, self._running, self._ended = short, 0, 0.0
         self._callers: deque[object] = deque(maxlen=ALONE)
-        self._threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
-        for thread in self._threads:
-            thread.start()
+        self.threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
+        for thread in self.threads:
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self.close()
+                raise Error("workers", f"{workers} threads", str(error), "ask for fewer") from error
 
     @property
     def depth(self) -> int:
@@ -108,7 +114,8 @@ class Batcher:
     async def __call__(self, *arrays: numpy.ndarray, timeout: float | None = None) -> Any:
         """The network's answer to its inputs, as the engine gives it: an array, or a tuple of them.
 
-        Raises Refused where the queue is full or the answer takes longer than `timeout` seconds, and what the engine raises.
+        Raises Refused where the queue is full or the answer takes longer than `timeout` seconds, Error where the arrays are none (lists,
+        scalars, texts, no rows, none at all), and what the engine raises.
         """
         outputs = await self.run(arrays, timeout)
         return outputs if len(outputs) > 1 else outputs[0]
@@ -140,7 +147,7 @@ class Batcher:
         """Whole seconds in which the queue should be worked off, at the pace so far."""
         with self._changed:
             images = sum(call.images for call in self._waiting)
-        return max(1, min(60, round(images * self._seconds_per_image / len(self._threads) + 0.5)))
+        return max(1, min(60, round(images * self._seconds_per_image / len(self.threads) + 0.5)))
 
     def close(self) -> None:
         """Takes nothing more. What waits is still run; `join` waits for it."""
@@ -150,7 +157,7 @@ class Batcher:
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until all that was taken has been run."""
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(timeout)
 
     async def __aenter__(self) -> Batcher:
@@ -162,6 +169,8 @@ class Batcher:
 
     def _parts(self, arrays: Arrays) -> list[Call]:
         loop = asyncio.get_running_loop()
+        if not arrays or any(type(a) is not numpy.ndarray or a.dtype != numpy.float32 or not a.ndim or not len(a) for a in arrays):
+            arrays = self._checked(arrays)
         images, sizes, step = len(arrays[0]), tuple(array.shape[1:] for array in arrays), self._max_batch
         if any(len(array) != images for array in arrays):
             found = ", ".join(str(len(array)) for array in arrays)
@@ -170,6 +179,20 @@ class Batcher:
             return [Call(arrays, images, sizes, loop, loop.create_future())]
         starts = range(0, images, step)
         return [Call(tuple(a[at : at + step] for a in arrays), min(step, images - at), sizes, loop, loop.create_future()) for at in starts]
+
+    def _checked(self, values: tuple[Any, ...]) -> Arrays:
+        """As float32. Raises Error."""
+        if not values:
+            raise Error(f"network '{self._engine.name}'", "one array for each input", "none")
+        specs = getattr(self._engine, "inputs", ())
+        names = [spec.name for spec in specs] if len(specs) == len(values) else [str(place) for place in range(len(values))]
+        arrays = [as_array(value, name) for value, name in zip(values, names, strict=True)]
+        for array, name in zip(arrays, names, strict=True):
+            if array.dtype.kind not in "fiu":
+                raise Error(f"input '{name}'", "dtype float32", str(array.dtype), "convert it: x.astype(numpy.float32)")
+            if not array.ndim or not len(array):
+                raise ShapeError(f"input '{name}'", "a batch of 1 or more", f"shape {list(array.shape)}")
+        return tuple(numpy.asarray(array, numpy.float32) for array in arrays)
 
     def _alone(self, calls: list[Call], caller: object) -> bool:
         """Whether to run the call here and now; if so, it counts as running."""
