@@ -141,3 +141,12 @@ def test_deadlines_and_a_full_queue(file: Path, monkeypatch: pytest.MonkeyPatch)
                 triton.infer("small", [value(images(1))], client_timeout=0.05)
         finally:
             gate.open.set()
+
+
+def test_bytes_that_are_no_message(server: Running) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as info:
+            call(b"\xff\xff\xff", timeout=20)
+    assert info.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert info.value.details() == "message: expected the protocol's message for ModelInfer, got other bytes"

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc as stubs
 
@@ -139,10 +140,18 @@ class Guard(grpc.aio.ServerInterceptor):
         method, inner, service = details.method.rpartition("/")[2], handler.unary_unary, self._service
         given = next((value for key, value in details.invocation_metadata or () if key == "authorization"), None)
 
+        def read(data: bytes) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except DecodeError:  # here the library would answer UNKNOWN
+                return None
+
         async def guarded(request: Any, context: Context) -> Any:
             try:
                 if method not in OPEN:
                     service.admit(given)
+                if request is None:
+                    raise tensors.invalid("message", f"the protocol's message for {method}", "other bytes")
                 return await inner(request, context)
             except Refused as error:
                 refused = error if method == "ModelInfer" and error.__cause__ is not None else service.failed(None, error)
@@ -154,7 +163,7 @@ class Guard(grpc.aio.ServerInterceptor):
             more = () if refused.retry_after is None else (("retry-after", str(refused.retry_after)),)
             await context.abort(grpc.StatusCode[refused.kind.code], str(refused), more)
 
-        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(guarded, read, handler.response_serializer)
 
 
 def server(service: Service) -> tuple[grpc.aio.Server, int]:
