@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ def gate(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     made.open.set()
 
 
-def send(port: int, *parts: bytes, close: bool = False) -> bytes:
-    """What comes back on a plain connection until the server closes it or nothing more comes."""
+def send(port: int, *parts: bytes, close: bool = False, pause: float = 0.0) -> bytes:
+    """What comes back on a plain connection until the server closes it or nothing more comes; pause: seconds after each part."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)
+            time.sleep(pause)
         if close:
             connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -109,6 +111,60 @@ def test_what_is_not_http(strict: Running, message: bytes, status: bytes) -> Non
     assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     assert strict.infer(images(1))[0] == 200
+
+
+WHOLE = request(images(1)).encode()
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n%s\r\n" + b"%x\r\n%s\r\n0\r\n" % (len(WHOLE), WHOLE)
+CLOSE = b"Connection: close\r\n"
+
+
+def test_trailers_are_counted_as_headers_and_never_taken_for_them(file: Path, strict: Running) -> None:
+    trailer = b"Content-Encoding: gzip\r\n\r\n"
+    answers = send(strict.port, CHUNKED % b"" + trailer + CHUNKED % CLOSE + trailer)
+    assert answers.count(b"HTTP/1.1 200") == 2
+    for many in (b"A:\r\n" * 10_000, b"A" * 40_000):
+        answer = send(strict.port, CHUNKED % b"", many, pause=0.05)
+        assert answer.startswith(b"HTTP/1.1 431"), answer[:100]
+        assert b"headers: expected at most 32768 bytes, got more" in answer
+    with serving(file, token="secret") as server:  # who has got an answer gets no other, and no more time
+        answer = send(server.port, CHUNKED % b"", b"A:\r\n" * 10_000)
+        assert answer.startswith(b"HTTP/1.1 401")
+        assert b"431" not in answer
+
+
+def test_another_protocol_that_is_offered_is_declined(strict: Running) -> None:
+    """As Java's HttpClient offers it with every first request."""
+    offer = b"Connection: Upgrade, HTTP2-Settings%s\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    post = HEAD + offer + b"Content-Length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE.replace(b"%", b"%%"))
+    get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n"
+    answers = send(strict.port, (post + get) % (b"", b""), (CHUNKED % (offer % b"") + b"\r\n" + get % b", close"))
+    assert answers.count(b"HTTP/1.1 200") == 4
+    assert answers.count(b'{"live":true}') == 2
+    assert send(strict.port, b"CONNECT x:80 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_one_that_reads_slowly_is_not(tmp_path: Path) -> None:
+    body, headers = binary(images(64))
+    whole = HEAD.replace(b"small", b"wide") + b"".join(f"{key}: {value}\r\n".encode() for key, value in headers.items())
+    whole += b"Content-Length: %d\r\n\r\n" % len(body) + body
+    size = 64 * 50_000 * 4
+    with serving(write(tmp_path / "wide.cosparse", classes=50_000), write_timeout=0.4, held_bytes=size + 4_000_000) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as deaf:
+            deaf.sendall(whole)
+            until(lambda: server.metric("cosparse_body_bytes") > size / 4)  # what the system's buffers do not hold is counted
+            status, got, answer = server.ask("POST", "/v2/models/wide/infer", body, headers)
+            assert (status, answer["retry-after"]) == (503, "1")
+            assert "bytes of bodies at once" in got["error"]
+            until(lambda: server.metric("cosparse_body_bytes") == 0)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+            slow.sendall(whole)
+            taken = 0
+            while taken < size:
+                part = slow.recv(1 << 19)
+                assert part, taken
+                taken += len(part)
+                time.sleep(0.02)
+        assert server.ask("GET", "/v2/health/live")[0] == 200
 
 
 def test_a_compressed_body(strict: Running) -> None:

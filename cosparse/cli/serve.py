@@ -33,8 +33,9 @@ def command(
     queue: Annotated[int, typer.Option(help="Requests that wait at most, for each model; more are refused.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.")] = 30.0,
     read_timeout: Annotated[float, typer.Option(help="Seconds that a request may take to arrive.")] = 10.0,
+    write_timeout: Annotated[float, typer.Option(help="Seconds after which a client that reads nothing of its answer is cut off.")] = 30.0,
     max_body: Annotated[int, typer.Option(help="Largest request, MiB.")] = 32,
-    max_held: Annotated[int, typer.Option(help="Memory for all requests at once, MiB.")] = 256,
+    max_held: Annotated[int, typer.Option(help="Memory for all requests, and answers that wait to be read, MiB.")] = 256,
     max_model: Annotated[
         int | None, typer.Option(help="Weights of a model, and activations of a call, MiB each. Default: what the machine has left.")
     ] = None,
@@ -78,6 +79,7 @@ def command(
         queue=queue,
         timeout=timeout,
         read_timeout=read_timeout,
+        write_timeout=write_timeout,
         body_bytes=max_body * MIB,
         held_bytes=max_held * MIB,
         model_bytes=max_model * MIB if max_model is not None else None,

@@ -20,10 +20,11 @@ class Disconnected(Exception):
 
 
 class Bodies:
-    """Holds and counts what is being read and worked on; memory is counted as it arrives, not as it is announced."""
+    """Holds and counts what is being read and worked on, and answers that wait for their clients; memory is counted as it arrives, not as
+    it is announced."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._held = settings, 0
+        self._settings, self._held, self._unread = settings, 0, 0
         metrics.body_bytes.set_function(lambda: self._held)
 
     @asynccontextmanager
@@ -70,6 +71,23 @@ class Bodies:
             yield
         finally:
             self._held -= size
+
+    def unread(self, more: int) -> None:
+        """Counts bytes of an answer that its client has not read yet, with the bodies; negative where it has."""
+        self._held += more
+        self._unread += more
+
+    @contextmanager
+    def answering(self, size: int) -> Iterator[None]:
+        """Counts an answer until it is the connection's. Raises Refused where others wait to be read and there is no room beside them: one
+        alone may be larger than all that may be held."""
+        if self._unread and self._held + size > self._settings.held_bytes:
+            raise self._full()
+        self.unread(size)
+        try:
+            yield
+        finally:
+            self.unread(-size)
 
     def _full(self) -> Refused:
         wanted = f"at most {self._settings.held_bytes} bytes of bodies at once"

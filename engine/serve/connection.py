@@ -1,60 +1,143 @@
-"""uvicorn's HTTP connection with the limits that it lacks: on headers, on the time that a request takes to arrive, on connections.
+"""uvicorn's HTTP connection with the limits that it lacks: on headers and trailers, on the time that a request takes to arrive and an
+answer to be read, on connections, on the memory of answers that wait to be read.
 
-`connection_class(settings)` makes a subclass of uvicorn's protocol on httptools, which does the parsing.
+`connection_class(settings, bodies)` makes a subclass of uvicorn's protocol on httptools, which does the parsing.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cosparse.engine.serve.body import Bodies
 from cosparse.engine.serve.settings import Settings
 
 HEADER_BYTES = 32 << 10
 SLACK = 2.0  # seconds after which a connection is cut, beyond those after which the application answers 408
+LOOKS = 4  # at an answer that waits to be read, within the time after which it is given up
 
 
-def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
+def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtocol]:
     limit, most = settings.read_timeout + SLACK, settings.connections
 
     class Connection(HttpToolsProtocol):
-        """A timer runs while a request arrives; `_head` counts the bytes before the headers are whole, and is None after."""
+        """A timer runs while a request arrives. `_rest` counts the bytes since its first one, or since the headers were whole or a part of
+        the body came: what is neither is headers, trailers or the frame of a chunk."""
 
         _timer: asyncio.TimerHandle | None = None
-        _head: int | None = 0
+        _rest = 0
+        _whole = False  # whether the headers are
+        _trailers = 0  # bytes
+        _foreign = False  # whether the client offers another protocol in place of this one
+        _watch: asyncio.TimerHandle | None = None
+        _unread = 0  # bytes of answers at the last look
+        _stalled = 0  # looks at which the client had read nothing
+        _cycle: object = None  # the request of the last look
+        _kept = 0  # bytes of answers that count as held
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._watch = self.loop.call_later(settings.write_timeout / LOOKS, self._look)
             if len(self.connections) > most:
                 self._refuse(503, f"server: expected at most {most} connections, got one more; try again later", b"retry-after: 1\r\n")
                 return
             self._timer = self.loop.call_later(limit, self._late)
 
         def data_received(self, data: bytes) -> None:
-            if self._head is not None:
-                self._head += len(data)
-                if self._timer is None:
-                    self._timer = self.loop.call_later(limit, self._late)
-            super().data_received(data)
-            if self._head is not None and self._head > HEADER_BYTES and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._rest += len(data)
+            if self._timer is None and not self._whole:
+                self._timer = self.loop.call_later(limit, self._late)
+            rest: bytes | memoryview = data
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as upgrade:
+                    if self._decline():
+                        rest = memoryview(rest)[upgrade.args[0] :]
+                        continue
+                except httptools.HttpParserError:
+                    self.send_400_response("")
+                break
+            if (self._rest > HEADER_BYTES or self._trailers > HEADER_BYTES) and not self.transport.is_closing():
                 self._refuse(431, f"headers: expected at most {HEADER_BYTES} bytes, got more")
 
+        def on_message_begin(self) -> None:
+            self._whole, self._trailers = False, 0
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._whole:  # a trailer: whatever it says, the request is already being worked on
+                self._trailers += len(name) + len(value) + 4
+                return
+            super().on_header(name, value)
+
         def on_headers_complete(self) -> None:
-            self._head = None
-            super().on_headers_complete()
+            self._whole, self._rest = True, 0
+            self._foreign = self.parser.should_upgrade()
+            if not self._foreign:
+                super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._rest = 0
+            super().on_body(body)
 
         def on_message_complete(self) -> None:
-            self._head = 0
-            self._stop()
-            super().on_message_complete()
+            self._whole, self._rest = False, 0
+            if not self._foreign:
+                self._stop()
+                super().on_message_complete()
+
+        def _decline(self) -> bool:
+            """The parser has stopped after headers that offer another protocol, before the body. The offer is declined, as RFC 9110 lets a
+            server do: another parser gets the headers without it, and then the rest. False where there is no request without the offer."""
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            if method == b"CONNECT":
+                self.send_400_response("")
+                return False
+            lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+            return True
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
+            if self._watch is not None:
+                self._watch.cancel()
+            self._keep(0)
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
+            self.logger.warning("not HTTP")
             self._refuse(400, "request: expected HTTP/1.1, got something else")
+
+        def pause_writing(self) -> None:
+            self._keep(self.transport.get_write_buffer_size())
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._keep(0)
+            super().resume_writing()
+
+        def _keep(self, size: int) -> None:
+            """`size` bytes of an answer lie in the transport, which tells of more than 64 KiB; fewer need no count."""
+            bodies.unread(size - self._kept)
+            self._kept = size
+
+        def _look(self) -> None:
+            """Cuts the connection where an answer has waited for the client, and none of it was read in all that time."""
+            size, cycle = self.transport.get_write_buffer_size(), self.cycle
+            moved = not size or size < self._unread or cycle is not self._cycle
+            self._stalled = 0 if moved else self._stalled + 1
+            self._unread, self._cycle = size, cycle
+            if self._stalled >= LOOKS:
+                self.transport.abort()
+                return
+            self._watch = self.loop.call_later(settings.write_timeout / LOOKS, self._look)
 
         def _stop(self) -> None:
             if self._timer is not None:
@@ -65,15 +148,16 @@ def connection_class(settings: Settings) -> type[HttpToolsProtocol]:
             self._timer = None
             if self.transport.is_closing():
                 return
-            if self._head:
+            if self._rest and not self._whole:
                 self._refuse(408, f"headers: expected them within {settings.read_timeout:g} s, got a part")
             else:  # nothing yet, or a body after the application has answered
                 self.transport.abort()
 
         def _refuse(self, status: int, text: str, more: bytes = b"") -> None:
-            body = b'{"error":"' + text.encode() + b'"}'
-            head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\nconnection: close\r\n%scontent-length: %d\r\n\r\n"
-            self.transport.write(head % (status, more, len(body)) + body)
+            if not (self._whole and self.cycle is not None and self.cycle.response_started):  # else the client has its answer
+                body = b'{"error":"' + text.encode() + b'"}'
+                head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\nconnection: close\r\n%scontent-length: %d\r\n\r\n"
+                self.transport.write(head % (status, more, len(body)) + body)
             self.transport.close()
 
     return Connection

@@ -28,6 +28,7 @@ EXTENSIONS = ["binary_tensor_data", *statistics.EXTENSIONS]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
 INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 Scope = dict[str, Any]
+WATCHED = 64 << 10  # bytes of an answer above which it counts as held until its client has read it
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -57,19 +58,27 @@ class Infer:
                 apart, caller = http_infer.large(body, header_length), scope.get("client")
                 text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=caller, apart=apart)
         except Disconnected:
+            if len(text) > WATCHED:
+                with service.bodies.answering(len(text)):
+                    await _send(send, text, length)
+                return
             service.metrics.failures.labels(model.name, "disconnected").inc()
             return
         except Refused as refused:
-            if refused.__cause__ is None:  # from reading the body, so not yet counted
+            if refused.__cause__ is None:  # from reading the body or sending the answer, so not yet counted
                 service.failed(model, refused)
             await _refuse(send, refused)
             return
-        kind = b"application/json" if length is None else b"application/octet-stream"
-        out = [(b"content-type", kind), (b"content-length", str(len(text)).encode())]
-        if length is not None:
-            out.append((http_infer.HEADER.encode(), str(length).encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": out})
-        await send({"type": "http.response.body", "body": text})
+        await _send(send, text, length)
+
+
+async def _send(send: Send, text: bytes, length: int | None) -> None:
+    kind = b"application/json" if length is None else b"application/octet-stream"
+    out = [(b"content-type", kind), (b"content-length", str(len(text)).encode())]
+    if length is not None:
+        out.append((http_infer.HEADER.encode(), str(length).encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": out})
+    await send({"type": "http.response.body", "body": text})
 
 
 def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

@@ -154,7 +154,7 @@ def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
     return uvicorn.Config(
         application(service),
-        http=connection_class(settings),
+        http=connection_class(settings, service.bodies),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -27,8 +27,9 @@ class Settings:
     queue: int = 256  # requests that wait, for each model
     timeout: float = 30.0  # from the whole request to its answer
     read_timeout: float = 10.0  # from a request's first byte to its last
+    write_timeout: float = 30.0  # without a byte of an answer that its client takes
     body_bytes: int = 32 * MIB
-    held_bytes: int = 256 * MIB  # of all bodies together
+    held_bytes: int = 256 * MIB  # of all bodies together, and of answers that wait to be read
     model_bytes: int | None = None  # activations of one call of a model, and its packed weights; None: what the machine has left
     connections: int = 1024
     max_scale: float | None = None  # pixels of an input over those of the example; None: the example's size alone
@@ -45,7 +46,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Error(_option(name), "at least 1", str(value))
-        for name in ("timeout", "read_timeout", "drain"):
+        if self.workers > MOST_WORKERS:
+            raise Error("--workers", f"at most {MOST_WORKERS}", str(self.workers), "each is a thread that calls an engine of many threads")
+        if self.body_bytes >= 1 << 31:
+            raise Error("--max-body", "less than 2048 MiB, the limit of a gRPC message", f"{self.body_bytes >> 20} MiB")
+        for name in ("timeout", "read_timeout", "write_timeout", "drain"):
             if not 0 < getattr(self, name) < 1e6:
                 raise Error(_option(name), "seconds above 0", str(getattr(self, name)))
         for name in ("max_delay", "poll", "drain_delay"):
