@@ -354,6 +354,9 @@ def test_one_connection_serves_many_requests_and_refusals(strict: Running) -> No
     ("options", "message"),
     [
         ({"max_batch": 0}, "--max-batch: expected at least 1, got 0"),
+        ({"workers": 100_000}, "--workers: expected at most 256, got 100000; each is a thread"),
+        ({"body_bytes": 1 << 31}, "--max-body: expected less than 2048 MiB, the limit of a gRPC message, got 2048 MiB"),
+        ({"write_timeout": 0}, "--write-timeout: expected seconds above 0, got 0"),
         ({"body_bytes": 0}, "--max-body: expected at least 1, got 0"),
         ({"model_bytes": -1}, "--max-model: expected at least 1, got -1"),
         ({"timeout": 0}, "--timeout: expected seconds above 0, got 0"),
@@ -379,3 +382,10 @@ def test_a_port_that_is_taken(file: Path, strict: Running) -> None:
         with pytest.raises(cosparse.Error, match=f"--host, --{option[:4]}-port: expected an address to listen on, 127.0.0.1:{port}"):  # noqa: SIM117
             with serving(file, **{option: port}):
                 pass
+
+
+def test_a_certificate_that_is_none(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("nothing")
+    with pytest.raises(cosparse.Error, match=r"--tls-certificate, --tls-key: expected a certificate chain and its key .* got .*; check"):  # noqa: SIM117
+        with serving(file, tls_certificate=tmp_path / "cert.pem", tls_key=tmp_path / "cert.pem"):
+            pass

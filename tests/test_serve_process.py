@@ -162,6 +162,11 @@ def test_bad_options_are_one_sentence(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "empty").write_text("\n")
-    given = [a.format(file=file, empty=tmp_path / "empty") for a in arguments]
+    (tmp_path / "bytes").write_bytes(bytes(range(256)))
+    given = [a.format(file=file, empty=tmp_path / "empty", bytes=tmp_path / "bytes") for a in arguments]
     assert run(["serve", *given]) == 2
     assert message in capsys.readouterr().err
+        (("{file}", "--token-file", "{bytes}"), "a token of printable ASCII without spaces, got another text"),
+        (("{file}", "--token-file", "no-file"), "--token-file no-file: expected a file that can be read, got No such file or directory"),
+        (("{file}", "--max-body", "2048"), "--max-body: expected less than 2048 MiB, the limit of a gRPC message, got 2048 MiB"),
+        (("{file}", "--workers", "100000"), "--workers: expected at most 256, got 100000"),

@@ -108,7 +108,12 @@ def command(
 
 def _token(file: Path | None) -> str:
     """A token that is set but empty would open the server to everybody, so it is an error."""
-    given = file.read_text(encoding="utf-8").strip() if file else os.environ.get("COSPARSE_TOKEN")
+    try:
+        given = file.read_text(encoding="utf-8").strip() if file else os.environ.get("COSPARSE_TOKEN")
+    except UnicodeDecodeError:
+        given = ""
+    except OSError as error:
+        raise Error(f"--token-file {file}", "a file that can be read", error.strerror or type(error).__name__, "check the path") from error
     if given is None:
         return ""
     if not given or not given.isascii() or not given.isprintable() or " " in given:

@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,7 @@ class Server:
         settings, loop = self.settings, asyncio.get_running_loop()
         if not settings.loopback and not settings.token:
             log.warning("open to the network without a token", extra={"host": settings.host})
+        _check_tls(settings)
         listener = _listen(settings)
         http = _Http(_config(self.service))
         rpc, rpc_address = None, None
@@ -126,6 +128,24 @@ class Server:
             await serving
 
 
+        left = http.server_state  # what was cancelled at the end of the time says so; who does not read that is cut off
+        for _ in range(2):
+            if left.tasks:
+                await asyncio.wait(set(left.tasks), timeout=1.0)
+            for connection in list(left.connections):
+                connection.transport.abort()
+
+
+def _check_tls(settings: Settings) -> None:
+    """Raises Error where certificate and key are none, or not each other's: the libraries say less, and later."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        got = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        wanted = f"a certificate chain and its key without a password, PEM, in {settings.tls_certificate} and {settings.tls_key}"
+        raise Error("--tls-certificate, --tls-key", wanted, got, "check the files") from error
 def _listen(settings: Settings) -> socket.socket:
     """The HTTP socket. Raises Error where the address cannot be had."""
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cosparse.errors import Error
 
 MIB = 1 << 20
+MOST_WORKERS = 256
 
 
 @dataclass(frozen=True)
