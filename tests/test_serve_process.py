@@ -8,16 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_parts import images, request, until, write
+from serve_parts import Gate, binary, images, request, serving, until, write
 
+import cosparse
 from cosparse.cli import run
+from cosparse.engine.serve import models
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,53 @@ def test_it_drains_on_sigterm(file: Path, tmp_path: Path) -> None:
     assert [event["event"] for event in events][-1] == "stopped"
     assert {"loaded", "ready", "draining"} <= {event["event"] for event in events}
     assert all({"time", "level", "event"} <= event.keys() for event in events)
+
+
+def test_stopped_under_load_it_refuses_what_it_cannot_answer_in_time_and_its_status_is_0(tmp_path: Path) -> None:
+    """A thread that is inside the engine when the process ends would abort it."""
+    slow = write(tmp_path / "slow.cosparse", channels=32, size=32)
+    body, headers = binary(images(2048, shape=(3, 32, 32)))
+    head = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+    whole = f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with process(slow, tmp_path, "--threads", "1", "--drain", "1", "--max-batch", "512") as (server, started):
+        port = int(started["http"].rsplit(":", 1)[1])
+        clients = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(6)]
+        for client in clients:
+            client.sendall(whole)
+        server.send_signal(signal.SIGTERM)
+        answers = [b"".join(iter(partial(client.recv, 1 << 20), b"")) for client in clients]
+        assert server.wait(60) == 0, (tmp_path / "log").read_text()
+    refused = [answer for answer in answers if not answer.startswith(b"HTTP/1.1 200")]
+    assert refused
+    for answer in refused:
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in answer
+        error = "server: expected to run until the answer, got told to stop; try again later"
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": error}
+    assert "trace" not in (tmp_path / "log").read_text().lower()
+
+
+def test_it_does_not_end_before_the_calls_that_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(cosparse.load(file, threads=1))
+    monkeypatch.setattr(models, "load", lambda *_, **__: gate)
+    answers, ended = [], threading.Event()
+
+    def serve() -> None:
+        with serving(file, drain=0.1) as server:
+            asker = threading.Thread(target=lambda: answers.append(server.infer(images(1))[0]))
+            asker.start()
+            until(lambda: gate.entered == 1)
+        asker.join(20)
+        ended.set()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    until(lambda: answers == [503])
+    assert not ended.wait(1.0)
+    gate.open.set()
+    assert ended.wait(20)
+    thread.join(20)
+    assert not [other for other in threading.enumerate() if other.name.startswith("batcher-")]
 
 
 def test_killed_while_it_loads_and_while_it_answers_it_comes_back_on_its_port(file: Path, tmp_path: Path) -> None:
@@ -155,6 +206,10 @@ def test_importing_cosparse_and_the_batcher_imports_no_server() -> None:
             ("{file}", "--tls-certificate", "no.pem", "--tls-key", "no.pem"),
             "--tls-certificate: expected a file, got no.pem; check the path",
         ),
+        (("{file}", "--token-file", "{bytes}"), "a token of printable ASCII without spaces, got another text"),
+        (("{file}", "--token-file", "no-file"), "--token-file no-file: expected a file that can be read, got No such file or directory"),
+        (("{file}", "--max-body", "2048"), "--max-body: expected less than 2048 MiB, the limit of a gRPC message, got 2048 MiB"),
+        (("{file}", "--workers", "100000"), "--workers: expected at most 256, got 100000"),
         (("{file}", "--token-file", "{empty}"), "a token of printable ASCII without spaces, got another text"),
     ],
 )
@@ -166,7 +221,3 @@ def test_bad_options_are_one_sentence(
     given = [a.format(file=file, empty=tmp_path / "empty", bytes=tmp_path / "bytes") for a in arguments]
     assert run(["serve", *given]) == 2
     assert message in capsys.readouterr().err
-        (("{file}", "--token-file", "{bytes}"), "a token of printable ASCII without spaces, got another text"),
-        (("{file}", "--token-file", "no-file"), "--token-file no-file: expected a file that can be read, got No such file or directory"),
-        (("{file}", "--max-body", "2048"), "--max-body: expected less than 2048 MiB, the limit of a gRPC message, got 2048 MiB"),
-        (("{file}", "--workers", "100000"), "--workers: expected at most 256, got 100000"),

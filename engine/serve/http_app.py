@@ -6,6 +6,7 @@ Every refusal is `{"error": TEXT}` with the status of its kind, `Retry-After` wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from importlib import metadata as packages
@@ -27,8 +28,8 @@ from cosparse.engine.serve.service import Service
 EXTENSIONS = ["binary_tensor_data", *statistics.EXTENSIONS]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
 INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
-Scope = dict[str, Any]
 WATCHED = 64 << 10  # bytes of an answer above which it counts as held until its client has read it
+Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -57,11 +58,11 @@ class Infer:
                 parse = lambda found: http_infer.parse(body, header_length, found, scale)  # noqa: E731
                 apart, caller = http_infer.large(body, header_length), scope.get("client")
                 text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=caller, apart=apart)
-        except Disconnected:
             if len(text) > WATCHED:
                 with service.bodies.answering(len(text)):
                     await _send(send, text, length)
                 return
+        except Disconnected:
             service.metrics.failures.labels(model.name, "disconnected").inc()
             return
         except Refused as refused:
@@ -94,10 +95,15 @@ def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[
             except Refused as refused:
                 await _refuse(send, service.failed(None, refused))
                 return
-        if scope["type"] == "http" and scope["method"] == "POST" and (place := INFER.fullmatch(scope["path"])):
-            await infer(scope, receive, send, place["name"], place["version"] or "")
-            return
-        await app(scope, receive, send)
+        try:
+            if scope["type"] == "http" and scope["method"] == "POST" and (place := INFER.fullmatch(scope["path"])):
+                await infer(scope, receive, send, place["name"], place["version"] or "")
+                return
+            await app(scope, receive, send)
+        except asyncio.CancelledError:  # the time to drain is over
+            stopped = Refused(Kind.NOT_READY, "server", "to run until the answer", "told to stop", "try again later", retry_after=2)
+            with contextlib.suppress(RuntimeError):  # of an answer that has begun; its connection is closed
+                await _refuse(send, service.failed(None, stopped), close=True)
 
     return guarded
 
@@ -191,8 +197,10 @@ def _body(refused: Refused) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     return text, headers
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
+async def _refuse(send: Send, refused: Refused, *, close: bool = False) -> None:
     text, headers = _body(refused)
+    if close:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.kind.status, "headers": headers})
     await send({"type": "http.response.body", "body": text})
 

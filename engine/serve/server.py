@@ -1,7 +1,7 @@
 """The server's life: listen, load, be ready, watch the folder, drain, end.
 
 It listens before it has loaded, and says `ready: false` until every model is warm. On SIGTERM or SIGINT it is no longer ready, waits
-`drain_delay`, stops accepting, answers what is in flight for at most `drain` seconds, and ends.
+`drain_delay`, stops accepting, answers what is in flight for at most `drain` seconds, refuses the rest, and ends when no engine computes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cosparse.engine.serve.service import Service
 from cosparse.engine.serve.settings import Settings
 from cosparse.errors import Error
 
-log = logging.getLogger("cosparse.serve")
 ENDING = 30.0  # seconds for calls of the engines that are running when the time to drain is over: they cannot be broken off
 RETRY = 2.0  # seconds after a first look at the folder that failed, where it is not looked at again
 
+log = logging.getLogger("cosparse.serve")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ class Server:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
             await asyncio.to_thread(self.models.close)
+            if not await asyncio.to_thread(self.models.join, ENDING):
+                log.error("still computing", extra={"seconds": ENDING})
         log.info("stopped")
 
     async def _load_and_watch(self, ready: Callable[[], None]) -> None:
@@ -126,8 +128,6 @@ class Server:
             await asyncio.gather(rpc.stop(self.settings.drain), serving)
         else:
             await serving
-
-
         left = http.server_state  # what was cancelled at the end of the time says so; who does not read that is cut off
         for _ in range(2):
             if left.tasks:
@@ -146,6 +146,8 @@ def _check_tls(settings: Settings) -> None:
         got = getattr(error, "reason", None) or error.strerror or type(error).__name__
         wanted = f"a certificate chain and its key without a password, PEM, in {settings.tls_certificate} and {settings.tls_key}"
         raise Error("--tls-certificate, --tls-key", wanted, got, "check the files") from error
+
+
 def _listen(settings: Settings) -> socket.socket:
     """The HTTP socket. Raises Error where the address cannot be had."""
     try:
