@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from small_net import small_net
 
 from cosparse.engine import artifact
@@ -70,6 +73,24 @@ def binary(x: np.ndarray, **changes: Any) -> tuple[bytes, dict[str, str]]:
     entry = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}} | changes
     text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
     return text + x.tobytes(), {"Inference-Header-Content-Length": str(len(text))}
+
+
+def certificate(folder: Path) -> dict[str, Path]:
+    """Options of a server with a certificate of its own."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    made = {"tls_certificate": folder / "cert.pem", "tls_key": folder / "key.pem"}
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += [
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout",
+        str(made["tls_key"]),
+        "-out",
+        str(made["tls_certificate"]),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
 
 
 @contextmanager

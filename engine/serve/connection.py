@@ -33,6 +33,7 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
         _foreign = False  # whether the client offers another protocol in place of this one
         _watch: asyncio.TimerHandle | None = None
         _unread = 0  # bytes of answers at the last look
+        _resumed = False  # whether enough has left since then for more to be written
         _stalled = 0  # looks at which the client had read nothing
         _cycle: object = None  # the request of the last look
         _kept = 0  # bytes of answers that count as held
@@ -121,6 +122,7 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
 
         def resume_writing(self) -> None:
             self._keep(0)
+            self._resumed = True
             super().resume_writing()
 
         def _keep(self, size: int) -> None:
@@ -131,9 +133,9 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
         def _look(self) -> None:
             """Cuts the connection where an answer has waited for the client, and none of it was read in all that time."""
             size, cycle = self.transport.get_write_buffer_size(), self.cycle
-            moved = not size or size < self._unread or cycle is not self._cycle
+            moved = not size or size < self._unread or self._resumed or cycle is not self._cycle
             self._stalled = 0 if moved else self._stalled + 1
-            self._unread, self._cycle = size, cycle
+            self._unread, self._resumed, self._cycle = size, False, cycle
             if self._stalled >= LOOKS:
                 self.transport.abort()
                 return

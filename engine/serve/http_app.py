@@ -29,6 +29,7 @@ EXTENSIONS = ["binary_tensor_data", *statistics.EXTENSIONS]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
 INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 WATCHED = 64 << 10  # bytes of an answer above which it counts as held until its client has read it
+PIECE = 256 << 10  # bytes of an answer that are handed to the connection at once: TLS does not tell what it has beyond a few of them
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -79,6 +80,11 @@ async def _send(send: Send, text: bytes, length: int | None) -> None:
     if length is not None:
         out.append((http_infer.HEADER.encode(), str(length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": out})
+    if len(text) > PIECE:
+        view = memoryview(text)
+        for start in range(0, len(text), PIECE):  # each waits until the ones before have left
+            await send({"type": "http.response.body", "body": view[start : start + PIECE], "more_body": start + PIECE < len(text)})
+        return
     await send({"type": "http.response.body", "body": text})
 
 
