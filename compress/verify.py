@@ -6,6 +6,8 @@ node is wrong. Then the whole graph, run by the plain float64 interpreter, must 
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import nn
@@ -24,6 +26,11 @@ SPARE = 5e9
 """Multiply-adds up to which a second, random input is worth its time in the interpreter."""
 
 NOT_WRITTEN = "nothing was written"
+
+DROPPED = "the torch model drops the batch axis of a single image: flatten(1), or squeeze over named axes, in place of squeeze()"
+
+VANISHED = float(np.finfo(np.float32).tiny)
+"""Largest output below which an output counts as zero: less than any normal float32."""
 
 
 def check_weights(dense: Graph, packed: Graph) -> None:
@@ -65,12 +72,16 @@ def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...]
     values = reference.trace(graph, *(x.cpu().numpy() for x in inputs))
     got = [values[name] for name in graph.outputs]
     if [y.shape for y in got] != [y.shape for y in wanted]:
-        raise Error(f"outputs of {graph.name!r}", f"shapes {[y.shape for y in wanted]}", f"{[y.shape for y in got]}", NOT_WRITTEN)
+        next_step = f"{NOT_WRITTEN}; {DROPPED}" if any(y.shape == (1, *x.shape) for x, y in zip(wanted, got, strict=False)) else NOT_WRITTEN
+        raise Error(f"outputs of {graph.name!r}", f"shapes {[y.shape for y in wanted]}", f"{[y.shape for y in got]}", next_step)
     worst = 0.0
     for name, ours, theirs in zip(graph.outputs, got, wanted, strict=True):
         if not np.isfinite(theirs).all():
             raise Error(f"output {name!r} of the torch model", "finite values", "NaN or infinity", NOT_WRITTEN)
         largest = float(np.abs(theirs).max(initial=0.0))
+        if largest < VANISHED:
+            text = f"output {name!r} of the torch model is zero everywhere: that the artifact gives the same says little"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
         error = float(np.abs(ours - theirs).max(initial=0.0))
         if not error <= tolerance * largest:
             where = _first_different(values, graph, model, inputs, tolerance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +183,30 @@ def test_wrong_outputs_name_the_first_node() -> None:
         Error, match=r"within 0\.0001 of torch's largest value .* the first node whose value no torch module gives: 'point'"
     ):
         check_outputs(replace(graph, nodes=nodes), model, (EXAMPLE,), 0.0)
+
+
+class Squeezed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(x, 1).squeeze()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_model_that_drops_the_batch_of_one_image_is_told_to_flatten(tmp_path: Path, batch: int) -> None:
+    with pytest.raises(
+        Error, match=r"expected shapes \[\(3,\)\], got \[\(1, 3\)\]; nothing was written; the torch model drops .* flatten\(1\)"
+    ):
+        export(Squeezed(), torch.randn(batch, 3, 4, 4), tmp_path / "net.cosparse")
+
+
+def test_an_output_of_zeros_proves_little_and_that_is_said(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
+    nn.init.zeros_(model[0].weight)
+    with pytest.warns(RuntimeWarning, match="output '0' of the torch model is zero everywhere"):
+        export(model, EXAMPLE, tmp_path / "net.cosparse")
+    nn.init.ones_(model[0].weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        export(model, EXAMPLE, tmp_path / "net.cosparse")
 
 
 def test_network_that_gives_nan_is_refused(tmp_path: Path) -> None:
