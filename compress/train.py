@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from cosparse.compress import masks
-from cosparse.compress.count import Report, count
+from cosparse.compress.count import Report, as_tuple, count
+from cosparse.compress.importer import from_torch
 from cosparse.compress.loop import Loop, OnEpoch, Plain, Progress, State
 from cosparse.compress.nncs import NNCS
 from cosparse.compress.recipe import Recipe
@@ -81,10 +82,12 @@ def fit(
     model as it is given, so a resumed run starts from the same dense model. `save_to` is rewritten after every epoch; with `resume` the run
     continues from it and ends with the very weights of an uninterrupted run. `val_loader` only reports: nothing is selected on it.
     `progress` hears of every step, `on_epoch` of every epoch (`loop.OnEpoch`; `log.EpochLog` is one).
-    `options` are the fields of `Recipe`. Raises Error where the loss is no longer finite; the last checkpoint then stays.
+    `options` are the fields of `Recipe`. Raises UnsupportedError before the first step where no artifact could hold the model, Error where
+    the loss is no longer finite; the last checkpoint then stays.
     """
     if nncs.masked and epochs[0]:
         raise Error("epochs", "(0, n), as the model has its masks", repr(epochs))
+    from_torch(nncs.model, as_tuple(nncs.example))
     path = Path(save_to) if save_to is not None else None
     method, recipe = _TwoSteps(nncs, epochs[0]), Recipe(**options)
     loop = Loop(nncs.model, method, epochs, recipe, train_loader, teacher=teacher, path=path, progress=progress, on_epoch=on_epoch)

@@ -87,6 +87,7 @@ def command(
 
     from cosparse.compress import NNCS, Budget, Regrow, Step1
     from cosparse.compress.data import describe, hold_out, loader, open_data
+    from cosparse.compress.importer import from_torch
 
     step1 = Step1(recovery, measurement, measure_share, schedule)
     if threads:
@@ -96,7 +97,9 @@ def command(
     recipe = options.recipe(seed, **settings)
     files = options.RunFiles(out, log, tensorboard, pictures)
     files.require_folders()
-    loaded = source.placed(source.load(network, weights, size, classes), device)
+    loaded = source.load(network, weights, size, classes)
+    from_torch(loaded.model, loaded.example, loaded.name)  # what could not be exported is refused before hours of training
+    loaded = source.placed(loaded, device)
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     outputs, masks = result.outputs_of(loaded)
