@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -23,8 +24,11 @@ from cosparse.errors import Error
 def candidates(choices: Sequence[Choice], budget: Budget, fisher: Fisher | None = None) -> tuple[list[Candidates], dict[str, str]]:
     """The blocks of the layers that can carry a mask, scored by energy or, with `fisher`, by the loss that dropping them costs.
 
-    Beside them, by name and with the reason, the layers that would be no faster even with the least that a mask must keep.
+    Beside them, by name and with the reason, the layers that would be no faster even with the least that a mask must keep. Raises Error
+    where a density is asked of a network none of whose layers can carry a mask.
     """
+    if budget.density is not None and all(choice.transform is None for choice in choices):
+        raise Error("budget", f"a layer that can keep {100 * budget.density:g}%", f"none: {left_dense(choices)}")
     times = layer_times(choices, budget)
     layers, hopeless = [], {}
     for choice in choices:
@@ -39,6 +43,17 @@ def candidates(choices: Sequence[Choice], budget: Budget, fisher: Fisher | None 
                 continue
         layers.append(layer)
     return layers, hopeless
+
+
+def left_dense(choices: Sequence[Choice], hopeless: Mapping[str, str] | None = None) -> str:
+    """How many layers carry no mask, and why, the most frequent reasons first, each with its number and names."""
+    reasons = {choice.name: choice.why for choice in choices if choice.transform is None} | dict(hopeless or {})
+    parts = [
+        f"{why} ({count}: {', '.join([name for name in reasons if reasons[name] == why][:2])}{', ...' if count > 2 else ''})"
+        for why, count in Counter(reasons.values()).most_common()
+    ]
+    shown = "; ".join(parts[:3]) + ("; ..." if len(parts) > 3 else "")
+    return f"{len(reasons)} of {len(choices)} layers are left dense" + (f": {shown}" if reasons else "")
 
 
 def _candidates(choice: Choice, transform: Transform, fisher: Fisher | None, time: LayerTime | None) -> Candidates:
@@ -127,10 +142,12 @@ def account(report: Report, layers: Sequence[Candidates], budget: Budget) -> Acc
     )
 
 
-def within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: int, groups: Hierarchy | None = None) -> Selection:
+def within(
+    report: Report, layers: Sequence[Candidates], budget: Budget, seed: int, groups: Hierarchy | None = None, others: str = ""
+) -> Selection:
     """Selects within the account, with `groups` in two levels; a density asks for no account.
 
-    Raises Error, with what could be reached, where it cannot be met.
+    Raises Error, with what could be reached and `others`, what is said of the layers that are none of these, where it cannot be met.
     """
     books = account(report, layers, budget)
 
@@ -143,17 +160,18 @@ def within(report: Report, layers: Sequence[Candidates], budget: Budget, seed: i
         return pick(layers) if groups is None else select_in_groups(layers, groups, pick)
     except Unreachable as error:
         least = tuple(a + b for a, b in zip(books.fixed, error.least, strict=True))
-        raise _unreachable(report, layers, budget, least) from None
+        raise _unreachable(report, layers, budget, least, others) from None
 
 
-def _unreachable(report: Report, layers: Sequence[Candidates], budget: Budget, least: tuple[float, ...]) -> Error:
+def _unreachable(report: Report, layers: Sequence[Candidates], budget: Budget, least: tuple[float, ...], others: str) -> Error:
     most = [f"{name} -{max(0.0, 1 - cost / max(dense, 1)):.1%}" for name, cost, dense in _totals(report, least)]
     asked = [f"{name} -{share:.1%}" for name in ("flops", "params") if (share := getattr(budget, name)) is not None]
     if budget.latency is not None:
         most.append(f"latency {least[2] / 1e3:.4g} ms")
         asked.append(f"latency {budget.latency.bound_us / 1e3:.4g} ms")
     expected = f"at most {', '.join(most)} (with {len(layers)} layers masked, {100 * budget.floor:g}% of each kept)"
-    return Error("budget", expected, ", ".join(asked), "ask for less or mask more layers, or lower Budget.floor")
+    next_step = "ask for less or mask more layers, or lower Budget.floor"
+    return Error("budget", expected, ", ".join(asked), next_step + (f" ({others})" if others else ""))
 
 
 def _totals(report: Report, least: tuple[float, ...]) -> list[tuple[str, float, float]]:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cosparse.compress import masks, transforms
+from cosparse.compress import given, masks, transforms
 from cosparse.errors import Error
 
 
@@ -170,9 +170,10 @@ def _pixels(module: masks.Layer, x: torch.Tensor, y: torch.Tensor) -> float:
 def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> Report:
     """Runs the model once on the example, in evaluation mode and without gradients, and counts by this file's rule, in order of first use.
 
-    Modules that run several times are charged for every run; modules that never run are listed last, with 0 calls.
+    Modules that run several times are charged for every run; modules that never run are listed last, with 0 calls. Layers are named as in
+    the module inside any wrapper (`given.bare`). Raises Error where the model does not run on the example.
     """
-    inputs = as_tuple(example)
+    inputs, model = as_tuple(example), given.taken(model)
     modules = {name: module for name, module in model.named_modules() if isinstance(module, masks.Layer)}
     calls: dict[str, int] = {}
     pixels = dict.fromkeys(modules, 0.0)
@@ -185,16 +186,12 @@ def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) ->
         return hook
 
     hooks = [module.register_forward_hook(observe(name), with_kwargs=True) for name, module in modules.items()]
-    was_training = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(*inputs)
+        with given.evaluating(model), FlopCounterMode(display=False) as counter:
+            given.run(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in was_training.items():
-            module.training = training
 
     seen: set[int] = set()
     layers = []

@@ -26,11 +26,6 @@ def rank() -> int:
     return distributed.get_rank() if ranks() > 1 else 0
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The module itself where it is wrapped for data parallelism."""
-    return model.module if isinstance(model, DistributedDataParallel | nn.DataParallel) else model
-
-
 def parallel(model: nn.Module) -> nn.Module:
     """The model wrapped for data parallelism where several ranks train; itself elsewhere."""
     if ranks() == 1:

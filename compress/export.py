@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cosparse.compress import given
 from cosparse.compress.count import Report, as_tuple, count
 from cosparse.compress.importer import from_torch
 from cosparse.compress.pack import Packed, pack
@@ -56,19 +57,15 @@ def export(
     stays, where a layer has weight outside its mask, an operator cannot be stored, or the packed network differs from torch: Error names
     the node.
     """
-    inputs = as_tuple(example)
+    inputs, model = as_tuple(example), given.taken(model)
+    given.require_float32(model, inputs)
     bound = TOLERANCE if tolerance is None else tolerance
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with given.evaluating(model):
         counts = count(model, example)
         graph = from_torch(model, inputs, name or "")
         packed, layers = pack(graph, model)
         check_weights(graph, packed)
         difference = check_outputs(packed, model, inputs, counts.flops_dense, bound)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
     check = {"largest_relative_difference": difference, "tolerance": bound}
     opened = {"opened": counts.opened} if counts.opened else {}
     notes = {**packed.provenance, **counts.totals(), **opened, "check": check, **(provenance or {})}

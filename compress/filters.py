@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cosparse.compress import given
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import as_tuple, count
 from cosparse.compress.prune.costs import costs
@@ -35,7 +36,9 @@ def impose_filters(
     """
     if not 0 <= flops < 1:
         raise Error("flops", "a share in [0, 1)", repr(flops), "0.6 removes 60 %")
-    coupling, report = coupled(model, as_tuple(example)), count(model, example)
+    model = given.taken(model)
+    report = count(model, example)
+    coupling = coupled(model, as_tuple(example))
     groups = [group for group in coupling.free if group.makers == 1 and group.channels > multiple]
     if not groups:
         raise Error("filters", "a layer whose filters can go", "none", "residual channels and outputs are left as they are")

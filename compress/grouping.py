@@ -10,7 +10,6 @@ reason in the report. So are channels that leave the network, and those that som
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from cosparse.compress import masks, transforms
+from cosparse.compress import given, masks, transforms
 from cosparse.compress.cluster import Profile, cluster, kept_energy
 from cosparse.compress.count import as_tuple, count
 from cosparse.compress.layers import Choice, choose
@@ -93,6 +92,7 @@ def group_filters(
     `density`: the share of blocks that will be kept, one for all layers or by layer name (others: 0.2). `layers` as in `impose`. Do it
     before training starts: an optimizer's momentum does not follow. Deterministic. Raises Error for a model that has masks already.
     """
+    model = given.taken(model)
     if any(True for _ in masks.masked(model)):
         raise Error("group_filters", "a model without masks", "one that has them", "group first, then choose masks")
     shares = density if isinstance(density, Mapping) else {}
@@ -101,7 +101,7 @@ def group_filters(
         raise Error("density", "a share in (0, 1]", repr(bad[0]), "0.2 keeps 20 %")
     choices = [choice for choice in choose(model, count(model, example), transform, block, layers) if choice.transform is not None]
     profiles = {choice.name: _profile(choice, choice.transform, shares.get(choice.name, usual)) for choice in choices if choice.transform}
-    twin = copy.deepcopy(model).double().eval()
+    twin = given.copied(model).double().eval()
     inputs = tuple(x.detach().double() if x.is_floating_point() else x for x in as_tuple(example))
     probe = tuple(_random_like(x) for x in inputs)
     reasons: dict[str, str] = {}

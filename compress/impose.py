@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from cosparse.compress import masks
-from cosparse.compress.account import candidates, costly, layer_times, within
+from cosparse.compress import given, masks
+from cosparse.compress.account import candidates, costly, layer_times, left_dense, within
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.fisher import Fisher
@@ -43,7 +42,7 @@ def assign(
     layers, dear = candidates(choices, budget, fisher)
     times = layer_times(choices, budget)
     count_flops = budget.latency is None or budget.flops is not None
-    selection = within(report, layers, budget, seed, groups)
+    selection = within(report, layers, budget, seed, groups, left_dense(choices, dear))
     while found := costly(layers, selection, times, count_flops, forced):
         cheaper = [layer for layer in layers if layer.name not in found]
         try:
@@ -82,7 +81,7 @@ def thresholds(
     faster are not cut: 0.
     """
     layers, hopeless = candidates(choices, budget, fisher)
-    selection = within(report, layers, budget, seed, groups)
+    selection = within(report, layers, budget, seed, groups, left_dense(choices, hopeless))
     levels = {layer.name: level * layer.size for layer, level in zip(layers, selection.levels, strict=True)}
     cuts = {choice.name: torch.zeros(-(-choice.count.shape[0] // choice.block)) for choice in choices if choice.name in hopeless}
     plains = layers if fisher is None else candidates(choices, budget)[0]
@@ -104,8 +103,8 @@ def densities(
     choices: Sequence[Choice], report: Report, budget: Budget, seed: int = 0, groups: Hierarchy | None = None
 ) -> dict[str, float]:
     """Layer name -> share of its blocks that the budget's rule would keep of the present weights."""
-    layers, _ = candidates(choices, budget)
-    selection = within(report, layers, budget, seed, groups)
+    layers, hopeless = candidates(choices, budget)
+    selection = within(report, layers, budget, seed, groups, left_dense(choices, hopeless))
     return {layer.name: float(keep.mean()) for layer, keep in zip(layers, selection.keep, strict=True)}
 
 
@@ -132,7 +131,9 @@ def impose(
     that any of them keeps cost at most `slack` (1.5) times the budget's share (`cosparse.compress.hierarchy`).
     `str(count(model, example))` is the table of what was done.
     """
-    imposed = copy.deepcopy(model)
+    model = given.taken(model)
+    given.require_masks_hold(model)
+    imposed = given.copied(model)
     report = count(imposed, example)
     choices = choose(imposed, report, transform, block, layers)
     groups = hierarchy(group_rows, slack, block)

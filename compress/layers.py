@@ -55,12 +55,20 @@ def block_size(filters: int, block: int) -> int:
     return block
 
 
+def own_forward(module: masks.Layer) -> bool:
+    """Whether a subclass of a torch layer may make another weight of its weight when it runs, so that no mask on the latter would hold."""
+    kind = next(c for c in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear) if isinstance(module, c))
+    return any(getattr(type(module), name, None) is not getattr(kind, name, None) for name in ("forward", "_conv_forward"))
+
+
 def _cannot(module: masks.Layer, layer: LayerCount, tied: bool) -> str:
     """Why the layer can carry no mask, or the empty string."""
     if layer.calls == 0:
         return "never runs on the example"
     if not isinstance(module.weight, nn.Parameter):
         return "its weight is computed from other parameters"
+    if own_forward(module):
+        return f"{type(module).__name__} has a forward of its own"
     if tied:
         return "shares its weight with another layer"
     if isinstance(module, nn.ConvTranspose2d):
@@ -89,7 +97,7 @@ def choose(
     `transform` is a text as in transforms/spec.py. Each layer takes the axes of it that it has (1x1 convolutions and linear layers have no
     taps), or the identity where the steps before and after the product are too dear and the text does not end in "!". `overrides` maps
     module paths to "dense" or a transform and wins over the rules below, except that grouped, transposed, tied and unused layers cannot be
-    masked.
+    masked, nor those whose weight is computed.
     """
     if block not in masks.BLOCKS:
         raise Error("block", f"one of {', '.join(map(str, masks.BLOCKS))}", repr(block))
@@ -101,7 +109,7 @@ def choose(
     owners = Counter(id(module._parameters.get("weight")) for module in model.modules())
     running = [layer.name for layer in report.layers if layer.calls]
     return tuple(
-        _choice(layer, modules[layer.name], spec, block, wanted.get(layer.name), layer.name == running[-1], owners)
+        _choice(layer, modules[layer.name], spec, block, wanted.get(layer.name), layer.name in running[-1:], owners)
         for layer in report.layers
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from cosparse.compress import distributed, masks
+from cosparse.compress import distributed, given, masks
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import Report, count
 from cosparse.compress.fisher import FisherMean, fisher
@@ -54,8 +54,8 @@ class NNCS:
     `score`: what blocks are ranked by, "energy" or "fisher", which step 1 estimates from its gradients, else `estimate`. `group`: first put
     filters that keep the same columns side by side; `grouped` reports it. `regrow`: let step 2 move the masks. `group_rows`, `slack`: bound
     what a GPU executes, as in `impose`.
-    `model` may be wrapped in DistributedDataParallel: gradients that DDP has averaged keep weights and masks equal on all ranks, which
-    `mask` checks. Raises Error at once where the budget cannot be met.
+    `model` may be wrapped by torch.compile or in DistributedDataParallel: gradients that DDP has averaged keep weights and masks equal on
+    all ranks, which `mask` checks. Raises Error at once where the budget cannot be met.
     """
 
     def __init__(
@@ -82,10 +82,11 @@ class NNCS:
             raise Error("NNCS.score", f"one of {', '.join(SCORES)}", repr(score))
         if ramp < 1:
             raise Error("NNCS", "ramp >= 1", f"ramp {ramp}")
-        given = {name: value for name, value in (("shrink", shrink), ("refresh", refresh)) if value is not None}
-        self.model = model = distributed.bare(model)
+        pull = {name: value for name, value in (("shrink", shrink), ("refresh", refresh)) if value is not None}
+        self.model = model = given.taken(model)
+        given.require_masks_hold(model)
         self.budget, self.example, self.transform, self.block, self.seed = budget, example, transform, block, seed
-        self.step1, self.ramp = replace(step1 or Step1(), **given), ramp  # type: ignore[arg-type]
+        self.step1, self.ramp = replace(step1 or Step1(), **pull), ramp  # type: ignore[arg-type]
         self.report = count(model, example)
         self.choices = choose(model, self.report, transform, block, layers)
         self.groups = hierarchy(group_rows, slack, block)

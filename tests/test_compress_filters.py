@@ -33,6 +33,13 @@ def test_the_share_is_met_and_not_exceeded_by_more_than_a_step(name: str, flops:
     assert all(layer.shape[0] % 8 == 0 for layer in after.layers if layer.kind == "Conv2d")
 
 
+def test_channels_that_a_pixel_shuffle_moves_stay() -> None:
+    """With 6 channels half of the 24 that are shuffled happens to fit the reader's 6, which has none of the others."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 24, 3), nn.PixelShuffle(2), nn.Conv2d(6, 3, 3))
+    assert filters(impose_filters(model, 0.05, torch.zeros(1, 3, 16, 16), multiple=1)) == {"0": 5, "1": 24, "3": 3}
+
+
 def test_inner_layers_lose_filters_and_residual_ones_do_not() -> None:
     model = zoo.build("resnet18")
     state = copy.deepcopy(model.state_dict())

@@ -161,6 +161,19 @@ def test_impossible_budget_says_what_is_reachable() -> None:
         impose(seeded(Awkward), Budget(flops=0.999), EXAMPLE)
 
 
+def test_layers_that_no_mask_fits_are_counted_with_their_reasons() -> None:
+    computed = [nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 3, padding=1)) for _ in range(3)]
+    model, example = nn.Sequential(nn.Conv2d(3, 16, 3), *computed), torch.zeros(1, 3, 12, 12)
+    reasons = (
+        r"4 of 4 layers are left dense: its weight is computed from other parameters \(3: 1, 2, \.\.\.\); "
+        r"reads 3 input channels: 27 columns in all \(1: 0\)"
+    )
+    with pytest.raises(Error, match=rf"with 0 layers masked, .* lower Budget.floor \({reasons}\)"):
+        impose(model, Budget(flops=0.3), example)
+    with pytest.raises(Error, match=rf"budget: expected a layer that can keep 30%, got none: {reasons}"):
+        impose(model, Budget(density=0.3), example)
+
+
 def test_overrides_win_and_are_checked() -> None:
     model = seeded(Awkward)
     overrides = {"stem": "dct", "point": "dense", "linear": "identity"}

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import MappingKey, tree_flatten_with_path
 
+from cosparse.compress import given
 from cosparse.compress.importer.layout import size_of
 from cosparse.compress.importer.names import layers, module_path
 from cosparse.compress.importer.sizes import Range, traced
@@ -37,19 +39,6 @@ class Program:
     constants: dict[fx.Node, Tensor]
     fixed: tuple[str, ...] = ()
     sizes: tuple[tuple[Range, Range] | None, ...] = ()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards each module is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager
@@ -78,13 +67,14 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
     inputs = tuple(x if x.shape[0] > 1 else x.repeat(2, *[1] * (x.ndim - 1)) for x in inputs)
     image_axes = (2, 3) if free_size else ()
     free = [{0: Dim.AUTO} | {a: Dim.AUTO for a in image_axes[: x.ndim - 2] if x.shape[a] > 1} for x in inputs]
-    with evaluating(model), quiet():
-        keys = [_key(path) for path, _ in tree_flatten_with_path(model(*inputs))[0]]
+    with given.evaluating(model), quiet():
+        keys = [_key(path) for path, _ in tree_flatten_with_path(given.run(model, inputs))[0]]
+        # As the signature has them: what *args takes is one argument.
+        shapes = tuple(signature(model.forward).bind(*free).arguments.values())
         try:
-            exported = torch.export.export(model, tuple(inputs), dynamic_shapes=tuple(free), strict=False)
+            exported = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UnsupportedError(f"model {name}", "a model that torch.export can follow", reason[0][:300]) from error
+            raise UnsupportedError(f"model {name}", "a model that torch.export can follow", given.first_line(error)) from error
         if _aliased_mutation(exported.graph):
             exported = exported.run_decompositions({})
     program = _program(exported, keys, name)

@@ -11,6 +11,7 @@ import numpy
 import torch
 from torch import Tensor, fx, nn
 
+from cosparse.compress import given
 from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_resize, ops_slice  # noqa: F401
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
@@ -38,6 +39,8 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
     Raises UnsupportedError that lists every operation that an artifact cannot hold, with module and source line.
     """
     inputs = tuple(example) if isinstance(example, list | tuple) else (example,)
+    model = given.taken(model)
+    given.require_memory(model)
     name = name or type(model).__name__.lower()
     try:
         program = trace(model, inputs, name, free_size=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cosparse.compress import given
 from cosparse.compress.prune.cut import cut, ignoring
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def some(group: ChannelGroup, rng: np.random.Generator) -> np.ndarray:
 
 def _probe(model: nn.Module, seed: int) -> nn.Module:
     """The model in float64 with random scales and shifts where they might be 1 or 0: a channel times 0 would hide what is wrong."""
-    probe = copy.deepcopy(model).cpu().double().eval()
+    probe = given.copied(model).cpu().double().eval()
     with torch.no_grad():
         for module in probe.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.weight is not None:

@@ -8,7 +8,6 @@ which `cut` cannot make smaller, is left alone, and `why` says so.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections import Counter
@@ -20,9 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from cosparse.compress import given
 from cosparse.compress.count import as_tuple
 from cosparse.compress.prune.check import disagreeing
-from cosparse.compress.prune.cut import CUTTABLE, depthwise
+from cosparse.compress.prune.cut import CUTTABLE, depthwise, width
 from cosparse.errors import UnsupportedError
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -89,14 +89,14 @@ class Coupling:
 
 def coupled(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> Coupling:
     """The groups of the model, each checked on random inputs of the example's shapes; the model itself is left as it was."""
-    inputs = as_tuple(example)
+    inputs, model = as_tuple(example), given.taken(model)
     groups = tuple(_reasoned(group, model) for group in _groups(model, inputs))
     reasons = disagreeing(model, inputs, [group for group in groups if not group.why])
     return Coupling(tuple(replace(group, why=group.why or reasons.get(group.name, "")) for group in groups))
 
 
 def _groups(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Iterator[ChannelGroup]:
-    traced = copy.deepcopy(model).eval()
+    traced = given.copied(model).eval()
     graph = dependencies(traced, inputs)
     layers = dict(traced.named_modules())
     names: dict[Any, str] = {module: name for name, module in layers.items()}
@@ -165,8 +165,10 @@ def _cannot(module: nn.Module, member: Member, owners: Counter[int]) -> str:
     if isinstance(module, nn.ConvTranspose2d) and module.groups > 1:
         return f"{member.module} is a grouped transposed convolution"
     weight = module._parameters.get("weight")
-    if hasattr(module, "parametrizations"):
+    if isinstance(getattr(module, "weight", None), torch.Tensor) and not isinstance(module.weight, nn.Parameter):
         return f"the weight of {member.module} is computed from other parameters"
+    if int(member.index.max()) >= width(module, member.axis):
+        return f"{member.module} has other channels than the group: they are moved or mixed on the way"
     if weight is not None and owners[id(weight)] > 1:
         return f"{member.module} shares its weight with another layer"
     return ""

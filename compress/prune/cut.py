@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cosparse.compress import given
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _require(group: ChannelGroup, channels: np.ndarray) -> None:
 
 def cut(model: nn.Module, groups: Iterable[ChannelGroup], kept: Kept) -> nn.Module:
     """A copy of the model whose groups keep exactly these channels."""
-    small = copy.deepcopy(model)
+    small = given.copied(model)
     modules = dict(small.named_modules())
     for (name, axis), positions in gone(groups, kept).items():
         if len(positions):
@@ -68,7 +68,7 @@ def cut(model: nn.Module, groups: Iterable[ChannelGroup], kept: Kept) -> nn.Modu
 
 def ignoring(model: nn.Module, groups: Iterable[ChannelGroup], kept: Kept) -> nn.Module:
     """A copy of the model, of the old size, in which whoever reads a channel that goes has weight 0 for it."""
-    masked = copy.deepcopy(model)
+    masked = given.copied(model)
     modules = dict(masked.named_modules())
     with torch.no_grad():
         for (name, axis), positions in gone(groups, kept).items():

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cosparse.compress import masks
+from cosparse.compress import given, masks
 from cosparse.compress.budget import Budget
 from cosparse.compress.count import as_tuple, count
 from cosparse.compress.latency import by_widths, width_times
@@ -171,7 +171,7 @@ class FilterPruner:
         `train_loader` serve, which fine-tuning will see. `save_to` keeps the search's state, from which `resume` goes on. Raises Error
         where no group may lose channels or the budget is beyond reach.
         """
-        tell = progress or (lambda what, done, of: None)
+        tell, model = progress or (lambda what, done, of: None), given.taken(model)
         if any(True for _ in masks.masked(model)):
             raise Error("model", "a network without masks", "masks", "prune filters first, then mask what is left")
         inputs = as_tuple(example)
@@ -256,7 +256,7 @@ class FilterPruner:
         tell("ranking filters", 0, 1)
         follows = following(model, inputs)
         order = orders(model, groups, self.importance, scale=self.scale, share=self.share, follows=follows, moments=inner, seed=self.seed)
-        frozen = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        frozen = given.copied(model).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return Trial(frozen, tuple(groups), order, inner if self.fold else None, calibration, scoring, self.precision)
 
     def _require_reach(self, cost: Costs, rounding: Rounding) -> None:
