@@ -45,11 +45,16 @@ def path(node: fx.Node, op: str = "") -> str:
     return f"{where}.{operation}" if where else operation
 
 
-def place(node: fx.Node) -> str:
-    """Operator, module and source line, for an error."""
-    where = module_path(node)
+def source(node: fx.Node) -> str:
+    """The line of the user's code that the operation comes from, as "FILE:LINE", or the empty string."""
     library = str(Path(torch.__file__).parent)
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in lines if not file.startswith(library)]
-    source = f", {Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
-    return f"{node.target} in {where!r}{source}" if where else f"{node.target} in the model's own forward{source}"
+    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
+
+
+def place(node: fx.Node) -> str:
+    """Operator, module and source line, for an error."""
+    where, line = module_path(node), source(node)
+    module = repr(where) if where else "the model's own forward"
+    return f"{node.target} in {module}" + (f", {line}" if line else "")

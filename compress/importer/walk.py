@@ -17,13 +17,15 @@ from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
 from cosparse.compress.importer.layout import Value, sizes_of, stored
-from cosparse.compress.importer.names import base, place
+from cosparse.compress.importer.names import base, place, source
 from cosparse.compress.importer.rearrange import as_stored
 from cosparse.compress.importer.sizes import settled
 from cosparse.compress.importer.table import HANDLERS
 from cosparse.compress.importer.trace import Program, trace
 from cosparse.engine.graph import Graph, Input, Node, unique_name
 from cosparse.errors import UnsupportedError
+
+NEXT_STEP = "docs/operators.md lists what is supported and what usually takes the place of the rest"
 
 
 class Refused:
@@ -36,7 +38,8 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
     `example` is one input [N, C, H, W] or [N, F], or a sequence of them. The batch is free. Height and width are free where the model's
     code allows it; else the sizes of the example are built in, `provenance["import"]["size"]` says why, and the inputs' `sizes` say which
     ones are left: at others the engine raises ShapeError.
-    Raises UnsupportedError that lists every operation that an artifact cannot hold, with module and source line.
+    Raises UnsupportedError that lists every operator without a counterpart (docs/operators.md), with module and source line, and those
+    whose form has none, save where that depends on the result of another one in the list.
     """
     inputs = tuple(example) if isinstance(example, list | tuple) else (example,)
     model = given.taken(model)
@@ -56,17 +59,17 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     draft = Draft(node.name for node in program.inputs)
     values: dict[fx.Node, Any] = {node: stored(node.name, sizes_of(node.meta["val"].shape)) for node in program.inputs}
     values |= program.constants
-    problems: list[str] = []
+    problems: dict[fx.Node, str] = {}
     for node in program.operations:
         try:
             values[node] = _evaluated(node, draft, values)
         except Unsupported as reason:
-            problems.append(f"{place(node)}: {reason}" if str(reason) else place(node))
+            problems[node] = str(reason)
             values[node] = Refused()
-    outputs = _outputs(program, draft, values, problems)
-    if problems:
-        found, supported = "; ".join(dict.fromkeys(problems)), ", ".join(sorted(HANDLERS))
-        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, f"supported are {supported}")
+    outputs, unfit = _outputs(program, draft, values)
+    if problems or unfit:
+        found = "; ".join([*_listed(problems), *unfit])
+        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, NEXT_STEP)
     sources = tuple(
         Input(node.name, (None, *x.shape[1:]), sizes=sizes) for node, x, sizes in zip(program.inputs, inputs, program.sizes, strict=True)
     )
@@ -82,7 +85,10 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
     if not isinstance(tensor, Tensor):
         return None
     operands = [values.get(n) for n in node.all_input_nodes]
+    handler = HANDLERS.get(base(node.target))
     if any(isinstance(operand, Refused) for operand in operands):
+        if handler is None and node.target is not operator.getitem:
+            raise Unsupported
         return Refused()
     if node.target is operator.getitem:
         items, index = operands[0], node.args[1]
@@ -92,7 +98,6 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     if not random and all(_is_constant(operand) for operand in operands):
         return _constant(node, values)
-    handler = HANDLERS.get(base(node.target))
     if handler is None:
         raise Unsupported
     if not tensor.is_floating_point():
@@ -115,18 +120,30 @@ def _constant(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         return node.target(*fx.map_arg(node.args, load), **kwargs)  # type: ignore[operator]
 
 
-def _outputs(program: Program, draft: Draft, values: dict[fx.Node, Any], problems: list[str]) -> list[str]:
-    names = []
+def _listed(problems: dict[fx.Node, str]) -> list[str]:
+    """One entry for each operator, line and reason: the first module where it is met, and how often it comes again."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for node, reason in problems.items():
+        alike.setdefault((str(node.target), source(node), reason), []).append(place(node))
+    return [
+        places[0] + (f" and {len(places) - 1} more like it" if len(places) > 1 else "") + (f": {reason}" if reason else "")
+        for (_, _, reason), places in alike.items()
+    ]
+
+
+def _outputs(program: Program, draft: Draft, values: dict[fx.Node, Any]) -> tuple[list[str], list[str]]:
+    """The names of the outputs, and what is wrong with those that are none."""
+    names, unfit = [], []
     for i, (key, node) in enumerate(program.outputs):
         value = values.get(node) if isinstance(node, fx.Node) else None
         if isinstance(value, Refused):
             continue
         result = as_stored(draft, value, node) if isinstance(value, Value) else "a constant"
         if isinstance(result, str):
-            problems.append(f"output {key or i}: {result}")
+            unfit.append(f"output {key or i}: {result}")
         else:
             names.append(result.name)
-    return names
+    return names, unfit
 
 
 def _single(node: Node) -> Node:
