@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def test_compare_never_passes_what_is_not_a_number_or_not_that_shape(wrong) -> N
     check = compare([wrong], [np.ones(2)])
     assert not check.passed
     assert check.to_json()["max_abs_err"] is None
+
+
+def test_agreement_on_zeros_is_said_to_prove_little() -> None:
+    with pytest.warns(RuntimeWarning, match="zero everywhere"):
+        assert compare([np.zeros((1, 3))], [np.zeros((1, 3))]).passed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compare([np.ones((1, 3)), np.zeros((0, 3))], [np.ones((1, 3)), np.zeros((0, 3))]).passed
 
 
 def test_candidates_run_in_turn() -> None:

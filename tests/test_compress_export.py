@@ -198,10 +198,13 @@ def test_model_that_drops_the_batch_of_one_image_is_told_to_flatten(tmp_path: Pa
         export(Squeezed(), torch.randn(batch, 3, 4, 4), tmp_path / "net.cosparse")
 
 
-def test_an_output_of_zeros_proves_little_and_that_is_said(tmp_path: Path) -> None:
+def test_an_output_that_the_input_does_not_change_proves_little_and_that_is_said(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
     nn.init.zeros_(model[0].weight)
-    with pytest.warns(RuntimeWarning, match="output '0' of the torch model is zero everywhere"):
+    with pytest.warns(RuntimeWarning, match="output '0' of the torch model is the same for any input, zero everywhere"):
+        export(model, EXAMPLE, tmp_path / "net.cosparse")
+    model[0].bias = nn.Parameter(torch.ones(4))
+    with pytest.warns(RuntimeWarning, match="the same for any input, 1 for instance"):
         export(model, EXAMPLE, tmp_path / "net.cosparse")
     nn.init.ones_(model[0].weight)
     with warnings.catch_warnings():

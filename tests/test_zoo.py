@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cosparse.bench import zoo
+from cosparse.compress import Budget, impose
 from cosparse.errors import Error
 
 # As published with torchvision, without auxiliary classifiers; CIFAR ResNets as with their weights.
@@ -87,6 +88,18 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
     assert not torch.equal(a.conv1.weight, other.conv1.weight)
     assert torch.equal(zoo.example("resnet20"), zoo.example("resnet20"))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_b0"])
+def test_activations_keep_their_magnitude_without_training(name: str) -> None:
+    """And follow the input: also behind masks, once the statistics are taken anew."""
+    model, x = zoo.build(name), zoo.example(name, 2)
+    masked = impose(model, Budget(flops=0.3), x[:1])
+    zoo.settle(masked, name)
+    with torch.no_grad():
+        for y in (model(x), masked(x)):
+            assert 0.1 < y.std() < 30
+            assert (y[0] - y[1]).abs().max() > 0.01 * y.abs().max()
 
 
 def test_preprocessing_is_plain_data() -> None:

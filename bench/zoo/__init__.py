@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from cosparse.bench.zoo.layers import init_weights
 from cosparse.bench.zoo.table import TABLE, Entry
 from cosparse.compress.prune import architecture
+from cosparse.compress.prune.statistics import reestimate
 from cosparse.errors import Error
 
-__all__ = ["build", "example", "load_weights", "names", "preprocessing"]
+IMAGES, LARGEST = 4, 128
+"""Random images, and their longest side, that the statistics of a network without trained weights are taken on."""
+
+__all__ = ["build", "example", "load_weights", "names", "preprocessing", "settle"]
 
 
 def names() -> list[str]:
@@ -30,14 +34,22 @@ def names() -> list[str]:
 def build(name: str, num_classes: int | None = None, seed: int = 0) -> nn.Module:
     """The network in eval mode with weights that depend on `seed` alone; the caller's random state is left as it was.
 
-    `num_classes` None takes the data set's own number. Raises Error for an unknown name.
+    Batch norms carry the statistics of random images, so that activations keep their magnitude from layer to layer. `num_classes` None
+    takes the data set's own number. Raises Error for an unknown name.
     """
     entry = _entry(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = entry.make(entry.classes if num_classes is None else num_classes)
         init_weights(model)
-    return model.eval()
+    settle(model.eval(), name, seed)
+    return model
+
+
+def settle(model: nn.Module, name: str, seed: int = 0) -> None:
+    """Gives the batch norms the statistics of random images, in place: what untrained weights, dense or masked, need to keep a signal."""
+    size = [min(side, LARGEST) for side in _entry(name).size]
+    reestimate(model, [torch.randn(IMAGES, 3, *size, generator=torch.Generator().manual_seed(seed))])
 
 
 def example(name: str, batch: int = 1) -> Tensor:

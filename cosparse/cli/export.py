@@ -72,6 +72,10 @@ def command(
             model = compress.impose(model, masked, loaded.example, group_rows=group_rows, slack=slack, **chosen)
             groups = hierarchy(group_rows, slack, block)
             provenance |= {"method": "imposed", "budget": masked.settings(), **chosen, **(groups.settings() if groups else {})}
+        if weights is None and network.startswith("zoo:") and model is not loaded.model:
+            from cosparse.bench import zoo
+
+            zoo.settle(model, loaded.name)
         bar.update(task, description="exporting")
         written = compress.export(model, loaded.example, out, name=loaded.name, preprocessing=loaded.preprocessing, provenance=provenance)
         if onnx is not None:
