@@ -120,10 +120,19 @@ class Engine:
             convert = back_to(inputs[0])
             answer = tuple(convert(array) for array in results)
         else:
-            answer = tuple(out) if len(self.outputs) > 1 else (out,)
+            answer = self._buffers(out)
             self._native.run(arrays, [to_output(buffer, spec.name) for buffer, spec in zip(answer, self.outputs, strict=False)])
         self.ready = True
         return answer if len(self.outputs) > 1 else answer[0]
+
+    def _buffers(self, out: Any) -> tuple[Any, ...]:
+        """`out` as one buffer for each output."""
+        if len(self.outputs) == 1:
+            return (out,)
+        if not isinstance(out, tuple | list) or len(out) != len(self.outputs):
+            got = f"{len(out)} of them" if isinstance(out, tuple | list) else type(out).__name__
+            raise Error("out", f"a sequence of {len(self.outputs)} arrays, one for each output", got)
+        return tuple(out)
 
     @property
     def plan(self) -> Plan:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,52 @@ def test_memory_that_cannot_be_written_is_refused(engine: Engine) -> None:
     frozen.setflags(write=False)
     with pytest.raises(cosparse.ShapeError, match="writable"):
         engine(x, out=frozen)
+
+
+X = torch.zeros(1, 3, 12, 12)
+STRANGE = {
+    "float16": (X.half(), r"input 'x': expected dtype float32, got float16; convert it: x.float\(\)"),
+    "bfloat16": (
+        X.bfloat16(),
+        r"input 'x': expected a dense array in main memory, float32, got torch.bfloat16 .*; convert it: x.float\(\)",
+    ),
+    "sparse": (X.to_sparse(), r"got torch.float32 torch.sparse_coo cpu .*; convert it: x.to_dense\(\).float\(\)"),
+    "meta": (X.to("meta"), r"got torch.float32 torch.strided meta .*; convert it: x has no values"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_tensors_that_numpy_cannot_see_are_refused_with_what_converts_them(engine: Engine, kind: str) -> None:
+    tensor, text = STRANGE[kind]
+    with pytest.raises(cosparse.Error, match=text):
+        engine(tensor)
+
+
+@pytest.mark.parametrize(
+    ("out", "text"),
+    [
+        ((np.empty((1, 16, 12, 12), np.float32),), "expected numpy, torch or an array with DLPack, got tuple"),
+        ("memory", "expected numpy, torch or an array with DLPack, got str"),
+        (
+            torch.empty(1, 16, 12, 12, requires_grad=True),
+            r"expected a tensor without gradients, got one that requires them; pass out.detach\(\)",
+        ),
+        (torch.empty(1, 16, 12, 12, dtype=torch.bfloat16), r"got torch.bfloat16 .*; numpy.empty\(shape, numpy.float32\)"),
+    ],
+    ids=["tuple", "str", "gradient", "bfloat16"],
+)
+def test_what_is_no_memory_for_an_answer_is_refused(engine: Engine, out: object, text: str) -> None:
+    with pytest.raises(cosparse.Error, match=f"out for output 'c2': .*{text}"):
+        engine(image(1, 3, 12, 12), out=out)
+
+
+def test_several_outputs_want_a_buffer_each() -> None:
+    both = engine_of(replace(network(), outputs=("c0", "c2")))
+    buffers = [np.empty((1, 16, 12, 12), np.float32) for _ in range(2)]
+    assert both(image(1, 3, 12, 12), out=buffers)[1] is buffers[1]
+    for out, got in ((buffers[0], "ndarray"), (buffers[:1], "1 of them"), (5, "int")):
+        with pytest.raises(cosparse.Error, match=f"out: expected a sequence of 2 arrays, one for each output, got {got}"):
+            both(image(1, 3, 12, 12), out=out)
 
 
 def test_inputs_that_do_not_fit_are_refused_by_name(engine: Engine) -> None:
