@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from cosparse.bench import zoo
+from cosparse.bench import source
 from cosparse.bench.environment import cpu_model, version
 from cosparse.bench.in_turn import layer_medians, load, own_layer
 from cosparse.bench.settings import DTYPE, Settings, calibration_of, inputs_of, require
@@ -66,11 +66,11 @@ def measure(
     progress: Callable[[str], None] | None = None,
 ) -> LatencyTable:
     """The table of a torch network at batch 1; `layers` overrides single layers as in `impose`. Error where nothing can be masked."""
-    from cosparse.compress import count, export
+    from cosparse.compress import count, export, given
     from cosparse.compress.count import as_tuple
     from cosparse.compress.layers import choose
 
-    settings, tell = settings or Settings(against=()), progress or (lambda text: None)
+    model, settings, tell = given.taken(model), settings or Settings(against=()), progress or (lambda text: None)
     require(settings)
     choices = [choice for choice in choose(model, count(model, example), transform, block, layers) if choice.transform is not None]
     if not choices:
@@ -175,7 +175,7 @@ def fit(samples: Sequence[Sample], least: float) -> tuple[float, float, float, f
 
 
 def main(
-    network: Annotated[str, typer.Argument(metavar="zoo:NAME", help="The network.")],
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help=" ".join(source.HELP.split()))],
     out: Annotated[Path, typer.Option(help="The table to write, JSON.")],
     weights: Annotated[Path | None, typer.Option(help="Weights of the network, a safetensors file.")] = None,
     threads: Annotated[int | None, typer.Option(help="Default: all.")] = None,
@@ -186,17 +186,12 @@ def main(
 ) -> None:
     """Measure a network's layers over density and write the table that `Latency(table=...)` reads."""
     try:
-        kind, _, name = network.partition(":")
-        if kind != "zoo":
-            raise Error("network", "zoo:NAME", repr(network), "bench.latency_table.measure takes any torch network")
         if not out.parent.is_dir():
             raise Error(str(out), f"an existing folder {out.parent}", "none", "make it first")
-        model = zoo.build(name)
-        if weights is not None:
-            zoo.load_weights(model, weights)
+        loaded = source.load(network, weights)
         settings = Settings(threads=threads or default_threads(), against=(), dtype=dtype, isa=isa)
         tell = lambda text: typer.echo(text, err=True)  # noqa: E731
-        table = measure(model.eval(), zoo.example(name), settings, name=name, block=block, transform=transform, progress=tell)
+        table = measure(loaded.model, loaded.example, settings, name=loaded.name, block=block, transform=transform, progress=tell)
         with replacing(out) as part:
             part.write_text(table.to_json() + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosparse.bench import zoo
+from cosparse.bench import source
 from cosparse.bench.environment import cpu_model, version
 from cosparse.bench.in_turn import layer_medians, load, next_layer
 from cosparse.bench.settings import DTYPE, Settings, calibration_of, inputs_of, require
@@ -65,11 +65,11 @@ def measure(
 
     Widths are multiples of `multiple`. Raises Error where no group may lose channels, or a layer has no step of its own.
     """
-    from cosparse.compress import count
+    from cosparse.compress import count, given
     from cosparse.compress.count import as_tuple
     from cosparse.compress.prune.coupling import coupled
 
-    settings, tell = settings or Settings(against=()), progress or (lambda text: None)
+    model, settings, tell = given.taken(model), settings or Settings(against=()), progress or (lambda text: None)
     require(settings)
     free = (groups or coupled(model, example)).free
     layers = {layer.name: layer for layer in count(model, example).layers if layer.calls}
@@ -172,7 +172,7 @@ def _widths(module: torch.nn.Module, full: torch.nn.Module) -> tuple[int, int]:
 
 
 def main(
-    network: Annotated[str, typer.Argument(metavar="zoo:NAME", help="The network.")],
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help=" ".join(source.HELP.split()))],
     out: Annotated[Path, typer.Option(help="The table to write, JSON.")],
     weights: Annotated[Path | None, typer.Option(help="Weights of the network, a safetensors file.")] = None,
     threads: Annotated[int | None, typer.Option(help="Default: all.")] = None,
@@ -182,17 +182,12 @@ def main(
 ) -> None:
     """Measure a network's layers over their widths and write the table that `Latency(table=...)` reads."""
     try:
-        kind, _, name = network.partition(":")
-        if kind != "zoo":
-            raise Error("network", "zoo:NAME", repr(network), "bench.width_table.measure takes any torch network")
         if not out.parent.is_dir():
             raise Error(str(out), f"an existing folder {out.parent}", "none", "make it first")
-        model = zoo.build(name)
-        if weights is not None:
-            zoo.load_weights(model, weights)
+        loaded = source.load(network, weights)
         settings = Settings(threads=threads or default_threads(), against=(), dtype=dtype, isa=isa)
         tell = lambda text: typer.echo(text, err=True)  # noqa: E731
-        table = measure(model.eval(), zoo.example(name), settings, name=name, multiple=multiple, progress=tell)
+        table = measure(loaded.model, loaded.example, settings, name=loaded.name, multiple=multiple, progress=tell)
         with replacing(out) as part:
             part.write_text(table.to_json() + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:

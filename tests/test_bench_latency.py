@@ -67,7 +67,7 @@ def test_network_without_maskable_layers_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("network", "out", "message"),
-    [("resnet20", "T.json", "expected zoo:NAME"), ("zoo:resnet20", "none/T.json", "expected an existing folder")],
+    [("resnet20", "T.json", "expected zoo:NAME or path/file.py:factory"), ("zoo:resnet20", "none/T.json", "expected an existing folder")],
 )
 def test_command_says_what_is_wrong(network: str, out: str, message: str, tmp_path: Path) -> None:
     import typer

@@ -250,7 +250,7 @@ def test_network_that_cannot_lose_channels_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("network", "out", "message"),
-    [("resnet20", "T.json", "expected zoo:NAME"), ("zoo:resnet20", "none/T.json", "expected an existing folder")],
+    [("resnet20", "T.json", "expected zoo:NAME or path/file.py:factory"), ("zoo:resnet20", "none/T.json", "expected an existing folder")],
 )
 def test_command_says_what_is_wrong(network: str, out: str, message: str, tmp_path: Path) -> None:
     app = typer.Typer()
@@ -260,7 +260,8 @@ def test_command_says_what_is_wrong(network: str, out: str, message: str, tmp_pa
     assert message in " ".join(done.output.split())
 
 
-def test_command_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["zoo", "file"])
+def test_command_writes_a_table(own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = LayerWidths((8, 8), 1.0, (8,), (4, 8), ((2.0, 4.0),), 0.0)
 
     def measured(model: nn.Module, example: torch.Tensor, settings: Settings, *, name: str, multiple: int, progress: object) -> WidthTable:
@@ -268,12 +269,17 @@ def test_command_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return WidthTable(name, (tuple(example.shape),), settings.threads, "scalar", settings.dtype, "cpu", "0", 1.0, {"x": layer})
 
     monkeypatch.setattr(width_table, "measure", measured)
+    network, name = "zoo:resnet20", "resnet20"
+    if own:
+        script = tmp_path / "nets.py"
+        script.write_text("import torch\ndef ghost(): return torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 32, 32)\n")
+        network, name = f"{script}:ghost", "ghost"
     app = typer.Typer()
     app.command()(width_table.main)
     out = tmp_path / "T.json"
-    done = CliRunner().invoke(app, ["zoo:resnet20", "--out", str(out), "--threads", "1", "--multiple", "4", "--isa", "scalar"])
+    done = CliRunner().invoke(app, [network, "--out", str(out), "--threads", "1", "--multiple", "4", "--isa", "scalar"])
     assert done.exit_code == 0, done.output
     assert "T.json: 1 layers, full network 0.005 ms" in " ".join(done.output.split())
     table = read_table(out)
     assert isinstance(table, WidthTable)
-    assert (table.network, table.inputs, table.layers) == ("resnet20", ((1, 3, 32, 32),), {"x": layer})
+    assert (table.network, table.inputs, table.layers) == (name, ((1, 3, 32, 32),), {"x": layer})
