@@ -15,6 +15,7 @@ from small_net import small_net
 
 import cosparse
 from cosparse.cli import COMMANDS, run
+from cosparse.cli.output import emit, table
 from cosparse.engine import artifact
 
 
@@ -184,6 +185,16 @@ def test_bench_strict_fails_on_a_slower_engine(path, monkeypatch, capsys) -> Non
     assert run(["bench", str(path), *options, "--strict"]) == 1
     assert "2.00 times slower than onnxruntime" in capsys.readouterr().err
     assert run(["bench", str(path), *options]) == 0
+
+
+def test_a_table_without_a_terminal_is_as_wide_as_what_it_holds(capsys) -> None:
+    names, why = [f"stage.{i}." + "block." * 12 + "conv" for i in range(2)], "sparse it would take at least 12.5 us, dense 11.9; " * 3
+    emit({}, None, table("layers", ("layer", *"abcdefgh", "why"), [(name, *range(8), why) for name in names], left=("layer", "why")))
+    title, head, *rows = capsys.readouterr().out.splitlines()
+    assert title == "layers"
+    assert [row.split()[0] for row in rows] == names
+    assert all(row.endswith(why.rstrip()) for row in rows)
+    assert not any(line.endswith(" ") for line in (title, head, *rows))
 
 
 def test_doctor(capsys) -> None:

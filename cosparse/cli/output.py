@@ -45,7 +45,7 @@ JsonOption = Annotated[
     typer.Option("--json", metavar="-|FILE", callback=_folder_exists, help="Write the result as JSON: - is standard output, alone."),
 ]
 SPEED_PERIOD = 300.0  # seconds
-WIDTH = 140  # of tables that are not shown on a terminal
+UNBOUNDED = 1 << 14  # columns where there is no terminal: tables are then as wide as what they hold
 
 
 def emit(result: Any, target: str | None, *shown: RenderableType) -> None:
@@ -54,11 +54,12 @@ def emit(result: Any, target: str | None, *shown: RenderableType) -> None:
         _put(to_json(result) + "\n")
         return
     # Names from files are shown as they are: brackets are no markup, colons no emoji.
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else UNBOUNDED, highlight=False, markup=False, emoji=False)
     with console.capture() as text:
         for renderable in shown:
             console.print(renderable, soft_wrap=isinstance(renderable, str))
-    _put(text.get())
+    _put(text.get() if terminal else "".join(line.rstrip() + "\n" for line in text.get().splitlines()))
     if target:
         write_text(Path(target), to_json(result) + "\n")
 
