@@ -243,6 +243,20 @@ def test_outputs_that_cannot_be_trained(script: Path, data: Path, tmp_path: Path
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["nncs", "ssr-pso"])
+def test_a_network_that_cannot_be_exported_is_refused_before_the_data_are_read(method: str, tmp_path: Path, capsys) -> None:
+    script = tmp_path / "normed.py"
+    script.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n"
+        "    layers = nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)\n"
+        "    return nn.Sequential(*layers), torch.zeros(1, 3, 8, 8), {'scale': 1.0}\n"
+    )
+    out = ["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "net.cosparse"), "--flops", "0.3", "--method", method]
+    assert run(["compress", f"{script}:net", *out]) == 2
+    assert "aten.group_norm.default in '1'; docs/operators.md" in capsys.readouterr().err
+
+
 def test_time_left_is_right_in_both_phases(monkeypatch) -> None:
     """400 steps of 1 s, then 800 of 3 s: the estimate is what is left at the present pace, and within a tenth soon after it has changed."""
     clock = 0.0

@@ -97,12 +97,11 @@ def command(
     recipe = options.recipe(seed, **settings)
     files = options.RunFiles(out, log, tensorboard, pictures)
     files.require_folders()
-    loaded = source.load(network, weights, size, classes)
-    from_torch(loaded.model, loaded.example, loaded.name)  # what could not be exported is refused before hours of training
-    loaded = source.placed(loaded, device)
+    loaded = source.placed(source.load(network, weights, size, classes), device)
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     outputs, masks = result.outputs_of(loaded)
+    from_torch(loaded.model, loaded.example, loaded.name)  # what could not be exported is refused before hours of training
     budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
     masking: dict[str, Any] = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
     masking |= {"group_rows": group_rows, "slack": slack, "transform": transform, "block": block, "step1": step1, "seed": seed}
