@@ -16,8 +16,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
+from cosparse.compress import given
 from cosparse.compress.importer.layout import size_of
 from cosparse.engine.graph import Graph
+from cosparse.errors import Error
 from cosparse.kernels import reference
 
 MOST = 2**31 - 1  # an axis of an artifact
@@ -71,17 +73,12 @@ def _below(x: Tensor, graph: Graph, place: int) -> Tensor:
 
 def _holds(graph: Graph, model: nn.Module, inputs: Sequence[Tensor]) -> bool:
     """Whether model and graph agree on these inputs; not where the model does not take them."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
-        with torch.no_grad():
-            wanted = [y.double().cpu().numpy() for y in tree_leaves(model(*inputs)) if isinstance(y, Tensor)]
+        with given.evaluating(model):
+            wanted = [y.double().cpu().numpy() for y in tree_leaves(given.run(model, tuple(inputs))) if isinstance(y, Tensor)]
         got = reference.run(graph, *(x.float().cpu().numpy() for x in inputs))
-    except (RuntimeError, ValueError, IndexError):
+    except Error:
         return False
-    finally:
-        for module in training:
-            module.training = True
     if [y.shape for y in got] != [y.shape for y in wanted]:
         return False
     pairs = zip(got, wanted, strict=True)
