@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cosparse.atomic import replacing, require_writable
 from cosparse.bench import source
 from cosparse.bench.environment import cpu_model, version
 from cosparse.bench.in_turn import layer_medians, load, next_layer
 from cosparse.bench.settings import DTYPE, Settings, calibration_of, inputs_of, require
 from cosparse.bench.width_design import colours, design, widths
 from cosparse.bench.width_grid import WidthSample, layer_widths
-from cosparse.compress.atomic import replacing
 from cosparse.compress.width_latency import WidthTable
 from cosparse.engine import artifact
 from cosparse.engine.engine import Engine, default_threads
@@ -182,8 +182,7 @@ def main(
 ) -> None:
     """Measure a network's layers over their widths and write the table that `Latency(table=...)` reads."""
     try:
-        if not out.parent.is_dir():
-            raise Error(str(out), f"an existing folder {out.parent}", "none", "make it first")
+        require_writable("--out", out)
         loaded = source.load(network, weights)
         settings = Settings(threads=threads or default_threads(), against=(), dtype=dtype, isa=isa)
         tell = lambda text: typer.echo(text, err=True)  # noqa: E731

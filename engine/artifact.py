@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy
 import safetensors.numpy
 
 from cosparse import _C
+from cosparse.atomic import replacing
 from cosparse.engine.graph import Graph, Input, Node
 from cosparse.errors import ArtifactError, Error
 
@@ -30,22 +30,13 @@ _DTYPES = ("float32", "uint16", "uint32")
 def write(path: str | os.PathLike[str], graph: Graph) -> None:
     """Writes `graph` to `path`, all or nothing: on any failure an older file of that name stays as it was.
 
-    The bytes go to a hidden file beside it first, which only a killed process leaves behind.
     Equal graphs give equal bytes. An array object that several nodes share is stored once. Raises ArtifactError or UnsupportedError
-    where the graph breaks a rule of docs/artifact.md, OSError where the file system does.
+    where the graph breaks a rule of docs/artifact.md, Error where `path` is a device, pipe or socket, OSError where the file system does.
     """
-    content = to_bytes(graph)
-    target = Path(os.path.realpath(path))  # through a symbolic link, not over it
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
-    try:
-        _write_synced(temporary, content)
-        with _named(target, temporary):
-            _C.read_artifact(temporary)
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it has its new name
-            temporary.unlink()
-    _sync_folder(target.parent)
+    with replacing(path) as part:
+        part.write_bytes(to_bytes(graph))
+        with _named(os.fspath(path), part):
+            _C.read_artifact(part)
 
 
 def read(path: str | os.PathLike[str]) -> Graph:
@@ -134,26 +125,10 @@ def _to_json(network: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _named(target: Path, temporary: Path) -> Iterator[None]:
+def _named(target: str, temporary: Path) -> Iterator[None]:
     """Errors about the temporary file name the file that was asked for."""
     try:
         yield
     except Error as error:
-        about = error.about.replace(str(temporary), str(target), 1)
+        about = error.about.replace(str(temporary), target, 1)
         raise type(error)(about, error.expected, error.got, error.next_step) from None
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:  # created anew, with the rights that the umask leaves
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

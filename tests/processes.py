@@ -1,12 +1,15 @@
-"""Programs of their own for the tests of what happens to processes: forks, limits, other users."""
+"""Programs of their own for the tests of what happens to processes: forks, limits, other users; a device of one's own."""
 
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 
 def run(
@@ -23,6 +26,16 @@ def run(
         timeout=seconds,
         check=False,
     )
+
+
+def null_device(folder: Path) -> Path:
+    """A second /dev/null, in the folder; skips where that cannot be made. Never try the first one: whoever may replace it does."""
+    made = folder / "null"
+    try:
+        os.mknod(made, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("no device can be made here: mknod is not allowed")
+    return made
 
 
 LIMITED = """

@@ -3,18 +3,21 @@
 import errno
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from processes import null_device
 from sample_graphs import every_op
 
 from cosparse import _C
 from cosparse.engine import artifact
-from cosparse.errors import ArtifactError
+from cosparse.errors import ArtifactError, Error
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def failing(error: BaseException):
     ("module", "step", "error"),
     [
         (artifact, "to_bytes", MemoryError()),
-        (artifact, "_write_synced", OSError(errno.ENOSPC, "No space left on device")),
+        (Path, "write_bytes", OSError(errno.ENOSPC, "No space left on device")),
         (os, "fsync", OSError(errno.EIO, "Input/output error")),
         (_C, "read_artifact", ArtifactError("net.cosparse", "this", "that")),
         (os, "replace", PermissionError(errno.EPERM, "Operation not permitted")),
@@ -50,8 +53,9 @@ def failing(error: BaseException):
 def test_failure_leaves_the_old_file(old, monkeypatch, module, step, error):
     before = old.read_bytes()
     monkeypatch.setattr(module, step, failing(error))
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as caught:
         artifact.write(old, NEW)
+    assert not isinstance(error, OSError) or caught.value.filename == str(old)
     assert old.read_bytes() == before
     assert os.listdir(old.parent) == [old.name]
 
@@ -61,10 +65,11 @@ def test_disk_full_half_way(old, monkeypatch):
     before = old.read_bytes()
 
     def half(path, content):
-        path.write_bytes(content[: len(content) // 2])
+        whole(path, content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifact, "_write_synced", half)
+    whole = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
         artifact.write(old, NEW)
     assert old.read_bytes() == before
@@ -73,7 +78,8 @@ def test_disk_full_half_way(old, monkeypatch):
 
 def test_damage_on_the_way_to_the_disk_is_found(old, monkeypatch):
     before = old.read_bytes()
-    monkeypatch.setattr(artifact, "_write_synced", lambda path, content: path.write_bytes(content[:-1] + b"?"))
+    whole = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: whole(path, content[:-1] + b"?"))
     with pytest.raises(ArtifactError, match=r"net\.cosparse: graph: checksum"):
         artifact.write(old, NEW)
     assert old.read_bytes() == before
@@ -124,16 +130,46 @@ def test_a_symbolic_link_stays_one(old):
     assert artifact.read(old).name == "new"
 
 
-def test_a_long_file_name(tmp_path):
-    path = tmp_path / ("n" * 240 + ".cosparse")
+def test_a_link_that_dangles_gets_its_target(tmp_path):
+    (tmp_path / "link.cosparse").symlink_to("net.cosparse")
+    artifact.write(tmp_path / "link.cosparse", NEW)
+    assert (tmp_path / "link.cosparse").is_symlink()
+    assert artifact.read(tmp_path / "net.cosparse").name == "new"
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "through a link"])
+@pytest.mark.parametrize("kind", ["a pipe", "a character device", "a socket"])
+def test_what_is_no_file_is_refused_and_stays(kind, linked, tmp_path):
+    target = path = tmp_path / "special"
+    if kind == "a pipe":
+        os.mkfifo(target)
+    elif kind == "a socket":
+        socket.socket(socket.AF_UNIX).bind(str(target))
+    else:
+        target = path = null_device(tmp_path)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(target)
+    before = target.stat()
+    with pytest.raises(Error, match=f"{path.name}: expected a regular file, or nothing yet, got {kind}; give the name of a file"):
+        artifact.write(path, NEW)
+    assert (target.stat().st_ino, target.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert path.is_symlink() == linked
+    assert {p.name for p in tmp_path.iterdir()} == {target.name, path.name}
+
+
+@pytest.mark.parametrize("name", ["n" * 240 + ".cosparse", "\u00e4" * 120 + ".cosparse"], ids=["letters", "two bytes each"])
+def test_a_long_file_name(name, tmp_path):
+    path = tmp_path / name
     artifact.write(path, NEW)
     assert artifact.read(path).name == "new"
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_into_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         artifact.write(tmp_path / "none" / "net.cosparse", NEW)
+    assert caught.value.filename == str(tmp_path / "none" / "net.cosparse")  # not the hidden file beside it
 
 
 def test_over_a_folder(tmp_path):

@@ -140,8 +140,9 @@ def test_only_serving_knows_the_servers_packages() -> None:
     assert not offenders(runtime, "cosparse.engine.serve")
 
 
-def test_errors_is_a_leaf() -> None:
+def test_errors_is_a_leaf_and_atomic_knows_it_alone() -> None:
     assert not offenders([REPOSITORY / "cosparse" / "errors.py"], "cosparse")
+    assert not offenders([REPOSITORY / "cosparse" / "atomic.py"], "cosparse", allowed=("cosparse.errors",))
 
 
 @pytest.mark.parametrize("modules", ["cosparse, cosparse.engine, cosparse.kernels", "cosparse.kernels.reference, cosparse.engine.artifact"])

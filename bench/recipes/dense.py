@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is import
 import torch
 from safetensors.torch import save_file
 
+from cosparse.atomic import replacing, require_writable
 from cosparse.bench import zoo
 from cosparse.bench.evaluate import score, torch_runner
 from cosparse.compress.data import Images, Labelled, loader, open_data
@@ -33,6 +34,7 @@ from cosparse.errors import Error
 
 def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
+    require_writable("--out", options.out)
     torch.manual_seed(options.seed)
     model, preprocessing = zoo.build(options.network, options.classes, options.seed), zoo.preprocessing(options.network)
     if options.size:
@@ -61,7 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     settings |= {"epochs": options.epochs, "batch": options.batch, **recipe}
     notes = {"accuracy": json.dumps(measured), "settings": json.dumps(settings), "history": json.dumps(history)}
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    save_file(weights, options.out, metadata=notes)
+    with replacing(options.out) as part:
+        save_file(weights, part, metadata=notes)
     print(json.dumps({"file": str(options.out), **measured, **settings}))
 
 

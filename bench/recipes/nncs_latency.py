@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cosparse.atomic import replacing
 from cosparse.bench.harness import bench
 from cosparse.bench.recipes.nncs import RESULTS
 from cosparse.bench.recipes.nncs_rows import ROWS
 from cosparse.bench.settings import Settings
 from cosparse.bench.timing import Effort
-from cosparse.compress.atomic import replacing
 
 LATENCY = RESULTS / "latency.json"
 TIMED = ("reached", "curves")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosparse.compress.atomic import replacing
+from cosparse.atomic import replacing
 
 
 @dataclass(frozen=True)

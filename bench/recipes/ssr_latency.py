@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cosparse.atomic import replacing
 from cosparse.bench import zoo
 from cosparse.bench.recipes.page import option
 from cosparse.bench.recipes.rows import Row
@@ -23,7 +24,6 @@ from cosparse.bench.settings import Settings
 from cosparse.bench.sweep import together
 from cosparse.bench.timing import Effort
 from cosparse.compress import export
-from cosparse.compress.atomic import replacing
 
 LATENCY = RESULTS / "latency.json"
 

@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cosparse.atomic import replacing
 from cosparse.bench import zoo
 from cosparse.bench.recipes.ssr import RESULTS
 from cosparse.compress import Budget, FilterPruner
-from cosparse.compress.atomic import replacing
 from cosparse.compress.data import hold_out, loader, open_data
 from cosparse.compress.score import evaluate
 

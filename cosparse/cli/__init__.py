@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _complain(f"this needs the package {package}; next step: pip install 'cosparse[{EXTRAS[package]}]'")
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        return _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None) or str(error))
     except Exception as error:
         if not hasattr(error, "format_message"):  # Typer's own complaint about an option; its class moves between versions
             raise

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cosparse.atomic import write_text
 from cosparse.cli import source
-from cosparse.cli.output import write_text
+from cosparse.cli.output import writable
 from cosparse.errors import Error
 
 if TYPE_CHECKING:
@@ -17,19 +18,12 @@ if TYPE_CHECKING:
     from cosparse.bench.settings import Settings
 
 
-def _in_a_folder(context: typer.Context, parameter: typer.CallbackParam, path: Path | None) -> Path | None:
-    """Asked before the measurement, not after it."""
-    if path is not None and not path.resolve().parent.is_dir():
-        raise Error(parameter.opts[0], f"an existing folder {path.parent}", "none", "make it first")
-    return path
-
-
-ReportOption = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="Write one self-contained HTML page with plots.")]
+ReportOption = Annotated[Path | None, typer.Option(callback=writable, help="Write one self-contained HTML page with plots.")]
 RooflineOption = Annotated[
-    Path | None, typer.Option(callback=_in_a_folder, help="Write the layers under the machine's limits as an SVG file; one setting only.")
+    Path | None, typer.Option(callback=writable, help="Write the layers under the machine's limits as an SVG file; one setting only.")
 ]
-CsvOption = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="Write a row for each candidate and setting.")]
-CsvLayersOption = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="Write a row for each layer and setting.")]
+CsvOption = Annotated[Path | None, typer.Option(callback=writable, help="Write a row for each candidate and setting.")]
+CsvLayersOption = Annotated[Path | None, typer.Option(callback=writable, help="Write a row for each layer and setting.")]
 DensityOption = Annotated[
     str | None,
     typer.Option(help="Densities with commas between: impose masks on NETWORK at each, time all in one run, find the break-even."),

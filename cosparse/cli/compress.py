@@ -96,7 +96,7 @@ def command(
     settings = {"lr": lr, "optimizer": optimizer, "weight_decay": weight_decay, "precision": precision, "distill": distill, "ema": ema}
     recipe = options.recipe(seed, **settings)
     files = options.RunFiles(out, log, tensorboard, pictures)
-    files.require_folders()
+    files.require_writable()
     loaded = source.placed(source.load(network, weights, size, classes), device)
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
+from cosparse.atomic import require_folder
 from cosparse.cli.output import JsonOption, Phases, emit, progress, table
 from cosparse.cli.training import share_processors
 from cosparse.cli.values import integers
@@ -24,6 +25,7 @@ def command(
 ) -> None:
     """Train a small network on handwritten digits, compress it, export it, run it, and compare it with other runtimes."""
     dense, before, after = integers("--epochs", epochs, count=3, least=0)
+    require_folder(f"--out {out}", out)
     share_processors()
     from cosparse.bench.demo import Plan, run
 

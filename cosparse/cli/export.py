@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cosparse.atomic import require_writable
 from cosparse.cli import onnx_file, source
 from cosparse.cli.output import JsonOption, emit, progress
 from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, latency, share
@@ -41,8 +42,9 @@ def command(
     json: JsonOption = None,
 ) -> None:
     """Write a torch network as an artifact; its outputs are checked against torch first."""
-    if onnx is not None and not onnx.parent.is_dir():
-        raise Error(str(onnx), f"an existing folder {onnx.parent}", "none", "make it first")
+    require_writable("--out", out)
+    if onnx is not None:
+        require_writable("--onnx", onnx)
     loaded = source.load(network, weights, size, classes)
     shares: dict[str, Any] = {
         "flops": share("--impose-flops", impose_flops),

@@ -11,9 +11,9 @@ def write(artifact_file: Path, shapes: Sequence[Sequence[int]], out: Path) -> No
     import onnx
 
     from cosparse import _C
+    from cosparse.atomic import replacing
     from cosparse.bench.dense import densify
     from cosparse.bench.peers.onnx_model import to_onnx
-    from cosparse.compress.atomic import replacing
     from cosparse.engine import artifact
 
     model = to_onnx(densify(artifact.read(artifact_file)), _C.infer_shapes(_C.read_artifact(artifact_file), [list(s) for s in shapes]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,19 +29,26 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from cosparse.errors import Error
+from cosparse.atomic import require_writable, write_text
 
 
-def _folder_exists(target: str | None) -> str | None:
+def _standard_or_writable(target: str | None) -> str | None:
     """Asked before the work that the result is of, not after it."""
-    if target not in (None, "-") and not Path(target).resolve().parent.is_dir():
-        raise Error("--json", f"an existing folder {Path(target).parent}", "none", "make it first")
+    if target is not None and target != "-":
+        require_writable("--json", target, streams=True)
     return target
+
+
+def writable(context: typer.Context, parameter: typer.CallbackParam, path: Path | None) -> Path | None:
+    """The callback of an option that names a file of text to write: asked before the work, not after it."""
+    if path is not None:
+        require_writable(parameter.opts[0], path, streams=True)
+    return path
 
 
 JsonOption = Annotated[
     str | None,
-    typer.Option("--json", metavar="-|FILE", callback=_folder_exists, help="Write the result as JSON: - is standard output, alone."),
+    typer.Option("--json", metavar="-|FILE", callback=_standard_or_writable, help="Write the result as JSON: - is standard output, alone."),
 ]
 SPEED_PERIOD = 300.0  # seconds
 UNBOUNDED = 1 << 14  # columns where there is no terminal: tables are then as wide as what they hold
@@ -61,7 +67,7 @@ def emit(result: Any, target: str | None, *shown: RenderableType) -> None:
             console.print(renderable, soft_wrap=isinstance(renderable, str))
     _put(text.get() if terminal else "".join(line.rstrip() + "\n" for line in text.get().splitlines()))
     if target:
-        write_text(Path(target), to_json(result) + "\n")
+        write_text(target, to_json(result) + "\n")
 
 
 def _put(text: str) -> None:
@@ -76,21 +82,6 @@ def _put(text: str) -> None:
 def to_json(result: Any) -> str:
     """Strict JSON: a NaN or infinity in a result is an error of ours and raises ValueError."""
     return json.dumps(result, indent=2, allow_nan=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[str] = ()) -> RenderableType:

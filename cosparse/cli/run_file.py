@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cosparse.atomic import require_writable, write_bytes
 from cosparse.cli.device import DeviceOption, load
 from cosparse.cli.output import JsonOption, emit, table
 from cosparse.cli.values import CalibrationOption, DtypeOption, IsaOption, ThreadsOption, read_array
@@ -28,6 +30,8 @@ def command(
     """Run a network on an array from a file."""
     import numpy as np
 
+    for path in output:
+        require_writable("--output", path, streams=True)
     engine = load(artifact, device, dtype, threads, isa, calibration)
     for option, files, wanted in (("--input", input, engine.inputs), ("--output", output, engine.outputs)):
         if len(files) != len(wanted):
@@ -38,8 +42,9 @@ def command(
     ms = (time.perf_counter() - start) * 1e3
     results = results if isinstance(results, tuple) else (results,)
     for path, array in zip(output, results, strict=True):
-        with path.open("wb") as file:  # np.save would append .npy to a name without it
-            np.save(file, array, allow_pickle=False)
+        file = io.BytesIO()  # np.save would append .npy to a name without it, and cannot write into a pipe
+        np.save(file, array, allow_pickle=False)
+        write_bytes(path, file.getbuffer())
     rows = [{"name": v.name, "file": str(p), "shape": list(y.shape)} for v, p, y in zip(engine.outputs, output, results, strict=True)]
     cells = [(row["name"], row["shape"], row["file"]) for row in rows]
     shown = table(f"{artifact.name}: first run {ms:.2f} ms", ("output", "shape", "file"), cells, left=("output", "file"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosparse.errors import Error
+from cosparse.atomic import require_folder, require_writable
 
 if TYPE_CHECKING:
     from cosparse.compress.log import EpochLog
@@ -49,13 +49,12 @@ class RunFiles:
     tensorboard: bool = False
     pictures: Path | None = None
 
-    def require_folders(self) -> None:
+    def require_writable(self) -> None:
         """Asked before the training, not after it."""
-        if not self.out.parent.is_dir():
-            raise Error(str(self.out), f"an existing folder {self.out.parent}", "none", "make it first")
+        require_writable("--out", self.out)
         for option, folder in (("--log", self.log), ("--pictures", self.pictures)):
-            if folder is not None and folder.exists() and not folder.is_dir():
-                raise Error(f"{option} {folder}", "a folder, or nothing yet", "a file")
+            if folder is not None:
+                require_folder(f"{option} {folder}", folder)
 
     @property
     def checkpoint(self) -> Path:
