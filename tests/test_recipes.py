@@ -79,8 +79,7 @@ def test_dense_training_of_masks(tmp_path: Path, capsys: pytest.CaptureFixture[s
         masks = [np.full((20, 24), number % 3, np.uint8) for number in range(count)]
         write_masks(tmp_path / f"a_{split}.parquet", [noise(20, 24, number) for number in range(count)], masks, "Road Car Sky")
     out = tmp_path / "unet.safetensors"
-    out.write_text("old")
-    (tmp_path / "kept").hardlink_to(out)
+    out.symlink_to("elsewhere")
     options = ["--classes", "3", "--size", "32,48", "--train-size", "16,32", "--epochs", "1", "--batch", "2", "--workers", "0"]
     dense.main(["unet", "--data", str(tmp_path), "--out", str(out), *options])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -89,7 +88,7 @@ def test_dense_training_of_masks(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()["accuracy"])["miou"] == said["miou"]
     zoo.load_weights(zoo.build("unet", 3), out)
-    assert (tmp_path / "kept").read_text() == "old"  # the new file took the old one's name: it was not written over it
+    assert out.is_symlink()
 
 
 def test_dense_training_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
