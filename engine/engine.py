@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ import numpy
 
 from cosparse import _C
 from cosparse.engine.arrays import back_to, to_numpy, to_output
+from cosparse.engine.buffers import require_apart
 from cosparse.engine.log import logger
 from cosparse.engine.plan import Plan, PlanRow, ProfileRow
-from cosparse.errors import Error, UnsupportedError
+from cosparse.errors import Error, ShapeError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,12 @@ class Engine:
         max_memory: int = 0,
     ) -> None:
         """take_over: each stored tensor is freed as soon as it is packed, so that the weights lie in memory once; `artifact` loses them."""
+        for option, number in (("threads", threads), ("tile", tile), ("contexts", contexts), *(("cores", core) for core in cores)):
+            _require_bits(option, number, 32)
+        _require_bits("max_memory", max_memory, 64)
         samples = [list(s) for s in calibration]
         self._native = _C.Engine(
-            artifact, threads, isa, tile, tune, dense, poison, dtype, samples, take_over, contexts, list(cores), max_memory
+            artifact, threads, _utf8(isa), tile, tune, dense, poison, _utf8(dtype), samples, take_over, contexts, list(cores), max_memory
         )
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -109,19 +114,20 @@ class Engine:
         """Runs the network.
 
         inputs: one array for each of `self.inputs`, [N, C, H, W] or [N, F], float32; numpy, torch or anything with DLPack.
-        out: memory for the answer (a sequence where the network has several outputs); written without a copy and returned.
+        out: memory for the answer (a sequence where the network has several outputs); written without a copy and returned. It may overlap
+            neither an input nor other memory of `out`: a large batch runs in parts, whose answers would lie over what later parts read.
         Returns an array of the first input's kind, or a tuple of them. Raises ShapeError, MemoryLimitError, Error.
         """
-        if len(inputs) != len(self.inputs):
-            raise Error(f"network '{self.name}'", f"{len(self.inputs)} inputs ({', '.join(i.name for i in self.inputs)})", str(len(inputs)))
-        arrays = [to_numpy(value, spec.name) for value, spec in zip(inputs, self.inputs, strict=True)]
+        arrays = self._arrays(inputs)
         if out is None:
             results = self._native.run(arrays)
             convert = back_to(inputs[0])
             answer = tuple(convert(array) for array in results)
         else:
             answer = self._buffers(out)
-            self._native.run(arrays, [to_output(buffer, spec.name) for buffer, spec in zip(answer, self.outputs, strict=False)])
+            buffers = [to_output(buffer, spec.name) for buffer, spec in zip(answer, self.outputs, strict=True)]
+            require_apart(zip(arrays, self.inputs, strict=True), zip(buffers, self.outputs, strict=True))
+            self._native.run(arrays, buffers)
         self.ready = True
         return answer if len(self.outputs) > 1 else answer[0]
 
@@ -140,14 +146,15 @@ class Engine:
         return self.plan_for(*(self._example_shape(i, 1) for i in range(len(self.inputs))))
 
     def plan_for(self, *shapes: Sequence[int]) -> Plan:
-        rows = self._native.plan([list(shape) for shape in shapes])
+        rows = self._native.plan(_sizes(shapes))
         return Plan(self.name, tuple(tuple(s) for s in shapes), self.isa, self.threads, tuple(PlanRow(**row) for row in rows))
 
     def profile(self, *inputs: Any, repeat: int = 50) -> list[ProfileRow]:
         """Times every step over `repeat` runs, in a run of its own, so that it does not disturb other timings."""
         if repeat < 1:
             raise Error("repeat", "at least 1", str(repeat))
-        arrays = [to_numpy(value, spec.name) for value, spec in zip(inputs, self.inputs, strict=True)]
+        _require_bits("repeat", repeat, 32)
+        arrays = self._arrays(inputs)
         times = self._native.profile(arrays, repeat)
         total = sum(median for median, _ in times) or 1.0
         plan = self.plan_for(*(array.shape for array in arrays))
@@ -179,12 +186,19 @@ class Engine:
         in the tuning cache, and `plan_for` says so. An engine that was loaded with tune=False, a tile or dense=True keeps its rule. It may
         be called beside other calls, which make its measurements worse. Raises ShapeError.
         """
-        warning = self._native.tune([list(shape) for shape in shapes])
+        sizes = _sizes(shapes)
+        warning = self._native.tune(sizes)
         if warning:
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
-        self._native.run([numpy.zeros(shape, numpy.float32) for shape in shapes])
+        self._native.plan(sizes)  # which refuses what does not fit, before memory for it is asked for; the run finds it made
+        self._native.run([numpy.zeros(shape, numpy.float32) for shape in sizes])
         self.ready = True
         return self
+
+    def _arrays(self, inputs: Sequence[Any]) -> list[numpy.ndarray]:
+        if len(inputs) != len(self.inputs):
+            raise Error(f"network '{self.name}'", f"{len(self.inputs)} inputs ({', '.join(i.name for i in self.inputs)})", str(len(inputs)))
+        return [to_numpy(value, spec.name) for value, spec in zip(inputs, self.inputs, strict=True)]
 
     def _example_shape(self, index: int, batch: int) -> tuple[int, ...]:
         return tuple(batch if size is None else size for size in self.inputs[index].shape)
@@ -230,14 +244,12 @@ def load(
     Raises ArtifactError for a file that is no valid artifact, UnsupportedError for a device or dtype that this build has no kernels
     for, MemoryLimitError for one that needs more than `max_memory`, Error for bad options.
     """
-    if device.partition(":")[0] == "cuda":
+    if names_gpu(device):
         if contexts is not None or cores is not None or max_memory is not None:
             raise UnsupportedError(
                 "contexts, cores, max_memory", "device='cpu'", repr(device), "leave them out: they are of the CPU engine"
             )
         return _on_gpu(path, device, dtype, tune=tune, dense=dense)
-    if device != "cpu":
-        raise UnsupportedError("device", "cpu, cuda or cuda:N", device)
     start = time.perf_counter()
     artifact = _C.read_artifact(path)
     samples = calibration if isinstance(calibration, tuple) else () if calibration is None else (calibration,)
@@ -268,6 +280,13 @@ def _on_gpu(path: str | os.PathLike[str], device: str, dtype: str | None, *, tun
     return load_gpu(path, device, dtype, tune=tune, dense=dense)
 
 
+def names_gpu(device: str, about: str = "device") -> bool:
+    """Whether it names a GPU; UnsupportedError for anything but cpu, cuda and cuda:N."""
+    if device != "cpu" and not (isinstance(device, str) and re.fullmatch(r"cuda(:[0-9]{1,3})?", device)):
+        raise UnsupportedError(about, "cpu, cuda or cuda:N", repr(device))
+    return device != "cpu"
+
+
 def default_threads() -> int:
     """COSPARSE_THREADS, else the number of cores that this process may use."""
     return _C.default_threads()
@@ -277,3 +296,21 @@ def _at_least_one(option: str, number: int | None) -> int:
     if number is not None and number < 1:
         raise Error(option, "at least 1, or None for what the machine has", repr(number))
     return number or 0
+
+
+def _require_bits(option: str, number: int, bits: int) -> None:
+    """Error for what the runtime's signed integers cannot hold; it refuses what makes no sense of the others itself."""
+    if not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
+        raise Error(option, f"a whole number of {bits} bits", str(number))
+
+
+def _sizes(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
+    for shape in shapes:
+        if any(not -(2**63) <= size < 2**63 for size in shape):
+            raise ShapeError("shape", "sizes of at most 64 bits", str(list(shape)))
+    return [list(shape) for shape in shapes]
+
+
+def _utf8(word: str) -> str:
+    """As the runtime can read it, to refuse it: stray bytes of a command line stand as escapes."""
+    return str(word).encode("utf-8", "backslashreplace").decode()

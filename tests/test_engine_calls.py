@@ -18,7 +18,7 @@ from nodes import FakeNode, conv
 import cosparse
 from cosparse.compress.transforms import basis_cost
 from cosparse.engine import Engine, artifact
-from cosparse.engine.graph import Graph, Input
+from cosparse.engine.graph import Graph, Input, Node
 
 
 def network(width: int = 16, layers: int = 3) -> Graph:
@@ -136,9 +136,47 @@ def test_several_outputs_want_a_buffer_each() -> None:
     both = engine_of(replace(network(), outputs=("c0", "c2")))
     buffers = [np.empty((1, 16, 12, 12), np.float32) for _ in range(2)]
     assert both(image(1, 3, 12, 12), out=buffers)[1] is buffers[1]
-    for out, got in ((buffers[0], "ndarray"), (buffers[:1], "1 of them"), (5, "int")):
+    surplus = [*buffers, np.empty_like(buffers[0])]
+    for out, got in ((buffers[0], "ndarray"), ([], "0 of them"), (buffers[:1], "1 of them"), (surplus, "3 of them"), (5, "int")):
         with pytest.raises(cosparse.Error, match=f"out: expected a sequence of 2 arrays, one for each output, got {got}"):
             both(image(1, 3, 12, 12), out=out)
+
+
+def two_outputs(batch: int) -> tuple[Engine, np.ndarray]:
+    """ReLU and sigmoid of the same input."""
+    kinds = {"a": "relu", "b": "sigmoid"}
+    nodes = tuple(Node(name, "activation", ("x",), {"kind": kind, "alpha": 0.0, "beta": 0.0}) for name, kind in kinds.items())
+    return engine_of(Graph("two", (Input("x", (None, 4, 8, 8)),), ("a", "b"), nodes)), image(batch, 4, 8, 8)
+
+
+def test_memory_that_overlaps_is_refused() -> None:
+    engine, x = two_outputs(3)
+    memory = np.zeros((8, 4, 8, 8), np.float32)
+    memory[2:5] = x
+    kept = memory.copy()
+    for about, out in (
+        ("a", (memory[2:5], memory[5:8])),
+        ("a", (memory[0:3], memory[5:8])),
+        ("b", (memory[5:8], memory[4:7])),
+        ("b", (np.empty_like(x), memory[1:4])),
+    ):
+        message = f"out for output '{about}': expected memory of its own, got memory of input 'x'; pass another array, or none"
+        with pytest.raises(cosparse.Error, match=message):
+            engine(memory[2:5], out=out)
+        assert np.array_equal(memory, kept)
+    for shared in ([kept[:3], kept[:3]], [kept[:3], kept[2:5]]):
+        with pytest.raises(cosparse.Error, match=r"out for output '[ab]': expected memory of its own, got memory of out for output '[ab]'"):
+            engine(x, out=shared)
+
+
+def test_memory_side_by_side_and_inputs_that_are_one_array_are_taken() -> None:
+    engine, x = two_outputs(2)
+    memory = np.zeros((6, 4, 8, 8), np.float32)
+    memory[2:4] = x
+    engine(memory[2:4], out=(memory[:2], memory[4:]))
+    assert np.array_equal(memory, np.concatenate([engine(x)[0], x, engine(x)[1]]))
+    both = Graph("sum", tuple(Input(name, (None, 4, 8, 8)) for name in "xy"), ("s",), (Node("s", "add", ("x", "y"), {}),))
+    assert np.array_equal(engine_of(both)(x, x, out=np.empty_like(x)), x + x)
 
 
 def test_inputs_that_do_not_fit_are_refused_by_name(engine: Engine) -> None:
@@ -231,8 +269,24 @@ def test_specs_plan_profile_and_warmup(tmp_path: Path) -> None:
     rows = engine.profile(image(1, 3, 12, 12), repeat=3)
     assert [row.name for row in rows] == ["c0", "c1", "c2"]
     assert sum(row.share for row in rows) == pytest.approx(1.0)
+    with pytest.raises(cosparse.Error, match=r"network 'test': expected 1 inputs \(x\), got 0"):
+        engine.profile()
+    with pytest.raises(cosparse.Error, match="repeat: expected a whole number of 32 bits, got 4294967296"):
+        engine.profile(image(1, 3, 12, 12), repeat=2**32)
     assert engine.metadata["name"] == "test"
     assert repr(engine) == f"<cosparse.Engine test: cpu, float32, {engine.isa}, 1 threads>"
+
+
+@pytest.mark.parametrize("tune", [False, True])
+def test_sizes_that_are_none_are_refused_by_warmup(tune: bool, tmp_path: Path) -> None:
+    artifact.write(tmp_path / "net.cosparse", network(layers=1))
+    engine = cosparse.load(tmp_path / "net.cosparse", threads=1, tune=tune)
+    for batch in (-1, 0, 2**40):
+        with pytest.raises(cosparse.ShapeError, match=f"input 'x': expected 1 to 2147483647 elements, got .{batch}, 3, 12, 12"):
+            engine.warmup((batch,))
+    with pytest.raises(cosparse.ShapeError, match="shape: expected sizes of at most 64 bits, got "):
+        engine.warmup((2**63,))
+    assert not engine.ready
 
 
 @pytest.mark.parametrize(
@@ -253,6 +307,16 @@ def test_options_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     artifact.write(path, network())
     with pytest.raises(cosparse.UnsupportedError, match="cuda"):
         cosparse.load(path, device="cuda")
+    for device in ("cuda:x", "cuda:", "gpu", None):
+        with pytest.raises(cosparse.UnsupportedError, match=f"device: expected cpu, cuda or cuda:N, got {device!r}"):
+            cosparse.load(path, device=device)
+    for option in ({"threads": 2**31}, {"tile": -(2**40)}, {"contexts": 2**31}, {"cores": [2**31]}):
+        with pytest.raises(cosparse.Error, match=f"{next(iter(option))}: expected a whole number of 32 bits, got "):
+            cosparse.load(path, **option)
+    with pytest.raises(cosparse.Error, match="max_memory: expected a whole number of 64 bits, got 9223372036854775808"):
+        cosparse.load(path, max_memory=2**63)
+    with pytest.raises(cosparse.UnsupportedError, match=r"dtype: .*, got .udcff"):
+        cosparse.load(path, dtype="\udcff")
     with pytest.raises(cosparse.UnsupportedError, match="float16"):
         cosparse.load(path, dtype="float16")
     with pytest.raises(cosparse.Error, match="threads"):

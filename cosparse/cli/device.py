@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,9 +19,9 @@ DeviceOption = Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:
 
 def on_gpu(device: str) -> bool:
     """Whether it names a GPU; Error for anything but cpu, cuda and cuda:N."""
-    if device != "cpu" and not re.fullmatch(r"cuda(:[0-9]{1,3})?", device):
-        raise Error("--device", "cpu, cuda or cuda:N", repr(device))
-    return device != "cpu"
+    from cosparse.engine.engine import names_gpu
+
+    return names_gpu(device, "--device")
 
 
 def refuse(device: str, given: Mapping[str, object]) -> None:
