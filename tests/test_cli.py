@@ -224,6 +224,36 @@ BAD_INPUT = {
     "bad number": (["bench", "{path}", "--batch", "two"], "--batch: expected whole numbers of at least 1, .* got 'two'"),
     "bad threads": (["run", "{path}", "--input", "a", "--output", "b", "--threads", "0"], "threads"),
     "bad isa": (["run", "{path}", "--input", "a", "--output", "b", "--isa", "mmx"], "mmx"),
+    "a batch that no value holds": (["bench", "{path}", "--batch", "3000000000"], "--batch: expected whole numbers of at most 2147483647"),
+    "a batch beyond every integer": (["bench", "{path}", "--batch", "9" * 23], "--batch: expected whole numbers of at most 2147483647"),
+    "more memory than there is": (["bench", "{path}", "--batch", "2000000000", "--against", "none"], "out of memory: Unable to allocate"),
+    "more memory than torch finds": (["export", "zoo:resnet20", "--classes", "2147483647", "--out", "m"], "out of memory: can't allocate"),
+    "time without end": (["bench", "{path}", "--seconds", "inf"], "--seconds"),
+    "threads beyond every integer": (
+        ["run", "{path}", "--input", "a", "--output", "b", "--threads", "9" * 23],
+        "a whole number",
+    ),
+    "training threads": (["demo", "--threads", "9" * 11], "--threads"),
+    "a seed below 0": (["export", "zoo:resnet20", "--density", "0.5", "--seed", "-1", "--out", "m"], "--seed"),
+    "a size that no value holds": (["export", "zoo:resnet20", "--size", "3,65536,65536", "--out", "m"], "--size: expected a product of at"),
+    "a bar that is no number": (
+        ["eval", "{path}", "--data", ".", "--min-top1", "nan"],
+        "--min-top1: expected per cent, .* got nan",
+    ),
+    "stray bytes": (["run", "{path}", "--input", "a", "--output", "b", "--dtype", "\udcff"], r"dtype: .*got \\udcff"),
+    "a table without end": (
+        ["export", "zoo:resnet20", "--impose-latency", "0.5", "--latency-table", "/dev/zero", "--out", "m"],
+        "--latency-table: expected a file, got /dev/zero, a device or pipe",
+    ),
+    "weights that are a folder": (
+        ["export", "zoo:resnet20", "--weights", "d.safetensors", "--out", "m"],
+        r"--weights: expected a file, got d\.safetensors, a folder",
+    ),
+    "an array that is a device": (
+        ["run", "{path}", "--input", "/dev/zero", "--output", "y"],
+        "expected a file, got /dev/zero, a device or pipe",
+    ),
+    "a token of other bytes": (["serve", "{path}", "--token-file", "{bytes}"], "a token of printable ASCII"),
     "unknown peer": (
         ["bench", "{path}", "--against", "tensorrt"],
         r"expected one of torch, torch\.compile, onnxruntime, openvino, got",
@@ -263,7 +293,7 @@ BAD_INPUT = {
     "no data": (["eval", "{path}", "--data", "{folder}/nowhere"], "nowhere"),
     "no split": (
         ["eval", "{path}", "--data", "{folder}"],
-        r"one \*_test\.parquet .*, or val/CLASS/\*, got net\.py, wrong\.npy",
+        r"one \*_test\.parquet .*, or val/CLASS/\*, got bytes, d\.safetensors, net\.py, wrong\.npy",
     ),
 }
 
@@ -278,7 +308,9 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, message, path, tmp_pa
         "import torch\ndef fails(): raise RuntimeError('no luck')\ndef alone(): return torch.nn.Conv2d(3, 4, 3)\ndef seven(): return 7\n"
     )
     np.save(tmp_path / "wrong.npy", np.zeros((1, 5, 8, 8), np.float32))
-    places = {"path": path, "folder": tmp_path, "script": script, "array": tmp_path / "wrong.npy"}
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "d.safetensors").mkdir()
+    places = {"path": path, "bytes": tmp_path / "bytes", "folder": tmp_path, "script": script, "array": tmp_path / "wrong.npy"}
     status = run([argument.format(**places) for argument in arguments])
     out, err = capsys.readouterr()
     assert status == 2
@@ -287,6 +319,52 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, message, path, tmp_pa
     assert err.count("\n") == 1, err
     assert "Traceback" not in err
     assert re.search(message, err), err
+
+
+def npy(header: str) -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def shaped(shape: str) -> bytes:
+    return npy("{'descr': '<f4', 'fortran_order': False, 'shape': " + shape + ", }")
+
+
+NO_ARRAYS = {
+    "a zip file, almost": b"PK\x03\x04" + bytes(100),
+    "more than memory": shaped("(1000000000000000,)"),
+    "beyond every integer": shaped("(99999999999999999999999999,)"),
+    "deep": npy("(" * 1000),
+    "cut": shaped("(4, 3, 8, 8)"),
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", NO_ARRAYS.values(), ids=NO_ARRAYS)
+def test_a_file_that_is_no_array_is_one_sentence(content, path, tmp_path, capsys) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    assert run(["run", str(path), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "y.npy")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"cosparse: {tmp_path / 'x.npy'}: expected an array file (.npy) of numbers, got ")
+    assert err.count("\n") == 1
+
+
+def test_standard_output_that_is_closed_or_full(path) -> None:
+    closed = subprocess.run(["bash", "-c", f"{sys.executable} -m cosparse inspect {path} >&-"], capture_output=True, text=True)
+    assert closed.returncode == 2
+    assert closed.stderr == "cosparse: standard output: expected an open one, got a closed one; > /dev/null where nobody reads it\n"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "cosparse", "inspect", path, "--json", "-"], stdout=full, stderr=-1, text=True)
+    assert (done.returncode, done.stderr) == (2, "cosparse: standard output: No space left on device\n")
+
+
+def test_names_that_standard_output_cannot_hold_stand_as_escapes(path, tmp_path) -> None:
+    done = process("run", path, "--input", tmp_path / "\udcff", "--output", tmp_path / "y")
+    assert (done.returncode, "\\udcff" in done.stderr) == (2, True)
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 8, 8), np.float32))
+    done = process("run", path, "--input", tmp_path / "x.npy", "--output", tmp_path / "\udcff\u00e4", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "\\udcff\\xe4" in done.stdout
 
 
 def test_status_2_from_a_process_too(tmp_path) -> None:

@@ -73,6 +73,8 @@ def _top(context: typer.Context, version: bool = typer.Option(False, "--version"
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; the exit status. Whatever the user can put right becomes one sentence on standard error."""
     try:
+        if sys.stdout is None:  # said before the work whose result would have no place
+            raise Error("standard output", "an open one", "a closed one", "> /dev/null where nobody reads it")
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
             raise Error("command", f"one of {', '.join(COMMANDS)}", repr(arguments[0]))
         status = app(args=list(arguments), prog_name="cosparse", standalone_mode=False)
@@ -87,7 +89,11 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(f"this needs the package {package}; next step: pip install 'cosparse[{EXTRAS[package]}]'")
     except OSError as error:
         return _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None) or str(error))
+    except OverflowError as error:
+        return _complain(f"a number is too large: {error}")
     except Exception as error:
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # torch's own is a RuntimeError
+            return _complain(f"out of memory: {str(error).partition('DefaultCPUAllocator: ')[2] or error}".rstrip(": "))
         if not hasattr(error, "format_message"):  # Typer's own complaint about an option; its class moves between versions
             raise
         return _complain(error.format_message().rstrip("."))
@@ -95,5 +101,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complain(sentence: str, status: int = 2) -> int:
-    print("cosparse: " + " ".join(sentence.split()), file=sys.stderr)
+    if sys.stderr is not None:
+        print("cosparse: " + " ".join(sentence.split()), file=sys.stderr)
     return status

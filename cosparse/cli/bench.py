@@ -11,7 +11,7 @@ from cosparse.cli import bench_jobs, bench_outputs
 from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, DensityOption, ReportOption, RooflineOption
 from cosparse.cli.device import DeviceOption, on_gpu, refuse
 from cosparse.cli.output import JsonOption, Phases, emit, progress
-from cosparse.cli.values import IsaOption, integers, read_array, words
+from cosparse.cli.values import IsaOption, SecondsOption, integers, read_array, words
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
         list[Path] | None, typer.Option(help="With int8: images to calibrate on, .npy [M, C, H, W]; once for each input. Default: noise.")
     ] = None,
     isa: IsaOption = None,
-    seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 2.0,
+    seconds: SecondsOption = 2.0,
     layers: Annotated[bool, typer.Option(help="Also the time of each layer.")] = True,
     cold_start: Annotated[bool, typer.Option(help="Also start each candidate alone: load time, first run, memory.")] = True,
     strict: Annotated[

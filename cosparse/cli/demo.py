@@ -12,15 +12,15 @@ from rich.console import RenderableType
 from cosparse.atomic import require_folder
 from cosparse.cli.output import JsonOption, Phases, emit, progress, table
 from cosparse.cli.training import share_processors
-from cosparse.cli.values import integers
+from cosparse.cli.values import SecondsOption, SeedOption, integers
 
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder for the artifacts and the picture of the masks.")] = Path("out/demo"),
     epochs: Annotated[str, typer.Option(metavar="D,A,B", help="Epochs: dense, before and after the masks are chosen.")] = "8,1,8",
-    seconds: Annotated[float, typer.Option(min=0.05, help="Timed seconds for each candidate.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: COSPARSE_THREADS, else all.")] = None,
+    seconds: SecondsOption = 1.0,
+    seed: SeedOption = 0,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: COSPARSE_THREADS, else all.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Train a small network on handwritten digits, compress it, export it, run it, and compare it with other runtimes."""

@@ -45,6 +45,9 @@ def command(
     from cosparse.bench.overlap import overlap
     from cosparse.compress.data import open_data
 
+    for option, least in (("--min-top1", min_top1), ("--min-miou", min_miou)):
+        if least is not None and not 0 <= least <= 100:
+            raise Error(option, "per cent, from 0 to 100", f"{least:g}")
     engine = load(artifact, device, dtype, threads, isa, calibration)
     preprocessing = engine.metadata["preprocessing"]
     masks = gives_masks(engine)

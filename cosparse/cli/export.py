@@ -10,7 +10,7 @@ import typer
 from cosparse.atomic import require_writable
 from cosparse.cli import onnx_file, source
 from cosparse.cli.output import JsonOption, emit, progress
-from cosparse.cli.values import GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, latency, share
+from cosparse.cli.values import LARGEST, GroupOption, GroupRowsOption, LatencyTableOption, SlackOption, TransformOption, latency, share
 from cosparse.errors import Error
 
 
@@ -33,7 +33,7 @@ def command(
     block: Annotated[int, typer.Option(help="Filters that share each decision of a mask.")] = 8,
     group_rows: GroupRowsOption = None,
     slack: SlackOption = None,
-    seed: Annotated[int, typer.Option(help="Decides ties between equal weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Decides ties between equal weights.")] = 0,
     size: source.SizeOption = None,
     classes: source.ClassesOption = None,
     onnx: Annotated[

@@ -71,12 +71,18 @@ def emit(result: Any, target: str | None, *shown: RenderableType) -> None:
 
 
 def _put(text: str) -> None:
-    """Writes to standard output. A reader that has left (head, less) is no error, nor may the interpreter flush into it at exit."""
+    """Writes to standard output. A reader that has left (head, less) is no error, nor may the interpreter flush into it at exit.
+
+    What its encoding cannot hold, as the stray bytes of a file's name, stands as an escape.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def to_json(result: Any) -> str:

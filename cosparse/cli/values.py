@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from cosparse.compress import Latency
 
+LARGEST = 2**31 - 1
+"""Of a size, count, seed or batch: as many elements as a value may have (docs/artifact.md)."""
+
 ThreadsOption = Annotated[int | None, typer.Option(help="Threads. Default: COSPARSE_THREADS, else all processors at hand.")]
 DtypeOption = Annotated[
     str | None,
@@ -38,6 +41,8 @@ LatencyTableOption = Annotated[
     Path | None,
     typer.Option(help="Measured times, as python -m cosparse.bench.latency_table (masks) and .width_table (filters) write them."),
 ]
+SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of everything random.")]
+SecondsOption = Annotated[float, typer.Option(min=0.05, max=86400, help="Timed seconds for each candidate.")]
 GroupOption = Annotated[bool, typer.Option("--group", help="First put filters that keep the same columns side by side.")]
 GroupRowsOption = Annotated[
     int | None, typer.Option(min=1, help="Filters, a multiple of --block, whose blocks are chosen with regard to each other; 64 for GPUs.")
@@ -53,7 +58,7 @@ def given(context: typer.Context) -> list[str]:
 
 
 def integers(option: str, text: str, count: int | None = None, least: int = 1) -> list[int]:
-    """Whole numbers from "1,8"; Error unless there are `count` of them, each at least `least`."""
+    """Whole numbers from "1,8"; Error unless there are `count` of them, each at least `least` and at most LARGEST."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -61,6 +66,8 @@ def integers(option: str, text: str, count: int | None = None, least: int = 1) -
     if not numbers or min(numbers) < least or (count is not None and len(numbers) != count):
         how_many = f"{count} whole numbers" if count else "whole numbers"
         raise Error(option, f"{how_many} of at least {least}, with commas between", repr(text))
+    if max(numbers) > LARGEST:
+        raise Error(option, f"whole numbers of at most {LARGEST}", repr(text))
     return numbers
 
 
@@ -84,6 +91,7 @@ def latency(table: Path | None, removed: float | None, ms: float | None = None, 
         raise Error("--latency-table", f"measured times for {option}", "none", next_step)
     if table is None:
         return None
+    require_regular("--latency-table", table)
     if not asked:
         raise Error(option, "a bound on the time in --latency-table", "none", "0.5 halves it")
     from cosparse.compress import Latency
@@ -100,14 +108,23 @@ def read_calibration(dtype: str, files: list[Path] | None) -> tuple[numpy.ndarra
     return tuple(map(read_array, files)) if files else None
 
 
+def require_regular(about: str, path: Path) -> None:
+    """Raises Error for a folder, device or pipe, of which some would be read for ever; what is not there, its reader names."""
+    if path.exists() and not path.is_file():
+        raise Error(about, "a file", f"{path}, a folder" if path.is_dir() else f"{path}, a device or pipe")
+
+
 def read_array(path: Path) -> numpy.ndarray:
     """The array of numbers in an .npy file, as float32; Error for anything else."""
     import numpy as np
 
+    require_regular(str(path), path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise Error(str(path), "an array file (.npy) of numbers", str(error)) from error
+    except OSError:
+        raise  # no such file, no right to read it
+    except Exception as error:  # whatever bytes make of NumPy's reader, from BadZipFile to tokenize's own errors
+        raise Error(str(path), "an array file (.npy) of numbers", str(error) or type(error).__name__) from error
     if not isinstance(array, np.ndarray):
         raise Error(str(path), "one array (.npy)", "an archive of several")
     if array.dtype.kind not in "fiu":
