@@ -24,6 +24,7 @@ _SINCE_2 = {"channels_transform", "channels_tile", "filters_transform", "filters
 _SINCE_3 = {"group_norm", "log_softmax"}
 CHECKSUM_PREFIX = "blake2b-256:"
 _NO_DIGITS = "0" * 64
+_MOST_VALUES = 65536  # inputs, and outputs: each costs memory at every call, and the file a few bytes
 _DTYPES = ("float32", "uint16", "uint32")
 
 
@@ -63,7 +64,10 @@ def _input(fields: dict[str, Any]) -> Input:
 
 
 def to_bytes(graph: Graph) -> bytes:
-    """The bytes of the artifact, checksum included, not yet checked."""
+    """The bytes of the artifact, checksum included; of what docs/artifact.md asks, only what could not be written is checked."""
+    for kind, values in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        if len(values) > _MOST_VALUES:
+            raise ArtifactError("graph", f"at most {_MOST_VALUES} {kind}", str(len(values)))
     roles, arrays = _name_tensors(graph)
     text = _to_json(_network(graph, roles))
     content = safetensors.numpy.save(arrays, metadata={"cosparse": text})
@@ -119,7 +123,7 @@ def _version(graph: Graph) -> int:
 def _to_json(network: dict[str, Any]) -> str:
     try:
         return json.dumps(network, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # no JSON, a NaN or a circle, too deep
         about = f"graph {network['name']!r}"
         raise ArtifactError(about, "attributes, preprocessing and provenance that JSON can hold", str(error)) from error
 

@@ -17,6 +17,7 @@ from sample_graphs import every_op
 
 from cosparse import _C
 from cosparse.engine import artifact
+from cosparse.engine.graph import Input
 from cosparse.errors import ArtifactError, Error
 
 
@@ -92,6 +93,32 @@ def test_an_invalid_graph_leaves_the_old_file(old):
         artifact.write(old, replace(every_op(), outputs=("y",)))
     assert old.read_bytes() == before
     assert os.listdir(old.parent) == [old.name]
+
+
+def test_more_inputs_or_outputs_than_a_file_may_have(old):
+    before = old.read_bytes()
+    name, channels = every_op().outputs[0], Input("y", (None, 3))
+    assert len(artifact.to_bytes(replace(every_op(), outputs=(name,) * 65536))) > 65536
+    for change, message in (
+        ({"outputs": (name,) * 65537}, "graph: expected at most 65536 outputs, got 65537"),
+        ({"inputs": (channels,) * 65537}, "graph: expected at most 65536 inputs, got 65537"),
+    ):
+        with pytest.raises(ArtifactError) as caught:
+            artifact.write(old, replace(every_op(), **change))
+        assert str(caught.value) == message
+    assert old.read_bytes() == before
+
+
+def test_provenance_that_is_too_deep_or_a_circle(old):
+    before = old.read_bytes()
+    deep, circle = [], []
+    for _ in range(100_000):
+        deep = [deep]
+    circle.append(circle)
+    for provenance in (deep, circle):
+        with pytest.raises(ArtifactError, match="graph 'new': expected attributes, preprocessing and provenance that JSON can hold, got"):
+            artifact.write(old, replace(NEW, provenance={"a": provenance}))
+    assert old.read_bytes() == before
 
 
 def test_killed_while_writing(old):
