@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from cosparse.atomic import replacing
 from cosparse.bench import source
 from cosparse.bench.environment import cpu_model, version
 from cosparse.bench.in_turn import layer_medians, load, own_layer
 from cosparse.bench.settings import DTYPE, Settings, calibration_of, inputs_of, require
-from cosparse.compress.atomic import replacing
 from cosparse.compress.latency import LatencyTable, LayerTime
 from cosparse.engine import artifact
 from cosparse.engine.engine import default_threads

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from cosparse.compress.atomic import replacing
+from cosparse.atomic import replacing
 from cosparse.errors import Error
 
 KEY = "cosparse.training"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cosparse.compress.atomic import replacing
+from cosparse.atomic import replacing
 from cosparse.errors import Error
 
 COLUMNS = ("epoch", "phase", "lr", "train_loss", "accuracy", "loss", "density", "flops_share", "seconds")

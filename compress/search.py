@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cosparse.compress.atomic import replacing
+from cosparse.atomic import replacing
 from cosparse.compress.runners import Runner, Widths, serially
 from cosparse.errors import Error
 

@@ -27,7 +27,6 @@ def documented():
 PATTERNS = documented()
 # Not of the bytes but of the file system, the memory, or the sizes at run time; other tests meet them.
 ELSEWHERE = ("readable file", "regular file", "64 GiB, got", "fits in memory", "bytes, got .*$", "^inputs: ", "^calibration: ")
-ELSEWHERE += ("graph: expected at most 65536 outputs",)  # of the writer: tests/test_artifact_write.py
 
 
 def refusal(case):

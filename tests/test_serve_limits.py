@@ -362,6 +362,7 @@ def test_one_connection_serves_many_requests_and_refusals(strict: Running) -> No
     ("options", "message"),
     [
         ({"max_batch": 0}, "--max-batch: expected at least 1, got 0"),
+        ({"max_batch": 4097}, "--max-batch: expected at most 4096, got 4097; every size"),
         ({"workers": 100_000}, "--workers: expected at most 256, got 100000; each is a thread"),
         ({"body_bytes": 1 << 31}, "--max-body: expected less than 2048 MiB, the limit of a gRPC message, got 2048 MiB"),
         ({"write_timeout": 0}, "--write-timeout: expected seconds above 0, got 0"),

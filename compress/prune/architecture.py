@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from cosparse.compress.atomic import replacing
+from cosparse.atomic import replacing
 from cosparse.compress.prune.cut import CUTTABLE, depthwise, width, without
 from cosparse.errors import Error
 

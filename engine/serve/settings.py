@@ -9,6 +9,7 @@ from pathlib import Path
 from cosparse.errors import Error
 
 MIB = 1 << 20
+MOST_BATCH = 4096
 MOST_WORKERS = 256
 
 
@@ -47,6 +48,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Error(_option(name), "at least 1", str(value))
+        if self.max_batch > MOST_BATCH:
+            raise Error("--max-batch", f"at most {MOST_BATCH}", str(self.max_batch), "every size up to it is warmed up")
         if self.workers > MOST_WORKERS:
             raise Error("--workers", f"at most {MOST_WORKERS}", str(self.workers), "each is a thread that calls an engine of many threads")
         if self.body_bytes >= 1 << 31:
