@@ -16,6 +16,7 @@ from serve_parts import Gate, Running, binary, certificate, images, request, ser
 
 import cosparse
 from cosparse.engine.serve import models as served
+from cosparse.engine.serve import server
 from cosparse.engine.serve.settings import Settings
 
 
@@ -398,3 +399,8 @@ def test_a_certificate_that_is_none(file: Path, tmp_path: Path) -> None:
     with pytest.raises(cosparse.Error, match=r"--tls-certificate, --tls-key: expected a certificate chain and its key .* got .*; check"):  # noqa: SIM117
         with serving(file, tls_certificate=tmp_path / "cert.pem", tls_key=tmp_path / "cert.pem"):
             pass
+
+
+def test_a_host_that_is_no_name(file: Path) -> None:
+    with pytest.raises(cosparse.Error, match=r"--host, --http-port: expected an address to listen on, x{300}:0, got .*; choose another"):
+        server._listen(Settings(source=file, host="x" * 300, http_port=0))

@@ -155,8 +155,8 @@ def _listen(settings: Settings) -> socket.socket:
         made = socket.socket(family, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-    except OSError as error:
-        got = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # the second: a name that none can be
+        got = getattr(error, "strerror", None) or str(error)
         raise Error(
             "--host, --http-port", f"an address to listen on, {settings.host}:{settings.http_port}", got, "choose another"
         ) from error
