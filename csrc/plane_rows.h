@@ -16,12 +16,9 @@ inline float* image_plane(const Run& run, const Place& at, const Shape& s, int64
 template <class Body> void each_rows(const Run& run, int64_t planes, int64_t rows, const Body& body) {
   const int64_t all = planes * rows, units = std::min<int64_t>(all, 8 * run.pool.threads());
   run.pool.each(units, [&](int64_t unit, int slot) {
-    const int64_t end = all * (unit + 1) / units;
-    for (int64_t at = all * unit / units; at < end;) {
-      const int64_t plane = at / rows, begin = at - plane * rows, stop = std::min(rows, end - plane * rows);
-      body(plane, (int)begin, (int)stop, slot);
-      at += stop - begin;
-    }
+    const int64_t at = all * unit / units, end = all * (unit + 1) / units, first = at / rows;
+    for (int64_t plane = first, begin = at - first * rows; plane * rows < end; ++plane, begin = 0)
+      body(plane, (int)begin, (int)std::min(rows, end - plane * rows), slot);
   });
 }
 

@@ -69,10 +69,12 @@ void build_depthwise(const Build& b, Step& step, const std::shared_ptr<const Wei
     const DepthwiseArgs a = band();
     const int64_t taps = (int64_t)band.offset.size(), multiplier = weights->filters / weights->channels;
     each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
-      const int64_t c = plane / out.n, image = plane % out.n;
-      const float* const plus = adds ? image_plane(run, residual, out, plane) : nullptr;
-      rows(a, image_plane(run, x, in, c / multiplier * in.n + image), weights->values.get() + c * taps, weights->bias[c], plus,
-           image_plane(run, y, out, plane), begin, end, run.scratch_of(slot));
+      const int64_t c = out.n == 1 ? plane : plane / out.n, image = plane - c * out.n;  // a division costs as much as a row of a small plane
+      const float* const from = run.arena + x.offset + (multiplier == 1 ? c : c / multiplier) * x.plane + image * (in.h * in.w);
+      const int64_t to = image * (out.h * out.w);
+      const float* const plus = adds ? run.arena + residual.offset + c * residual.plane + to : nullptr;
+      rows(a, from, weights->values.get() + c * taps, weights->bias[c], plus, run.arena + y.offset + c * y.plane + to, begin, end,
+           run.scratch_of(slot));
     });
   };
 }

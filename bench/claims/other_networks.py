@@ -44,7 +44,7 @@ def main(
         for name in networks.split(","):
             if name not in NETWORKS:
                 raise Error("--networks", f"some of {', '.join(NETWORKS)}", repr(name))
-            row = Row(name, Variant(name, flops=FLOPS), 1.0, 1 / (1 - FLOPS))
+            row = Row(name, Variant(name, flops=FLOPS), 1.0, round(1 / (1 - FLOPS), 2))
             data.append(measure(row, cache, settings))
             held += bars(row, data[-1:])
     except (ValueError, OSError) as error:

@@ -1,33 +1,35 @@
 // Depthwise convolution, band after band (contract: DepthwiseArgs in kernel.h). Included inside a per-ISA namespace, after act.h and row.h.
 
-// to[k] = 0 for k in begin..end-1 and less than a vector behind.
-template <class V> void depthwise_zero(float* to, int begin, int end) {
-  for (int k = begin; k < end; k += V::lanes) V::storeu(to + k, V::zero());
+// from[begin..end-1] in their lanes, zeros in the others.
+template <class V> typename V::Reg depthwise_part(const float* from, int begin, int end) {
+  const int low = begin > 0 ? begin : 0, high = end < V::lanes ? end : V::lanes;
+  return low < high ? V::mask_load(V::mask((uint32_t)((1ull << high) - (1ull << low))), from, V::zero()) : V::zero();
 }
 
 // One source row's places of one residue, zeros where the row ends; x nullptr: all of them. Less than a vector behind them is overwritten.
 template <class V> void depthwise_spread(const DepthwiseArgs::Residue& part, int step, const float* x, float* to, int n) {
-  if (!x) return depthwise_zero<V>(to, 0, n);
-  depthwise_zero<V>(to, 0, part.first);
+  const int first = x ? part.first : n, last = x ? part.last : n;
   const float* const from = x + part.start;
-  int k = part.first;
-  const int last = part.last;
+  int k = 0;
   if (step == 1) {
+    for (; k < first && k < n; k += V::lanes) V::storeu(to + k, x ? depthwise_part<V>(from + k, first - k, last - k) : V::zero());
     for (; k + V::lanes <= last; k += V::lanes) V::storeu(to + k, V::loadu(from + k));
-    if (k < last) V::storeu(to + k, V::mask_load(V::mask((1u << (last - k)) - 1), from + k, V::zero())), k += V::lanes;
-  } else if (step == 2) {
+    for (; k < n; k += V::lanes) V::storeu(to + k, depthwise_part<V>(from + k, 0, last - k));
+    return;
+  }
+  for (; k < first; k += V::lanes) V::storeu(to + k, V::zero());
+  k = first;
+  if (step == 2) {
     for (; k + V::lanes < last; k += V::lanes) V::storeu(to + k, V::even(V::loadu(from + 2 * k), V::loadu(from + 2 * k + V::lanes)));
     if (k < last) {  // nothing behind the row's end is read
-      const int there = 2 * (last - k) - 1, low = there < V::lanes ? there : V::lanes;
-      const auto part_at = [&](int at, int count) {
-        return V::mask_load(V::mask((uint32_t)((1ull << count) - 1)), from + 2 * k + at, V::zero());
-      };
-      V::storeu(to + k, V::even(part_at(0, low), there > low ? part_at(V::lanes, there - low) : V::zero())), k += V::lanes;
+      const int there = 2 * (last - k) - 1;
+      const float* const at = from + 2 * k;
+      V::storeu(to + k, V::even(depthwise_part<V>(at, 0, there), depthwise_part<V>(at + V::lanes, 0, there - V::lanes))), k += V::lanes;
     }
   } else {
     for (; k < last; ++k) to[k] = from[(int64_t)k * step];
   }
-  depthwise_zero<V>(to, k, n);
+  for (; k < n; k += V::lanes) V::storeu(to + k, V::zero());
 }
 
 // The source rows of the output rows top..bottom-1; of a band of one row those alone that some tap reads.
