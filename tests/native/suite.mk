@@ -22,6 +22,8 @@ LEFT_OUT := --ignore-glob='tests/test_gpu_*' --ignore-glob='tests/test_compress_
   $(foreach name,cli_gpu cli_train reliability_fork fuzz c_library c_programs instruction_sets ray recipes bench_html serve_page demo,--ignore=tests/test_$(name).py) \
   --deselect=tests/test_engine_threads.py::test_calls_wait_for_memory \
   --deselect=tests/test_engine_load.py::test_the_weights_lie_in_memory_once \
+  --deselect=tests/test_memory_limit.py::test_values_beyond_the_limit_are_refused_at_load \
+  --deselect=tests/test_memory_limit.py::test_a_form_far_larger_than_the_cheapest_is_not_measured \
   --deselect=tests/test_engine_load.py::test_measuring_holds_a_few_layers_in_another_form \
   --deselect=tests/test_serve_batcher.py::test_a_short_call_that_finds_the_engine_idle_runs_on_the_loop \
   --deselect=tests/test_serve_batcher.py::test_each_size_of_inputs_has_a_pace_of_its_own \
