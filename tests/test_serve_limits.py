@@ -243,23 +243,6 @@ def test_the_memory_of_requests_over_grpc_is_bounded_with_them(file: Path, gate:
         assert server.metric('cosparse_request_failures_total{model="",reason="memory_full"}') == 1
 
 
-def test_a_model_that_needs_more_memory_than_models_may(file: Path) -> None:
-    with serving(file, model_bytes=1000) as server:
-        (row,) = server.ask("POST", "/v2/repository/index")[1]
-        assert row["state"] == "UNAVAILABLE"
-        assert "small.cosparse" not in row["reason"]
-        assert "at most 1000 bytes (max_memory), got" in row["reason"]
-
-
-def test_a_size_that_needs_more_memory_than_models_may(file: Path) -> None:
-    with serving(file, model_bytes=100_000, max_batch=1, max_scale=1024.0) as server:
-        status, got, headers = server.infer(images(1, shape=(3, 128, 128)))
-        assert (status, headers["retry-after"]) == (503, "2")
-        assert got["error"].startswith("network 'small': expected activations of at most 100000 bytes (max_memory), got ")
-        assert server.infer(images(1))[0] == 200
-        assert server.metric('cosparse_request_failures_total{model="small",reason="memory_full"}') == 1
-
-
 def test_a_full_queue(file: Path, gate: Gate) -> None:
     with serving(file, queue=2, max_batch=1, timeout=20) as server:
         found: list[Any] = []
