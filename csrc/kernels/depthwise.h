@@ -8,11 +8,15 @@ template <class V> typename V::Reg depthwise_part(const float* from, int begin, 
 
 // One source row's places of one residue, zeros where the row ends; x nullptr: all of them. Less than a vector behind them is overwritten.
 template <class V> void depthwise_spread(const DepthwiseArgs::Residue& part, int step, const float* x, float* to, int n) {
-  const int first = x ? part.first : n, last = x ? part.last : n;
-  const float* const from = x + part.start;
   int k = 0;
+  if (!x) {
+    for (; k < n; k += V::lanes) V::storeu(to + k, V::zero());
+    return;
+  }
+  const int first = part.first, last = part.last;
+  const float* const from = x + part.start;
   if (step == 1) {
-    for (; k < first && k < n; k += V::lanes) V::storeu(to + k, x ? depthwise_part<V>(from + k, first - k, last - k) : V::zero());
+    for (; k < first && k < n; k += V::lanes) V::storeu(to + k, depthwise_part<V>(from + k, first - k, last - k));
     for (; k + V::lanes <= last; k += V::lanes) V::storeu(to + k, V::loadu(from + k));
     for (; k < n; k += V::lanes) V::storeu(to + k, depthwise_part<V>(from + k, 0, last - k));
     return;
