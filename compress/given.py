@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
 
 from cosparse.errors import Error, UnsupportedError
 
@@ -97,6 +99,14 @@ def run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
         shapes = ", ".join(str(list(x.shape)) for x in inputs)
         about, got = f"example {shapes}", f"{type(error).__name__}: {first_line(error)}"
         raise Error(about, f"an input that {type(model).__name__} takes", got, "give the shape that it is called with") from error
+
+
+def outputs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+    """The tensors among what the model returns, in double precision; Error where it does not run."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        returned = tree_leaves(run(model, tuple(x.to(device) for x in inputs)))
+    return [y.double().cpu().numpy() for y in returned if isinstance(y, torch.Tensor)]
 
 
 def first_line(error: Exception) -> str:

@@ -11,8 +11,8 @@ import warnings
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from cosparse.compress import given
 from cosparse.compress.pack import WEIGHTED
 from cosparse.engine.graph import Graph
 from cosparse.errors import Error
@@ -61,7 +61,7 @@ def check_outputs(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ..
     first = tuple(x[:1].detach().float() for x in inputs)
     generator = torch.Generator().manual_seed(SEED)
     other = tuple(torch.randn(x.shape, generator=generator) for x in first)
-    trials = [(trial, _torch(model, trial)) for trial in (first, other)]
+    trials = [(trial, given.outputs(model, trial)) for trial in (first, other)]
     worst = max(_difference(graph, model, *trial, tolerance) for trial in trials[: 1 + (flops <= SPARE)])
     for name, one, two in zip(graph.outputs, trials[0][1], trials[1][1], strict=True):
         if one.shape == two.shape and np.abs(one - two).max(initial=0.0) <= tolerance * np.abs(one).max(initial=0.0):
@@ -72,13 +72,6 @@ def check_outputs(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ..
 
 def _example(values: np.ndarray) -> str:
     return f"{values.flat[0]:.3g} for instance" if values.any() else "zero everywhere"
-
-
-def _torch(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
-    """The model's outputs in double precision."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        return [y.double().cpu().numpy() for y in tree_leaves(model(*(x.to(device) for x in inputs))) if isinstance(y, torch.Tensor)]
 
 
 def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...], wanted: list[np.ndarray], tolerance: float) -> float:

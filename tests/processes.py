@@ -38,6 +38,12 @@ def null_device(folder: Path) -> Path:
     return made
 
 
+def command(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    words = [sys.executable, "-m", "cosparse", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, env={**os.environ, **variables}, check=False)
+
+
 LIMITED = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk

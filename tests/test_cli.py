@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import command as process
 from small_net import small_net
 
 import cosparse
@@ -46,11 +46,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = pyarrow.table({"image": encoded, "label": np.arange(40, dtype=np.int8) % 10})
         pyarrow.parquet.write_table(table, folder / f"random_{split}.parquet")
     return folder
-
-
-def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cosparse", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> object:
