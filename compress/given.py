@@ -109,6 +109,14 @@ def outputs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[np.ndarr
     return [y.double().cpu().numpy() for y in returned if isinstance(y, torch.Tensor)]
 
 
+def exact_outputs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[np.ndarray] | None:
+    """The same from a copy that computes in double precision; None where the model's own code insists on float32 or cannot be copied."""
+    try:
+        return outputs(copied(model).double(), tuple(x.double() if x.is_floating_point() else x for x in inputs))
+    except Error:
+        return None
+
+
 def first_line(error: Exception) -> str:
     """The first line of a foreign error's text, cut where it runs on."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -159,7 +159,8 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
   const int64_t words = columns == 1 ? r : (int64_t)r * columns / (bytes ? 4 : 2);  // of a step
   const int64_t spare = out.same_columns ? most / rows + 1 : 0;                     // of an odd block row
   out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
-  out.columns = slab.take<uint32_t>(most * columns);
+  const int64_t behind = kMapsAhead * columns;  // what kernels read ahead of the last step
+  out.columns = slab.take<uint32_t>(most * columns + behind);
   uint32_t count = 0;
   int64_t at = 0;
   const auto place = [&](int row, int64_t step) {  // where the values of a step lie, in steps
@@ -187,8 +188,9 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
   if (out.same_columns && rows % 2)
     for (int64_t step = 0, each = count / rows; step < each; ++step)
       std::fill_n(out.values.get() + (place(rows - 1, count - each + step) + 1) * words, words, 0.f);
-  slab.keep<uint32_t>(at);
-  out.bytes = ((int64_t)count * words + at + (int64_t)out.bounds.size()) * 4;
+  std::fill_n(out.columns.get() + at, behind, 0);
+  slab.keep<uint32_t>(at + behind);
+  out.bytes = ((int64_t)count * words + at + behind + (int64_t)out.bounds.size()) * 4;
 }
 
 // A kernel of the best set that the layer's block rows are long enough for.

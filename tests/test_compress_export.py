@@ -185,6 +185,29 @@ def test_wrong_outputs_name_the_first_node() -> None:
         check_outputs(replace(graph, nodes=nodes), model, (EXAMPLE,), 0.0)
 
 
+class Cancels(nn.Module):
+    """Adds 1e5 and takes it away again: float32 has lost 0.4 % of the values in between, float64 nothing that counts."""
+
+    def __init__(self, only_float32: bool) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.only_float32 = only_float32
+        for layer, bias in ((self.up, 1e5), (self.down, -1e5)):
+            nn.init.dirac_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x.float() if self.only_float32 else x))
+
+
+def test_float32_rounding_of_the_model_is_no_difference(tmp_path: Path) -> None:
+    report = export(Cancels(only_float32=False), EXAMPLE, tmp_path / "net.cosparse")
+    assert report.difference <= 1e-9
+    # Where the model cannot be asked in float64, its float32 is all there is to hold the artifact against.
+    with pytest.raises(Error, match=r"within 0\.0001 of torch's largest value"):
+        export(Cancels(only_float32=True), EXAMPLE, tmp_path / "other.cosparse")
+
+
 class Squeezed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.adaptive_avg_pool2d(x, 1).squeeze()

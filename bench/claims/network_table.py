@@ -71,7 +71,7 @@ def measure(row: Row, cache: Path, settings: Settings, progress: Progress | None
     if row.variant.filters is None:
         result = point = bench(path, settings, progress)
     else:
-        result = together({row.name: path}, artifact(Variant(row.variant.network, size=row.variant.size), cache), settings, progress)
+        result = together({row.name: path}, artifact(_variants(row)[-1], cache), settings, progress)
         point = result["points"][0]
     peer = result["fastest_peer"]
     ratios = {key: point[key] for key in ("speedup", "flop_speedup", "realised")}
@@ -116,6 +116,9 @@ def main(
             for t, b in product(counts, map(int, batch.split(",")))
         ]
         data, held = [], []
+        for row in chosen:  # a network that cannot be exported costs no row its measurement
+            for variant in _variants(row):
+                artifact(variant, cache)
         for row in chosen:
             measured = [_measured(row, cache, setting) for setting in settings]
             data += measured
@@ -132,6 +135,11 @@ def _measured(row: Row, cache: Path, settings: Settings) -> dict[str, Any]:
         return measure(row, cache, settings)
     except UnsupportedError as error:  # a row that this build or machine cannot run fails its bar and says why
         return {"row": row.name, "batch": settings.batch, "threads": settings.threads, "speedup": None, "why": str(error)}
+
+
+def _variants(row: Row) -> list[Variant]:
+    """The row's own network and, where filters went, the whole one that it is compared with."""
+    return [row.variant] + [Variant(row.variant.network, size=row.variant.size)] * (row.variant.filters is not None)
 
 
 def _row(name: str) -> Row:

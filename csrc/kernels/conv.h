@@ -8,6 +8,10 @@
 // the processor foresees by itself ends with each page.
 constexpr int kAhead = 64, kAheadOfLanes = 256;
 
+// Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the
+// processor foresees.
+template <class V> constexpr bool asks_for_maps() { return V::lanes > 1; }
+
 // The basis step alone (MapsKernel).
 template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes;
@@ -92,6 +96,11 @@ inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int 
   for (; column != stop; column += N::columns, value += R) {
     if (R * sizeof(typename N::Value) >= 32)  // less than a line in two steps: the processor foresees that much
       __builtin_prefetch(value + kAhead * R), __builtin_prefetch(column + kAhead * N::columns);
+    if (asks_for_maps<V>()) {
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q)
+        for (int i = 0; q * V::lanes % kLanes == 0 && i < N::columns; ++i) __builtin_prefetch(x[q] + column[kMapsAhead * N::columns + i]);
+    }
     typename V::Reg maps[Q];
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
