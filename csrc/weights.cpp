@@ -159,7 +159,7 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
   const int64_t words = columns == 1 ? r : (int64_t)r * columns / (bytes ? 4 : 2);  // of a step
   const int64_t spare = out.same_columns ? most / rows + 1 : 0;                     // of an odd block row
   out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
-  const int64_t behind = kMapsAhead * columns;  // what kernels read ahead of the last step
+  const int64_t behind = columns == 1 ? kMapsAhead : 0;  // that are read ahead of the last step
   out.columns = slab.take<uint32_t>(most * columns + behind);
   uint32_t count = 0;
   int64_t at = 0;
@@ -190,7 +190,7 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
       std::fill_n(out.values.get() + (place(rows - 1, count - each + step) + 1) * words, words, 0.f);
   std::fill_n(out.columns.get() + at, behind, 0);
   slab.keep<uint32_t>(at + behind);
-  out.bytes = ((int64_t)count * words + at + behind + (int64_t)out.bounds.size()) * 4;
+  out.bytes = ((int64_t)count * words + at + (int64_t)out.bounds.size()) * 4;
 }
 
 // A kernel of the best set that the layer's block rows are long enough for.

@@ -9,8 +9,8 @@
 constexpr int kAhead = 64, kAheadOfLanes = 256;
 
 // Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the
-// processor foresees.
-template <class V> constexpr bool asks_for_maps() { return V::lanes > 1; }
+// processor foresees. Joined columns do not: their maps are shorter, and each step would ask for several.
+template <class V, class N> constexpr bool asks_for_maps() { return V::lanes > 1 && N::columns == 1; }
 
 // The basis step alone (MapsKernel).
 template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
@@ -27,29 +27,48 @@ template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int
 }
 
 // The sums of S filters from `filter` become values: y[q], residual[q] are the vector's place in the first of them. Every loop here is
-// unrolled, or the sums would lie in memory.
+// unrolled, or the sums would lie in memory. `to` and `from` are copies: a store may alias what `a` points to, which would be loaded anew
+// each time, and the step of an int8 residual divided anew.
 template <class V, class N, int S, int Q, bool kResidual>
 inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int filter, const typename N::Sum (&acc)[S][Q], float* const* y,
                                                        const float* const* residual) {
+  constexpr int kTogether = N::together;
   const typename V::Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);
   const int filters = a.filters - filter;  // the last block row may be partial
-  const bool tiled = a.y.tiled, from_tiled = a.residual.tiled;
-  const int64_t y_channel = a.y.channel, residual_channel = a.residual.channel;
+  const Rows<float> to = a.y;
+  const Rows<const float> from = a.residual;
+  const auto value = [&](int r, int q) __attribute__((always_inline)) {
+    typename V::Reg sum = N::result(a, filter + r, acc[r][q]);
+    if (kResidual) {
+      const float* own = residual[q] + r * from.channel;
+      sum = V::add(sum, from.tiled ? N::load_value(from, own) : V::load(own));
+    }
+    return V::max(floor, sum);  // this order keeps NaN
+  };
+  if constexpr (kTogether > 1 && S % kTogether == 0) {
+    if (to.tiled && filters >= S) {
+#pragma GCC unroll 8
+      for (int r = 0; r < S; r += kTogether)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q) {
+          float* place = y[q] + r * to.channel;
+          if constexpr (kTogether == 4)
+            N::store_values(to, place, value(r, q), value(r + 1, q), value(r + 2, q), value(r + 3, q));
+          else
+            N::store_values(to, place, value(r, q), value(r + 1, q));
+        }
+      return;
+    }
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < S; ++r) {
     if (r >= filters) break;
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) {
-      typename V::Reg sum = N::result(a, filter + r, acc[r][q]);
-      if (kResidual) {
-        const float* from = residual[q] + r * residual_channel;
-        sum = V::add(sum, from_tiled ? N::load_value(a.residual, from) : V::load(from));
-      }
-      sum = V::max(floor, sum);  // this order keeps NaN
-      if (tiled)
-        N::store_value(a.y, y[q] + r * y_channel, sum);
+      if (to.tiled)
+        N::store_value(to, y[q] + r * to.channel, value(r, q));
       else
-        V::store(y[q] + r * y_channel, sum);
+        V::store(y[q] + r * to.channel, value(r, q));
     }
   }
 }
@@ -96,10 +115,10 @@ inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int 
   for (; column != stop; column += N::columns, value += R) {
     if (R * sizeof(typename N::Value) >= 32)  // less than a line in two steps: the processor foresees that much
       __builtin_prefetch(value + kAhead * R), __builtin_prefetch(column + kAhead * N::columns);
-    if (asks_for_maps<V>()) {
+    if (asks_for_maps<V, N>()) {
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q)
-        for (int i = 0; q * V::lanes % kLanes == 0 && i < N::columns; ++i) __builtin_prefetch(x[q] + column[kMapsAhead * N::columns + i]);
+        if (q * V::lanes % kLanes == 0) __builtin_prefetch(x[q] + column[kMapsAhead]);  // a line holds the map of a whole group
     }
     typename V::Reg maps[Q];
 #pragma GCC unroll 8

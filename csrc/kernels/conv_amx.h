@@ -22,10 +22,7 @@ template <class V> struct TileBf16 : Bf16<V> {
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) _mm512_store_si512(to + t * kTileFloats, Bf16<V>::pairs(x[t] + even, x[t] + odd));
   }
-  static constexpr int step = 2, together = 2;  // columns of a row of B; values that store_values takes
-  static void store_values(const Rows<float>&, float* to, typename V::Reg first, typename V::Reg second) {
-    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
-  }
+  static constexpr int step = 2;  // columns of a row of B
   static typename V::Reg add(typename V::Reg a, typename V::Reg b) { return V::add(a, b); }
   template <int C, int A, int B> static void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
@@ -79,11 +76,7 @@ template <class V> struct TileInt8 : Int8<V> {
       _mm512_store_si512(to + t * kTileFloats, _mm512_permutexvar_epi8(_mm512_load_si512(kJoined), four));
     }
   }
-  static constexpr int step = 4, together = 4;
-  static void store_values(const Rows<float>& y, float* to, typename V::Reg a, typename V::Reg b, typename V::Reg c, typename V::Reg d) {
-    const auto steps = [&](typename V::Reg x) { return Int8<V>::whole_steps(x, y.inverse, y.zero); };
-    _mm512_storeu_si512(to, Int8<V>::four_rows(steps(a), steps(b), steps(c), steps(d)));
-  }
+  static constexpr int step = 4;
   static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
   template <int C, int A, int B> static void multiply() { asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
@@ -155,41 +148,12 @@ inline __attribute__((always_inline)) void join_columns(const float* const* x, c
   for (int i = 0; i < 16; ++i) N::template join<T>(own, column + i * N::step, to + i * kLanes);
 }
 
-// A whole block row whose sums are complete, to tiles or planes; what is stored of neighbouring filters is stored together.
-template <class V, class N, bool kResidual>
-void finish_whole(const ConvArgs& a, int filter, const float* sums, float* y, const float* residual) {
-  constexpr int kTogether = N::together;
-  const Rows<float> to = a.y;
-  const Rows<const float> from = a.residual;
-  const typename V::Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);
-  const auto value = [&](int r) {
-    typename V::Reg sum = N::result(a, filter + r, N::load_sum(sums + r * kLanes));
-    if (kResidual) sum = V::add(sum, from.tiled ? N::load_value(from, residual + r * from.channel) : V::load(residual + r * from.channel));
-    return V::max(floor, sum);  // this order keeps NaN
-  };
-  if (!to.tiled) {
-#pragma GCC unroll 8
-    for (int r = 0; r < 8; ++r) V::store(y + r * to.channel, value(r));
-    return;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; r += kTogether) {
-    if constexpr (kTogether == 4)
-      N::store_values(to, y + r * to.channel, value(r), value(r + 1), value(r + 2), value(r + 3));
-    else
-      N::store_values(to, y + r * to.channel, value(r), value(r + 1));
-  }
-}
-
 // The sums of block row `row` for one group, [8][kLanes] floats, become values.
 template <class V, class N> void finish_sums(const ConvArgs& a, bool first, bool last, int row, int64_t group, const float* sums) {
   typename N::Sum acc[8][1];
   float* const y[1] = {a.y.at(row * 8, group)};
   const float* const residual[1] = {a.residual.base ? a.residual.at(row * 8, group) : nullptr};
   const int filters = a.filters - row * 8;
-  if (first && last && filters >= 8 && a.act <= Act::relu)
-    return a.residual.base ? finish_whole<V, N, true>(a, row * 8, sums, y[0], residual[0])
-                           : finish_whole<V, N, false>(a, row * 8, sums, y[0], residual[0]);
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r) acc[r][0] = N::load_sum(sums + r * kLanes);
   if (!first)

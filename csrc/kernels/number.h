@@ -23,6 +23,7 @@ template <class V> struct F32 {
   static constexpr int floats = kLanes;   // of memory in a row of kLanes maps
   static constexpr bool in_place = true;  // a tiled source is a row of maps
   static constexpr bool beside = false;   // a row of maps in the scratch holds two groups of pixels, one beside the other
+  static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
 

@@ -3,7 +3,7 @@
 
 template <class V> struct Bf16 : F32<V> {
   static constexpr Number number = Number::bf16;
-  static constexpr int columns = 2, floats = kLanes / 2;
+  static constexpr int columns = 2, floats = kLanes / 2, together = 2;
   using Value = uint32_t;  // the even column below, the odd one above
   using Reg = typename V::Reg;
 
@@ -28,6 +28,9 @@ template <class V> struct Bf16 : F32<V> {
     return _mm512_dpbf16_ps(s, (__m512bh)_mm512_castps_si512(x), (__m512bh)_mm512_set1_epi32((int)w));
   }
   static void store_value(const Rows<float>&, float* to, Reg y) { store_row(to, y); }
+  static void store_values(const Rows<float>&, float* to, Reg first, Reg second) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+  }
   static Reg load_value(const Rows<const float>&, const float* from) {
     const __m256i words = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));

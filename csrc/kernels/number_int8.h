@@ -3,7 +3,7 @@
 
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
-  static constexpr int columns = 4, floats = kLanes / 4;
+  static constexpr int columns = 4, floats = kLanes / 4, together = 4;
   using Reg = typename V::Reg;
   using Sum = __m512i;
   using Value = uint32_t;  // first column in the lowest byte
@@ -46,9 +46,10 @@ template <class V> struct Int8 : F32<V> {
   static void store_sum(float* p, Sum s) { _mm512_store_si512(p, s); }
   static Reg gather(const float* x, const uint32_t* column) {
     const auto row = [&](int i) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x + column[i])); };
-    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1);
-    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(row(2)), row(3), 1);
-    const __m512i rows = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    __m512i rows = _mm512_castsi128_si512(row(0));
+    rows = _mm512_mask_broadcast_i32x4(rows, 0x00f0, row(1));
+    rows = _mm512_mask_broadcast_i32x4(rows, 0x0f00, row(2));
+    rows = _mm512_mask_broadcast_i32x4(rows, 0xf000, row(3));
     // Four pixels of each row to a quarter, then byte by byte.
     const __m512i quarters = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), rows);
     return _mm512_castsi512_ps(_mm512_shuffle_epi8(quarters, _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400)));
@@ -60,6 +61,10 @@ template <class V> struct Int8 : F32<V> {
   static float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
   static void store_value(const Rows<float>& y, float* to, Reg x) {
     _mm_store_si128(reinterpret_cast<__m128i*>(to), steps(x, y.inverse, y.zero));
+  }
+  static void store_values(const Rows<float>& y, float* to, Reg a, Reg b, Reg c, Reg d) {
+    const auto row = [&](Reg x) { return whole_steps(x, y.inverse, y.zero); };
+    _mm512_storeu_si512(to, four_rows(row(a), row(b), row(c), row(d)));
   }
   static Reg load_value(const Rows<const float>& y, const float* from) {
     const __m512i bytes = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
