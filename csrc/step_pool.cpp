@@ -10,6 +10,9 @@ namespace cosparse {
 
 namespace {
 
+// NaN where either is, as the kernels' V::larger.
+float larger(float a, float b) { return a > b || std::isnan(a) ? a : b; }
+
 // 1 / (cells that an average divides by) for each output pixel of one plane. Windows are cut at the far padding; `ceil` lets them start
 // before it.
 std::vector<float> average_factors(const Node& node, const Shape& in, const Shape& out) {
@@ -135,7 +138,7 @@ void build_adaptive_pool(const Build& b) {
               const int64_t left = ox * in.w / out.w, right = ((ox + 1) * in.w + out.w - 1) / out.w;
               float value = max ? -INFINITY : 0.f;
               for (int64_t i = top; i < bottom; ++i)
-                for (int64_t j = left; j < right; ++j) value = max ? std::max(value, from[i * in.w + j]) : value + from[i * in.w + j];
+                for (int64_t j = left; j < right; ++j) value = max ? larger(value, from[i * in.w + j]) : value + from[i * in.w + j];
               *to++ = max ? value : value / (float)((bottom - top) * (right - left));
             }
       });

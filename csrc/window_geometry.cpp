@@ -8,7 +8,7 @@ namespace cosparse {
 
 namespace {
 
-constexpr int kFewTaps = 9;
+constexpr int kFewTaps = 9, kFewChannels = 8;
 
 int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
@@ -18,7 +18,7 @@ Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
-  copies = (stride_[0] > 1 || stride_[1] > 1) && rows * cols > kFewTaps;
+  copies = (stride_[0] > 1 || stride_[1] > 1) && (rows * cols > kFewTaps || (rows * cols > 1 && in.c <= kFewChannels));
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
   window_ = {in.n,
              (int)out.h,

@@ -9,8 +9,8 @@
 namespace cosparse {
 
 // With stride s, output row y reads source rows s*y + d. Kernels with few taps pick their lanes out of the source as it lies. For large ones,
-// which read each place many times, the rows and columns of each residue d mod s are first copied side by side into a phase plane: there the
-// stride is 1 and the tap a shift by floor(d / s).
+// which read each place many times, and sources of few channels, where finding the lanes takes longer than the maps, the rows and columns of
+// each residue d mod s are first copied side by side into a phase plane: there the stride is 1 and the tap a shift by floor(d / s).
 struct Geometry {
   bool copies = false;
   int64_t plane = 0;                        // floats of a phase plane, where copies

@@ -128,12 +128,13 @@ GEOMETRIES = {
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [3, 11])  # sources of few channels are copied phase by phase, others read as they lie
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_geometries(name: str, isa: str) -> None:
+def test_geometries(name: str, channels: int, isa: str) -> None:
     for transform in ("identity", "dct"):
         for block, size, batch in ((0, (14, 19), 1), (8, (15, 14), 3), (2, (13, 21), 2)):
-            node = conv(np.random.default_rng(5), 9, 3, **GEOMETRIES[name], transform=transform, block=block, density=0.2)
-            run(node, 3, size, batch, isa=isa)
+            node = conv(np.random.default_rng(5), 9, channels, **GEOMETRIES[name], transform=transform, block=block, density=0.2)
+            run(node, channels, size, batch, isa=isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)

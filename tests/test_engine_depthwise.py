@@ -24,7 +24,7 @@ def run(node: FakeNode, channels: int, size: tuple[int, int], batch: int = 1, **
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 14, 15, 16, 17, 31, 33, 112])
+@pytest.mark.parametrize("width", [1, 2, 6, 7, 8, 9, 14, 15, 16, 17, 30, 31, 33, 112])
 def test_widths(width: int, isa: str) -> None:
     for kernel, pad in (((3, 3), (1, 1, 1, 1)), ((5, 5), (2, 2, 2, 2)), ((1, 7), (0, 3, 0, 3))):
         run(depthwise(3, kernel, pad=pad), 3, (5, width), 2, isa=isa)

@@ -53,16 +53,17 @@ def compare(node: FakeNode, x: np.ndarray, dtype: str, isa: str, **options: Any)
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
+@pytest.mark.parametrize("channels", [6, 10])  # sources of few channels are copied phase by phase, others read as they lie
 @pytest.mark.parametrize("name", LAYERS)
-def test_geometries(name: str, dtype: str, isa: str) -> None:
+def test_geometries(name: str, channels: int, dtype: str, isa: str) -> None:
     for transform, block, density, size, batch in (
         ("dct", 8, 0.3, (9, 10), 1),
         ("dct", 4, 0.1, (5, 7), 3),
         ("identity", 8, 0.5, (6, 6), 2),
         ("identity", 0, 1.0, (7, 7), 1),
     ):
-        node = conv(RNG(2), 19, 6, **LAYERS[name], transform=transform, block=block, density=density, extras=("scale", "bias"))
-        compare(node, few_bits(RNG(3), batch, 6, *size), dtype, isa)
+        node = conv(RNG(2), 19, channels, **LAYERS[name], transform=transform, block=block, density=density, extras=("scale", "bias"))
+        compare(node, few_bits(RNG(3), batch, channels, *size), dtype, isa)
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)

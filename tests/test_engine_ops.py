@@ -10,6 +10,8 @@ import pytest
 from engines import ISAS, check, engine_of, graph_of
 from nodes import FakeNode, conv, normal, random_blocks
 
+from cosparse.kernels import reference
+
 SIZES = [(1, 1), (1, 17), (4, 4), (7, 9), (16, 33)]
 
 
@@ -37,16 +39,31 @@ def test_activations(kind: str, isa: str) -> None:
         check(graph_of([node], {"x": (3, 5, 23)}), [image(2, 3, 5, 23, spread=spread)], terms=16, isa=isa)
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ACTIVATIONS)
-def test_activations_fused_behind_a_convolution(kind: str) -> None:
+def test_activations_fused_behind_a_convolution(kind: str, isa: str) -> None:
+    """Block rows that are whole and one that is not, tiles of planes, with an addition before and without."""
     alpha, beta = ACTIVATIONS[kind]
-    nodes = [
-        conv(np.random.default_rng(0), 10, 4, (3, 3), pad=(1, 1, 1, 1)),
-        make("activation", ("a_conv",), kind=kind, alpha=alpha, beta=beta),
-    ]
-    graph = graph_of(nodes, {"x": (4, 9, 9)})
-    assert len(engine_of(graph).plan) == 1
-    check(graph, [image(2, 4, 9, 9)], terms=64, gain=40)
+    for adds in (False, True):
+        nodes: list[FakeNode] = [conv(np.random.default_rng(0), 20, 4, (3, 3), pad=(1, 1, 1, 1))]
+        nodes += [make("add", ("a_conv", "z"), name="sum")] * adds
+        nodes.append(make("activation", (nodes[-1].name,), kind=kind, alpha=alpha, beta=beta))
+        graph = graph_of(nodes, {"x": (4, 9, 9), **({"z": (20, 9, 9)} if adds else {})})
+        assert len(engine_of(graph).plan) == 1
+        check(graph, [image(2, 4, 9, 9), *([image(2, 20, 9, 9)] if adds else [])], terms=64, gain=40, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activations_behind_a_convolution_keep_nan(kind: str, isa: str) -> None:
+    alpha, beta = ACTIVATIONS[kind]
+    first = conv(np.random.default_rng(0), 20, 4, (1, 1))
+    nodes = [first, make("activation", (first.name,), kind=kind, alpha=alpha, beta=beta)]
+    x = image(1, 4, 3, 17)
+    x[0, 2, 1, 5] = np.nan
+    y = engine_of(graph_of(nodes, {"x": (4, 3, 17)}), isa=isa)(x)
+    assert np.isnan(y[0, :, 1, 5]).all()
+    assert np.isnan(y).sum() == 20
 
 
 def test_activations_keep_nan_and_infinity() -> None:
@@ -164,6 +181,18 @@ def test_dilated_max_pools(stride: list[int], isa: str) -> None:
     node = make("max_pool", kernel=[2, 2], stride=stride, pad=[1, 1, 1, 1], dilation=[2, 2], ceil=0)
     y = engine_of(graph_of([node], {"x": (2, 1, 5)}), isa=isa)(image(1, 2, 1, 5))
     np.testing.assert_array_equal(y, np.full_like(y, -np.inf))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_largest_of_a_window_with_nan_is_nan(isa: str) -> None:
+    """Wherever in its window it stands: vectors and lanes, rows and columns, windows of one size and of several."""
+    x = image(1, 1, 14, 40)
+    x[0, 0, [0, 3, 6, 13], [0, 9, 22, 39]] = np.nan
+    pools = [make("max_pool", **POOLS[name], dilation=[1, 1], ceil=0) for name in POOLS]
+    pools += [make("adaptive_max_pool", size=[*size]) for size in ((7, 8), (5, 9), (1, 1))]
+    for node in pools:
+        graph = graph_of([node], {"x": (1, 14, 40)})
+        np.testing.assert_array_equal(np.isnan(engine_of(graph, isa=isa)(x)), np.isnan(reference.run(graph, x)[0]))
 
 
 def test_pool_with_activation_behind() -> None:

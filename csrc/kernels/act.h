@@ -1,10 +1,11 @@
-// Activations on vectors, accurate to a few units in the last place of float. Included inside a per-ISA namespace.
+// Activations on vectors, accurate to a few units in the last place of float. NaN stays NaN: of NaN and a number V::min and V::max give the
+// second, so bounds come first. Included inside a per-ISA namespace.
 
 // e^x for x clamped to [-87.3, 88]: x = n ln2 + f, |f| <= ln2 / 2, Taylor polynomial of degree 7 in f (error < 1e-8 relative before
 // rounding).
 template <class V> typename V::Reg exp(typename V::Reg x) {
   using Reg = typename V::Reg;
-  x = V::min(V::max(x, V::set1(-87.3f)), V::set1(88.f));
+  x = V::min(V::set1(88.f), V::max(V::set1(-87.3f), x));
   const Reg n = V::round(V::mul(x, V::set1(1.44269504f)));
   Reg f = V::fnma(n, V::set1(0.693359375f), x);  // ln2 in two parts: the first product is exact
   f = V::fnma(n, V::set1(-2.12194440e-4f), f);
@@ -57,13 +58,13 @@ template <class V> typename V::Reg activate(Act act, typename V::Reg alpha, type
     case Act::none:
       return x;
     case Act::relu:
-      return V::max(zero, x);  // this order keeps NaN
+      return V::max(zero, x);
     case Act::clip:
       return V::min(beta, V::max(alpha, x));
     case Act::leaky_relu:
       return V::select_positive(x, x, V::mul(alpha, x));
     case Act::elu:
-      return V::select_positive(x, x, V::mul(alpha, V::sub(exp<V>(V::min(x, zero)), one)));
+      return V::select_positive(x, x, V::mul(alpha, V::sub(exp<V>(V::min(zero, x)), one)));
     case Act::sigmoid:
       return sigmoid<V>(x);
     case Act::silu:
@@ -77,13 +78,13 @@ template <class V> typename V::Reg activate(Act act, typename V::Reg alpha, type
       return V::mul(V::mul(V::set1(0.5f), x), V::add(one, tanh<V>(inner)));
     }
     case Act::hardswish:
-      return V::mul(x, V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6)));
+      return V::mul(x, V::mul(V::min(V::set1(6.f), V::max(zero, V::add(x, V::set1(3.f)))), V::set1(1.f / 6)));
     case Act::hardsigmoid:
-      return V::mul(V::min(V::max(V::add(x, V::set1(3.f)), zero), V::set1(6.f)), V::set1(1.f / 6));
+      return V::mul(V::min(V::set1(6.f), V::max(zero, V::add(x, V::set1(3.f)))), V::set1(1.f / 6));
     case Act::softplus:
     case Act::mish: {
       const Reg a = V::max(x, V::sub(zero, x));  // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)
-      const Reg soft = V::add(V::max(x, zero), log1p_unit<V>(exp<V>(V::sub(zero, a))));
+      const Reg soft = V::add(V::max(zero, x), log1p_unit<V>(exp<V>(V::sub(zero, a))));
       return act == Act::softplus ? soft : V::mul(x, tanh<V>(soft));
     }
   }

@@ -29,11 +29,11 @@ template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int
 // The sums of S filters from `filter` become values: y[q], residual[q] are the vector's place in the first of them. Every loop here is
 // unrolled, or the sums would lie in memory. `to` and `from` are copies: a store may alias what `a` points to, which would be loaded anew
 // each time, and the step of an int8 residual divided anew.
-template <class V, class N, int S, int Q, bool kResidual>
+template <class V, class N, int S, int Q, bool kResidual, bool kClips = false>
 inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int filter, const typename N::Sum (&acc)[S][Q], float* const* y,
                                                        const float* const* residual) {
   constexpr int kTogether = N::together;
-  const typename V::Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);
+  const typename V::Reg floor = V::set1(kClips ? a.alpha : a.act == Act::none ? -__builtin_inff() : 0.f), ceiling = V::set1(a.beta);
   const int filters = a.filters - filter;  // the last block row may be partial
   const Rows<float> to = a.y;
   const Rows<const float> from = a.residual;
@@ -43,7 +43,8 @@ inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int fi
       const float* own = residual[q] + r * from.channel;
       sum = V::add(sum, from.tiled ? N::load_value(from, own) : V::load(own));
     }
-    return V::max(floor, sum);  // this order keeps NaN
+    sum = V::max(floor, sum);  // this order keeps NaN
+    return kClips ? V::min(ceiling, sum) : sum;
   };
   if constexpr (kTogether > 1 && S % kTogether == 0) {
     if (to.tiled && filters >= S) {
@@ -73,23 +74,34 @@ inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int fi
   }
 }
 
-// The same with any activation; out of line, by way of memory.
+// The same with any activation; out of line, by way of memory. The common ones are loops of their own.
 template <class V, class N, int S, int Q>
 __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filter, const typename N::Sum (&acc)[S][Q], float* const* y,
                                                      const float* const* residual) {
-  for (int r = 0; r < S && filter + r < a.filters; ++r)
-    for (int q = 0; q < Q; ++q) {
-      typename V::Reg sum = N::result(a, filter + r, acc[r][q]);
-      if (a.residual.base) {
-        const float* from = residual[q] + r * a.residual.channel;
-        sum = V::add(sum, a.residual.tiled ? N::load_value(a.residual, from) : V::load(from));
+  const typename V::Reg alpha = V::set1(a.alpha), beta = V::set1(a.beta);
+  const Rows<float> to = a.y;
+  const Rows<const float> from = a.residual;
+  const auto each = [&](auto activated) {
+    for (int r = 0; r < S && filter + r < a.filters; ++r)
+      for (int q = 0; q < Q; ++q) {
+        typename V::Reg sum = N::result(a, filter + r, acc[r][q]);
+        if (from.base) {
+          const float* own = residual[q] + r * from.channel;
+          sum = V::add(sum, from.tiled ? N::load_value(from, own) : V::load(own));
+        }
+        sum = activated(sum);
+        if (to.tiled)
+          N::store_value(to, y[q] + r * to.channel, sum);
+        else
+          V::store(y[q] + r * to.channel, sum);
       }
-      sum = activate<V>(a.act, V::set1(a.alpha), V::set1(a.beta), sum);
-      if (a.y.tiled)
-        N::store_value(a.y, y[q] + r * a.y.channel, sum);
-      else
-        V::store(y[q] + r * a.y.channel, sum);
-    }
+  };
+  if (a.act == Act::hardswish)
+    each([&](typename V::Reg x) { return activate<V>(Act::hardswish, alpha, beta, x); });
+  else if (a.act == Act::silu)
+    each([&](typename V::Reg x) { return activate<V>(Act::silu, alpha, beta, x); });
+  else
+    each([&](typename V::Reg x) { return activate<V>(a.act, alpha, beta, x); });
 }
 
 // S of the R filters of a block row, from `filter`, times Q vectors; x[q]: the maps.
@@ -135,6 +147,8 @@ inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int 
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) N::store_sum(y[q] + r * y_channel, acc[r][q]);
     }
+  } else if (a.act == Act::clip && !a.residual.base) {
+    finish_rows<V, N, S, Q, false, true>(a, filter, acc, y, residual);
   } else if (a.act > Act::relu) {
     typename N::Sum sums[S][Q];  // a copy, so that the sums themselves stay in registers
 #pragma GCC unroll 8

@@ -1,56 +1,81 @@
 // Depthwise convolution, band after band (contract: DepthwiseArgs in kernel.h). Included inside a per-ISA namespace, after act.h and row.h.
 
-// from[begin..end-1] in their lanes, zeros in the others.
-template <class V> typename V::Reg depthwise_part(const float* from, int begin, int end) {
+// The lanes begin..end-1, of which some may lie beyond either end.
+template <class V> typename V::Mask depthwise_mask(int begin, int end) {
   const int low = begin > 0 ? begin : 0, high = end < V::lanes ? end : V::lanes;
-  return low < high ? V::mask_load(V::mask((uint32_t)((1ull << high) - (1ull << low))), from, V::zero()) : V::zero();
+  return V::mask(low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0);
 }
 
-// One source row's places of one residue, zeros where the row ends; x nullptr: all of them. Less than a vector behind them is overwritten.
-template <class V> void depthwise_spread(const DepthwiseArgs::Residue& part, int step, const float* x, float* to, int n) {
-  int k = 0;
-  if (!x) {
-    for (; k < n; k += V::lanes) V::storeu(to + k, V::zero());
-    return;
-  }
-  const int first = part.first, last = part.last;
-  const float* const from = x + part.start;
-  if (step == 1) {
-    for (; k < first && k < n; k += V::lanes) V::storeu(to + k, depthwise_part<V>(from + k, first - k, last - k));
-    for (; k + V::lanes <= last; k += V::lanes) V::storeu(to + k, V::loadu(from + k));
-    for (; k < n; k += V::lanes) V::storeu(to + k, depthwise_part<V>(from + k, 0, last - k));
-    return;
-  }
-  for (; k < first; k += V::lanes) V::storeu(to + k, V::zero());
-  k = first;
-  if (step == 2) {
-    for (; k + V::lanes < last; k += V::lanes) V::storeu(to + k, V::even(V::loadu(from + 2 * k), V::loadu(from + 2 * k + V::lanes)));
-    if (k < last) {  // nothing behind the row's end is read
-      const int there = 2 * (last - k) - 1;
-      const float* const at = from + 2 * k;
-      V::storeu(to + k, V::even(depthwise_part<V>(at, 0, there), depthwise_part<V>(at + V::lanes, 0, there - V::lanes))), k += V::lanes;
+// Source rows' places of one residue, zeros where a row ends. Where that is in a vector is found once for all rows of a band: of a small
+// plane it would take most of the time. Less than a vector behind a row's n places is overwritten.
+template <class V> class DepthwiseSpread {
+ public:
+  DepthwiseSpread(const DepthwiseArgs::Residue& part, int step, int n) : part_(part), step_(step), n_(n) {
+    if (step == 1) {
+      edge_ = part.last / V::lanes * V::lanes < V::lanes ? V::lanes : part.last / V::lanes * V::lanes;
+      left_ = depthwise_mask<V>(part.first, part.last), right_ = depthwise_mask<V>(part.first - edge_, part.last - edge_);
+    } else if (step == 2) {  // nothing behind the row's end is read
+      edge_ = part.last > part.first ? part.first + (part.last - part.first - 1) / V::lanes * V::lanes : part.first;
+      const int there = part.last > part.first ? 2 * (part.last - edge_) - 1 : 0;
+      left_ = depthwise_mask<V>(0, there), right_ = depthwise_mask<V>(0, there - V::lanes);
     }
-  } else {
-    for (; k < last; ++k) to[k] = from[(int64_t)k * step];
   }
-  for (; k < n; k += V::lanes) V::storeu(to + k, V::zero());
-}
+
+  // x nullptr: zeros.
+  void operator()(const float* x, float* to) const {
+    int k = 0;
+    const float* const from = x + (x ? part_.start : 0);
+    if (x && step_ == 1 && part_.first <= V::lanes) {
+      V::storeu(to, V::mask_load(left_, from, V::zero()));
+      for (k = V::lanes; k < edge_; k += V::lanes) V::storeu(to + k, V::loadu(from + k));
+      if (k < n_) V::storeu(to + k, V::mask_load(right_, from + k, V::zero())), k += V::lanes;
+    } else if (x) {
+      for (; k < part_.first; k += V::lanes) V::storeu(to + k, V::zero());
+      k = part_.first;
+      if (step_ == 2) {
+        for (; k < edge_; k += V::lanes) V::storeu(to + k, V::even(V::loadu(from + 2 * k), V::loadu(from + 2 * k + V::lanes)));
+        const float* const at = from + 2 * k;
+        V::storeu(to + k, V::even(V::mask_load(left_, at, V::zero()), V::mask_load(right_, at + V::lanes, V::zero()))), k += V::lanes;
+      } else {
+        for (; k < part_.last; ++k) to[k] = from[(int64_t)k * step_];
+      }
+    }
+    for (; k < n_; k += V::lanes) V::storeu(to + k, V::zero());
+  }
+
+ private:
+  const DepthwiseArgs::Residue part_;
+  const int step_, n_;
+  int edge_ = 0;  // where the last vector with something in it begins
+  typename V::Mask left_ = V::mask(0), right_ = V::mask(0);
+};
 
 // The source rows of the output rows top..bottom-1; of a band of one row those alone that some tap reads.
 template <class V> void depthwise_copy(const DepthwiseArgs& a, const float* x, int top, int bottom, float* band) {
   const int count = a.rows == 1 ? a.kernel[0] : (bottom - top - 1) * a.stride[0] + (a.kernel[0] - 1) * a.dilation[0] + 1;
   const int64_t turn = a.stride[1] * a.plane;  // from one row's planes to the next row's
-  int64_t row = (int64_t)top * a.stride[0] - a.pad[0];
-  float* to = band;
-  for (int i = 0, plane = 0; i < count; ++i, row += a.gap) {
-    const float* const from = row >= 0 && row < a.h ? x + row * a.w : nullptr;
-    for (int k = 0; k < a.residue_count; ++k)
-      depthwise_spread<V>(a.residues[k], a.stride[1], from, to + a.residues[k].plane, a.pitch);
-    if (++plane < a.row_planes)
-      to += turn;
-    else
-      plane = 0, to += a.pitch - (a.row_planes - 1) * turn;
+  const auto each_row = [&](int residue, auto spread) {
+    int64_t row = (int64_t)top * a.stride[0] - a.pad[0];
+    float* to = band + a.residues[residue].plane;
+    for (int i = 0, plane = 0; i < count; ++i, row += a.gap) {
+      spread(row >= 0 && row < a.h ? x + row * a.w : nullptr, to);
+      if (++plane < a.row_planes)
+        to += turn;
+      else
+        plane = 0, to += a.pitch - (a.row_planes - 1) * turn;
+    }
+  };
+  if (a.stride[1] == 1 && a.pitch <= 2 * V::lanes) {  // the small planes, of which networks have most: no loop in a row
+    const DepthwiseArgs::Residue part = a.residues[0];
+    const typename V::Mask left = depthwise_mask<V>(part.first, part.last);
+    const typename V::Mask right = depthwise_mask<V>(part.first - V::lanes, part.last - V::lanes);
+    const bool two = a.pitch > V::lanes;
+    return each_row(0, [&](const float* from, float* to) {
+      V::storeu(to, from ? V::mask_load(left, from + part.start, V::zero()) : V::zero());
+      if (two) V::storeu(to + V::lanes, from ? V::mask_load(right, from + part.start + V::lanes, V::zero()) : V::zero());
+    });
   }
+  for (int k = 0; k < a.residue_count; ++k) each_row(k, DepthwiseSpread<V>(a.residues[k], a.stride[1], a.pitch));
 }
 
 // B vectors of places from x: the sum over all taps.

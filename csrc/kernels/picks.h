@@ -9,15 +9,15 @@ template <class V, class N, int T> class Picks {
     const Window& w = a.window;
     const int64_t pixels = w.images * w.ho * w.wo;
     uint32_t count = 0;
+    Pixel at(w, first);
     for (int t = 0; t < T; ++t) {
       int64_t vector = -1;  // of the source, that the last pick reads
       int32_t lane[V::lanes] = {};
       const auto close = [&] {
         if (vector >= 0) picks_[count++].index = N::index(lane);
       };
-      for (int l = 0; l < V::lanes && first + t * V::lanes + l < pixels; ++l) {
-        const int64_t p = first + t * V::lanes + l, oy = p / w.wo % w.ho, ox = p % w.wo, image = p / w.wo / w.ho;
-        const int64_t source = (image * w.hi + oy * w.stride_y) * w.wi + ox * w.stride_x;
+      for (int l = 0; l < V::lanes && first + t * V::lanes + l < pixels; ++l, at.advance(w, 1)) {
+        const int64_t source = at.source(w);
         if (source / V::lanes != vector) {
           close();
           vector = source / V::lanes;

@@ -3,8 +3,8 @@
 
 template <class V> struct PoolMax {
   static constexpr float outside = -__builtin_inff();
-  static typename V::Reg of(typename V::Reg a, typename V::Reg b) { return V::max(a, b); }
-  static float of(float a, float b) { return a > b ? a : b; }
+  static typename V::Reg of(typename V::Reg a, typename V::Reg b) { return V::larger(a, b); }
+  static float of(float a, float b) { return a > b || a != a ? a : b; }
 };
 
 template <class V> struct PoolSum {

@@ -5,6 +5,23 @@
 // stride s lane l of such a run is element s*l, and each vector that holds some of them is loaded once: element s*l mod V::lanes of it
 // goes to lane l.
 
+// A flat output pixel's place. Found by division once for a tile: from there on it is counted.
+struct Pixel {
+  int64_t image;
+  int y, x;
+  Pixel(const Window& w, int64_t flat) {
+    const int64_t row = flat / w.wo;
+    x = (int)(flat - row * w.wo), image = row / w.ho, y = (int)(row - image * w.ho);
+  }
+  // By at most what is left of the row.
+  void advance(const Window& w, int pixels) {
+    if ((x += pixels) < w.wo) return;
+    x = 0;
+    if (++y == w.ho) y = 0, ++image;
+  }
+  int64_t source(const Window& w) const { return (image * w.hi + (int64_t)y * w.stride_y) * w.wi + (int64_t)x * w.stride_x; }
+};
+
 template <class V, int T> class Taps {
  public:
   // room: taps_floats(w, T vectors) floats, aligned like V::Mask.
@@ -14,7 +31,8 @@ template <class V, int T> class Taps {
         masks_(reinterpret_cast<typename V::Mask*>(room)),
         pieces_(reinterpret_cast<Piece*>(room + (int64_t)T * (count_ + 1) * V::lanes)) {
     const int64_t total = w.images * w.ho * w.wo;
-    for (int t = 0; t < T; ++t) locate(t, first + t * V::lanes, total);
+    Pixel at(w, first);
+    for (int t = 0; t < T; ++t) locate(t, at, total - first - t * V::lanes);
     if (w_.stride_x == 1) return;
     int32_t element[V::lanes];
     for (int l = 0; l < V::lanes; ++l) element[l] = w_.stride_x * l % V::lanes;
@@ -63,9 +81,11 @@ template <class V, int T> class Taps {
   };
   static int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
-  // Bits of the lanes l in [begin, end) for which 0 <= (l + shift) * stride + d < size.
+  // Bits of the lanes l in [begin, end) for which 0 <= (l + shift) * stride + d < size. Two divisions for each tap would take longer than
+  // many a tile's maps.
   static uint32_t lanes_inside(int begin, int end, int shift, int stride, int d, int size) {
-    const int least = -floor_div(d, stride) - shift, beyond = floor_div(size - 1 - d, stride) + 1 - shift;
+    const int least = (stride == 1 ? -d : -floor_div(d, stride)) - shift;
+    const int beyond = (stride == 1 ? size - d : floor_div(size - 1 - d, stride) + 1) - shift;
     const int low = begin > least ? begin : least, high = end < beyond ? end : beyond;
     return low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0;
   }
@@ -122,19 +142,18 @@ template <class V, int T> class Taps {
     }
   }
 
-  void locate(int t, int64_t first, int64_t total) {
+  // `at`: lane 0's pixel, then the next vector's; pixels: how many there are from lane 0 on.
+  void locate(int t, Pixel& at, int64_t pixels) {
     Vector& v = vectors_[t];
     v.runs = 0;
     for (int r = 0; r < w_.rows; ++r) v.row_bits[r] = 0;
     for (int s = 0; s < w_.cols; ++s) v.col_bits[s] = 0;
-    const int64_t plane = (int64_t)w_.ho * w_.wo;
-    const int lanes = total - first < V::lanes ? (int)(total - first) : V::lanes;
-    int64_t image = first / plane, expected = -1;
-    int oy = (int)(first % plane / w_.wo), ox = (int)(first % plane % w_.wo);
+    const int lanes = pixels < V::lanes ? (int)pixels : V::lanes;
+    int64_t expected = -1;
     for (int l = 0, next; l < lanes; l = next) {  // one output row after the other
-      next = l + w_.wo - ox < lanes ? l + w_.wo - ox : lanes;
+      next = l + w_.wo - at.x < lanes ? l + w_.wo - at.x : lanes;
       const uint32_t row = (uint32_t)((1ull << next) - (1ull << l));
-      const int64_t source = (image * w_.hi + (int64_t)oy * w_.stride_y) * w_.wi + (int64_t)ox * w_.stride_x;
+      const int64_t source = at.source(w_);
       if (source != expected) {
         v.start[v.runs] = source - (int64_t)w_.stride_x * l;
         v.lanes[v.runs++] = 0;
@@ -142,10 +161,9 @@ template <class V, int T> class Taps {
       expected = source + (int64_t)w_.stride_x * (next - l);
       v.lanes[v.runs - 1] |= row;
       for (int r = 0; r < w_.rows; ++r)
-        if ((uint64_t)((int64_t)oy * w_.stride_y + w_.dy[r]) < (uint64_t)w_.hi) v.row_bits[r] |= row;
-      for (int s = 0; s < w_.cols; ++s) v.col_bits[s] |= lanes_inside(l, next, ox - l, w_.stride_x, w_.dx[s], w_.wi);
-      ox = 0;
-      if (++oy == w_.ho) oy = 0, ++image;
+        if ((uint64_t)((int64_t)at.y * w_.stride_y + w_.dy[r]) < (uint64_t)w_.hi) v.row_bits[r] |= row;
+      for (int s = 0; s < w_.cols; ++s) v.col_bits[s] |= lanes_inside(l, next, at.x - l, w_.stride_x, w_.dx[s], w_.wi);
+      at.advance(w_, next - l);
     }
     if (v.runs == 0) v.runs = 1, v.start[0] = 0, v.lanes[0] = 0;
     if (v.runs > 1 || w_.stride_x != 1) return;

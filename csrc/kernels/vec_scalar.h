@@ -68,6 +68,10 @@ struct Vec {
   static Reg min(Reg a, Reg b) {
     return map([&](int l) { return a.v[l] < b.v[l] ? a.v[l] : b.v[l]; });
   }
+  // Where either is NaN, NaN.
+  static Reg larger(Reg a, Reg b) {
+    return map([&](int l) { return a.v[l] > b.v[l] || a.v[l] != a.v[l] ? a.v[l] : b.v[l]; });
+  }
   static Reg sqrt(Reg a) {
     return map([&](int l) { return std::sqrt(a.v[l]); });
   }
