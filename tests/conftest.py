@@ -51,3 +51,15 @@ def own_signal_stack() -> Iterator[None]:
 def own_tuning_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What the suite measures stays with the suite."""
     os.environ["COSPARSE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network as a file. A module's own: tests may put other files beside it."""
+    from small_net import small_net
+
+    from cosparse.engine import artifact
+
+    path = tmp_path_factory.mktemp("small") / "small.cosparse"
+    artifact.write(path, small_net())
+    return path

@@ -11,19 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import command as process
-from small_net import small_net
 
 import cosparse
 from cosparse.cli import COMMANDS, run
 from cosparse.cli.output import emit, table
-from cosparse.engine import artifact
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "small.cosparse"
-    artifact.write(path, small_net())
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,12 @@ import numpy as np
 import pytest
 from processes import null_device
 from processes import run as program
-from small_net import small_net
 
 from cosparse import atomic
 from cosparse.bench import harness
 from cosparse.bench.recipes import dense
 from cosparse.cli import run
-from cosparse.engine import artifact
 from cosparse.errors import Error
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("files") / "small.cosparse"
-    artifact.write(path, small_net())
-    return path
 
 
 @pytest.fixture

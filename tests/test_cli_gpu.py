@@ -32,13 +32,6 @@ from cosparse.kernels import reference
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("gpu") / "small.cosparse"
-    artifact.write(path, small_net())
-    return path
-
-
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32))

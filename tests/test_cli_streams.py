@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
 from processes import command as process
-from small_net import small_net
-
-from cosparse.engine import artifact
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "small.cosparse"
-    artifact.write(path, small_net())
-    return path
 
 
 def test_standard_output_that_is_closed_or_full(path) -> None:
