@@ -58,11 +58,11 @@ def test_calls_wait_for_memory(path: Path, contexts: int) -> None:
     assert engine.contexts == contexts
     assert all(np.array_equal(got, wanted) for got in out)
     assert resident() - before < (contexts - 0.5) * engine.arena_bytes
-    free = cosparse.load(path, threads=1, contexts=8, tune=False)
-    free(x)
-    before = resident()
-    call_at_once(free, 8, x, out)
-    assert resident() - before > 0.5 * free.arena_bytes  # the measure sees them
+    before, unbound = resident(), []
+    while resident() - before < 0.5 * engine.arena_bytes:  # the measure sees them, once what lay free in the process is used up
+        assert len(unbound) < 50
+        unbound.append(cosparse.load(path, threads=1, contexts=8, tune=False))
+        call_at_once(unbound[-1], 8, x, out)
 
 
 def test_a_call_that_fails_gives_its_memory_back(path: Path) -> None:
