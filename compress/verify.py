@@ -47,8 +47,8 @@ def check_weights(dense: Graph, packed: Graph) -> None:
         points = wanted.shape[2] * wanted.shape[3]
         for tile in ("channels_tile", "filters_tile"):
             points *= max(1, int(after.attrs.get(tile, 1)))  # type: ignore[arg-type]
-        bound = points * (2 * float(np.finfo(np.float32).eps) + 1e-6) * float(np.abs(wanted).max(initial=0.0))
-        error = float(np.abs(unpack(after) - wanted).max(initial=0.0))
+        bound = points * (2 * float(np.finfo(np.float32).eps) + 1e-6) * _scale(wanted)
+        error = _scale(unpack(after) - wanted)
         if not error <= bound:
             raise Error(f"node {before.name!r}", f"unpacked weights within {bound:.3g} of the dense ones", f"{error:.3g}", NOT_WRITTEN)
 
@@ -65,7 +65,7 @@ def check_outputs(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ..
     trials = [(trial, given.outputs(model, trial)) for trial in (first, other)]
     worst = max(_difference(graph, model, *trial, tolerance) for trial in trials[: 1 + (flops <= SPARE)])
     for name, one, two in zip(graph.outputs, trials[0][1], trials[1][1], strict=True):
-        if one.shape == two.shape and np.abs(one - two).max(initial=0.0) <= tolerance * np.abs(one).max(initial=0.0):
+        if one.shape == two.shape and _scale(one - two) <= tolerance * _scale(one):
             alike = f"output {name!r} of the torch model is the same for any input, {_example(one)}"
             warnings.warn(f"{alike}: that the artifact gives it too says little", RuntimeWarning, stacklevel=3)
     return worst
@@ -134,7 +134,7 @@ def _first_different(
     modules = {name for name, _ in model.named_modules()}
     for node in graph.nodes:
         value = values[node.name]
-        bound = tolerance * float(np.abs(value).max(initial=0.0))
-        if node.name in modules and not any(float(np.abs(value - y).max(initial=0.0)) <= bound for y in seen.get(value.shape, [])):
+        bound = tolerance * _scale(value)
+        if node.name in modules and not any(_scale(value - y) <= bound for y in seen.get(value.shape, [])):
             return repr(node.name)
     return "none, so an operation outside the modules differs"
