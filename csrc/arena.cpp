@@ -1,6 +1,7 @@
 // Where values lie: views cost nothing, concatenations are written in place, and memory is reused as soon as its last reader is done.
 #include <algorithm>
 #include <climits>
+#include <numeric>
 
 #include "memory.h"
 #include "plan.h"
@@ -92,6 +93,28 @@ std::vector<Home> find_homes(const Graph& graph, const std::vector<Fused>& steps
   return homes;
 }
 
+// Whose memory a value has: its own, or that of the residual which its step adds and nobody reads later. Each number is read before its
+// place is written, so what is added is in the cache that the sum goes to, and one value less is alive.
+std::vector<int> share_residuals(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole,
+                                 const Prepared& prepared, const Plan& plan, std::vector<Block>& storage) {
+  std::vector<int> owner(storage.size());
+  std::iota(owner.begin(), owner.end(), 0);
+  for (int i = 0; i < (int)steps.size(); ++i) {
+    const int from = steps[i].residual, to = steps[i].output;
+    if (from < 0 || !whole[from] || !whole[to] || storage[from].last != i) continue;
+    const Node& node = graph.nodes[steps[i].node];
+    if (std::count(node.inputs.begin(), node.inputs.end(), from)) continue;  // other tiles read it too
+    const auto own = prepared.weights.find(steps[i].node);
+    if (own == prepared.weights.end() || own->second->depthwise || sums_wait(node, *own->second, plan.shapes[to].pixels())) continue;
+    const Place &a = plan.places[from], &b = plan.places[to];
+    if (a.tiled != b.tiled || a.plane != b.plane || a.group != b.group) continue;
+    owner[to] = owner[from];
+    Block& shared = storage[owner[from]];
+    shared.last = storage[to].last, shared.floats = std::max(shared.floats, storage[to].floats);
+  }
+  return owner;
+}
+
 }  // namespace
 
 bool is_view(const Graph& graph, int n, const std::vector<Shape>& shapes) {
@@ -125,20 +148,22 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
   }
   for (int v : graph.outputs) touch(v, (int)steps.size());
 
-  std::vector<Block*> blocks;
-  for (Block& b : storage)
-    if (b.floats && b.last > -2) blocks.push_back(&b);
-  for (Block& b : temporary)
-    if (b.floats) blocks.push_back(&b);
-  plan.arena_floats = pack_blocks(blocks);
-  for (size_t v = 0; v < homes.size(); ++v)
-    if (homes[v].root >= 0) plan.places[v].offset = storage[homes[v].root].offset + homes[v].channel * plan.places[v].plane;
   std::vector<int> residents(homes.size(), 0);
   for (const Home& h : homes)
     if (h.root >= 0) ++residents[h.root];
   std::vector<char> whole(homes.size(), 0);
   for (size_t v = inputs; v < homes.size(); ++v) whole[v] = homes[v].root == (int)v && residents[v] == 1;
   choose_layouts(graph, steps, whole, prepared, plan);
+  const std::vector<int> owner = share_residuals(graph, steps, whole, prepared, plan, storage);
+
+  std::vector<Block*> blocks;
+  for (size_t v = 0; v < storage.size(); ++v)
+    if (storage[v].floats && storage[v].last > -2 && owner[v] == (int)v) blocks.push_back(&storage[v]);
+  for (Block& b : temporary)
+    if (b.floats) blocks.push_back(&b);
+  plan.arena_floats = pack_blocks(blocks);
+  for (size_t v = 0; v < homes.size(); ++v)
+    if (homes[v].root >= 0) plan.places[v].offset = storage[owner[homes[v].root]].offset + homes[v].channel * plan.places[v].plane;
   std::vector<int64_t> offsets;
   for (const Block& b : temporary) offsets.push_back(b.floats ? b.offset : -1);
   return offsets;

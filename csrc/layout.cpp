@@ -19,9 +19,8 @@ bool reads_in_place(const Node& node) {
   return pixelwise(node) && (node.op == "linear" || (node.list("stride")[0] == 1 && node.list("stride")[1] == 1));
 }
 
-// Whether sums wait in the output between chunks, for which a row of shorter numbers has no room.
-static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels) {
-  return weights.floats < kLanes && weights.chunks.size() > 1 && !maps_first(node, weights, pixels);
+bool sums_wait(const Node& node, const Weights& weights, int64_t pixels) {
+  return weights.chunks.size() > 1 && !maps_first(node, weights, pixels);
 }
 
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
@@ -37,7 +36,12 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (int v : graph.outputs) allowed[v] = 0;
   for (const Fused& f : steps) {
     const Node& node = graph.nodes[f.node];
-    if (!convolves(f.node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
+    if (!convolves(f.node)) {
+      allowed[f.output] = 0;
+    } else if (const Weights& own = *prepared.weights.at(f.node);
+               own.floats < kLanes && sums_wait(node, own, plan.shapes[f.output].pixels())) {
+      allowed[f.output] = 0;  // a row of shorter numbers has no room for sums
+    }
     for (int v : node.inputs)  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
@@ -48,6 +52,11 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (int n = 0; n < (int)graph.nodes.size(); ++n)
     if (is_view(graph, n, plan.shapes))
       for (int v : graph.nodes[n].inputs) allowed[v] = 0;
+  // What is only added lies as the sum does, so that a tile of both is read and written in one piece. int8 has no step for it.
+  for (auto f = steps.rbegin(); f != steps.rend(); ++f)
+    if (f->residual >= 0 && wanted[f->residual] < 0 && allowed[f->output] && wanted[f->output] >= 0 &&
+        prepared.weights.at(wanted[f->output])->inverse.empty())
+      wanted[f->residual] = wanted[f->output];
   for (size_t v = 0; v < allowed.size(); ++v)
     if (allowed[v] && wanted[v] >= 0) {
       const Weights& reader = *prepared.weights.at(wanted[v]);

@@ -116,7 +116,8 @@ bool moves_along_axes(const Node& node);  // slice, pad, channel_shuffle: each o
 bool pads_with_value(const Node& node);   // of which a step holds one value, so one such node
 
 // arena.cpp: fills places, arena_floats and, for each step, the offset of its temporary memory.
-// Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them.
+// Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them, and a convolution
+// into the residual that it is the last to read.
 std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, Plan& plan);
 bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 
@@ -132,6 +133,8 @@ bool reads_in_place(const Node& node);
 // Builders (step_*.cpp).
 // Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.
 bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
+// Whether a convolution's sums wait in its output while it makes the maps of more channels.
+bool sums_wait(const Node& node, const Weights& weights, int64_t pixels);
 // Temporary memory of a conv or linear step.
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);
