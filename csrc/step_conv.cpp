@@ -91,7 +91,9 @@ struct ConvStep {
     }
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
       const Unit& u = units[i];
-      if (u.begin < u.end) kernels[u.t]->conv(a, u.group, u.begin, u.end, run.scratch_of(slot));
+      if (u.begin >= u.end) return;
+      const KernelRow& kernel = *kernels[u.t];
+      (u.behind ? kernel.behind : kernel.conv)(a, u.group, u.begin, u.end, run.scratch_of(slot));
     });
   }
 
@@ -122,18 +124,20 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
   if (choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
   std::vector<int> widths;
+  bool behind = few && groups > 1 && pixels % kLanes == 1;
   for (const KernelRow* row : choose_kernels(all, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
-    if (row->t > 0) widths.push_back(row->t);
+    if (row->t > 0) widths.push_back(row->t), behind = behind && row->behind;
   }
+  const Last last = !few ? Last::whole : behind ? Last::behind : Last::few;
   const int at_once = own ? rows : (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);
   conv.units =
-      by_rows ? share_rows(groups, rows, b.options.threads, widths, few, at_once) : share_out(groups, rows, b.options.threads, widths, few);
+      by_rows ? share_rows(groups, rows, b.options.threads, widths, last, at_once) : share_out(groups, rows, b.options.threads, widths, last);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
   const int maps_at_once = conv.source == Source::maps ? w.maps() : w.most_maps();
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(maps_at_once, conv.geometry->taps(), most->t));
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(maps_at_once, conv.geometry->taps(), most->t + behind));
   step.run = std::move(conv);
 }
 

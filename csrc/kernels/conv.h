@@ -2,11 +2,11 @@
 //
 // For each chunk of source channels: the basis step makes their maps (conv_basis.h), then every block row adds its columns to r x T
 // accumulators in registers, one index load a block. Between chunks the sums wait in y. A tiled source is its own map: no basis step.
-// Included inside a per-ISA namespace, after conv_basis.h and act.h.
+// Included inside a per-ISA namespace, after conv_basis.h, act.h and conv_lanes.h.
 
 // Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
 // the processor foresees by itself ends with each page.
-constexpr int kAhead = 64, kAheadOfLanes = 256;
+constexpr int kAhead = 64;
 
 // Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the
 // processor foresees. Joined columns do not: their maps are shorter, and each step would ask for several.
@@ -104,11 +104,24 @@ __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filt
     each([&](typename V::Reg x) { return activate<V>(a.act, alpha, beta, x); });
 }
 
-// S of the R filters of a block row, from `filter`, times Q vectors; x[q]: the maps.
-template <class V, class N, int R, int S, int Q>
-inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int filter, uint32_t begin, uint32_t end, bool first, bool last,
+// Whether a tile has the pixel behind it as well, and how that is multiplied (L as in conv_lanes.h): 8 filters side by side, which costs a
+// tile of three 2 instructions of 46, where a pass of its own would fetch all values once more.
+struct NoPixel {
+  struct Sum {};
+  static Sum zero() { return {}; }
+  static Sum madd(const void*, const float*, int, const uint32_t*, Sum s) { return s; }
+};
+struct NoTaps {
+  NoTaps(const Window&, int64_t, float*) {}
+};
+template <class L> constexpr bool takes_pixel() { return !std::is_same<L, NoPixel>::value; }
+
+// S of the R filters of a block row, from `filter`, times Q vectors; x[q]: the maps, x[Q]: those of the pixel behind. Returns its sums.
+template <class V, class N, class L, int R, int S, int Q>
+inline __attribute__((always_inline)) typename L::Sum block_product(const ConvArgs& a, int filter, uint32_t begin, uint32_t end, bool first, bool last,
                                                          const float* const* x, float* const* y, const float* const* residual) {
   typename N::Sum acc[S][Q];
+  typename L::Sum pixel = L::zero();
   const int64_t y_channel = a.y.channel;
   const int filters = a.filters - filter;
   if (first) {
@@ -139,6 +152,7 @@ inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int 
     for (int r = 0; r < S; ++r)
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
+    if (takes_pixel<L>()) pixel = L::madd(value, x[Q], 0, column, pixel);
   }
   if (!last) {
 #pragma GCC unroll 8
@@ -161,6 +175,7 @@ inline __attribute__((always_inline)) void block_product(const ConvArgs& a, int 
   } else {
     finish_rows<V, N, S, Q, false>(a, filter, acc, y, residual);
   }
+  return pixel;
 }
 
 // Vectors that one block product holds in registers: S x Q sums, Q maps and a value must fit.
@@ -170,11 +185,12 @@ template <class V, int S> constexpr int vectors_at_once() { return V::registers 
 // value that is fetched should serve more than one product.
 template <class V, int R> constexpr int filters_at_once() { return R > 1 && vectors_at_once<V, R>() < kLanes / V::lanes ? R / 2 : R; }
 
-// All block rows begin..end-1 of one chunk for T groups of pixels; x[v]: the maps of vector v.
-template <class V, class N, int R, int T>
+// All block rows begin..end-1 of one chunk for T groups of pixels; x[v]: the maps of vector v, behind the last those of the pixel.
+template <class V, class N, class L, int R, int T>
 void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x) {
   constexpr int per = kLanes / V::lanes, vectors = T * per, S = filters_at_once<V, R>(), most = vectors_at_once<V, S>();
   constexpr int Q = vectors <= most ? vectors : per;
+  static_assert(!takes_pixel<L>() || (R == 8 && S == R && Q == vectors && N::columns == 1));
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
   for (int row = begin; row < end; ++row)
@@ -187,30 +203,39 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
           y[q] = a.y.at(filter, group + (v + q) / per) + lane;
           residual[q] = a.residual.base ? a.residual.at(filter, group + (v + q) / per) + lane : nullptr;
         }
-        block_product<V, N, R, S, Q>(a, filter, from[row], to[row], first, last, x + v, y, residual);
+        const auto pixel = block_product<V, N, L, R, S, Q>(a, filter, from[row], to[row], first, last, x + v, y, residual);
+        if constexpr (takes_pixel<L>()) finish_lanes<typename L::Vector, L, N>(a, row, chunk, group + T, 0, pixel);
       }
 }
 
-template <class V, class N, int R, int T> void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
-  constexpr int per = kLanes / V::lanes, vectors = T * per;
-  const float* x[vectors];
-  float* maps = scratch + taps_floats(a.window.rows * a.window.cols, T);
+template <class V, class N, int R, int T, class L = NoPixel>
+void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+  constexpr int per = kLanes / V::lanes, vectors = T * per, kBehind = takes_pixel<L>(), all = vectors + kBehind * per;
+  const int taps = a.window.rows * a.window.cols;
+  const float* x[all];
+  float *const room_behind = scratch + taps_floats(taps, T), *const maps = scratch + taps_floats(taps, T + kBehind);
+  float* const maps_behind = map_rows<V, N>(a, maps, vectors);
   if (a.source == Source::picked) {
-    float* to[vectors];
-    for (int v = 0; v < vectors; ++v) x[v] = to[v] = map_rows<V, N>(a, maps, v);
+    float* to[all];
+    for (int v = 0; v < all; ++v) x[v] = to[v] = map_rows<V, N>(a, maps, v);
     pick_maps<V, N, vectors>(a, group, a.chunks[0].begin, a.chunks[0].end, scratch, to);
-    return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
+    if constexpr (kBehind) pick_maps<V, N, per>(a, group + T, a.chunks[0].begin, a.chunks[0].end, room_behind, to + vectors);
+    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
   }
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
-    for (int v = 0; v < vectors; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V, N>(a, maps, v);
-    return product_rows<V, N, R, T>(a, 0, group, begin, end, x);
+    if constexpr (kBehind)
+      if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
+    for (int v = 0; v < all; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V, N>(a, maps, v);
+    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
   }
-  const Taps<V, vectors> taps(a.window, group * kLanes, scratch);
+  const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch);
+  const std::conditional_t<kBehind, Taps<V, per>, NoTaps> taps_behind(a.window, (group + T) * kLanes, room_behind);
   for (int k = 0; k < a.chunk_count; ++k) {
-    basis_step<V, N, vectors>(a, a.chunks[k], taps, maps);
-    for (int v = 0; v < vectors; ++v) x[v] = map_rows<V, N>(a, maps, v) - (int64_t)a.chunks[k].first_map * N::floats;
-    product_rows<V, N, R, T>(a, k, group, begin, end, x);
+    basis_step<V, N, vectors>(a, a.chunks[k], taps_here, maps);
+    if constexpr (kBehind) basis_step<V, N, per>(a, a.chunks[k], taps_behind, maps_behind);
+    for (int v = 0; v < all; ++v) x[v] = map_rows<V, N>(a, maps, v) - (int64_t)a.chunks[k].first_map * N::floats;
+    product_rows<V, N, L, R, T>(a, k, group, begin, end, x);
   }
 }

@@ -1,8 +1,12 @@
 // conv of a group with few pixels (fully connected layers, the end of a small plane): the 8 filters of a block side by side, P pixels.
-// Included inside a per-ISA namespace, after conv_basis.h and act.h.
+// Included inside a per-ISA namespace, after conv_basis.h, picks.h and act.h.
+
+// As kAhead in conv.h, where a row is over sooner.
+constexpr int kAheadOfLanes = 256;
 
 // How a number's blocks are multiplied by single pixels; w: 8 filters of one step. For f32 and its emulations; the others: number_*.h.
 template <class V8> struct LanesF32 {
+  using Vector = V8;
   static constexpr int columns = 1;
   using Sum = typename V8::Reg;
   static Sum zero() { return V8::zero(); }
@@ -20,6 +24,33 @@ template <class V8> struct LanesStepsF32 : LanesF32<V8> {
     return V8::fma(s, V8::load(a.scale + filter), V8::load(a.bias + filter));
   }
 };
+
+// The sums of block row `row` at pixel p of a group become values.
+template <class V8, class L, class N>
+__attribute__((noinline)) void finish_lanes(const ConvArgs& a, int row, int chunk, int64_t group, int p, typename L::Sum sum) {
+  const int filters = a.filters - row * 8 < 8 ? a.filters - row * 8 : 8;
+  alignas(64) float out[8] = {};
+  float* y = a.y.at(row * 8, group);
+  if (chunk > 0) {
+    for (int r = 0; r < filters; ++r) out[r] = y[r * a.y.channel + p];
+    sum = L::add(sum, L::load(out));
+  }
+  L::store(out, sum);
+  if (chunk + 1 == a.chunk_count) {
+    V8::store(out, L::result(a, row * 8, sum));
+    if (a.residual.base)
+      for (int r = 0; r < filters; ++r) {
+        const float* from = a.residual.at(row * 8 + r, group);
+        out[r] += a.residual.tiled ? N::load_pixel(a.residual, from, p) : from[p];
+      }
+    V8::store(out, activate<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
+  }
+  for (int r = 0; r < filters; ++r)
+    if (a.y.tiled)
+      N::store_pixel(a.y, y + r * a.y.channel, p, out[r]);
+    else
+      y[r * a.y.channel + p] = out[r];
+}
 
 // Sums in kChains chains, so that a single pixel does not wait for its own last addition.
 template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a, int row, int chunk, int64_t group, const float* x) {
@@ -39,31 +70,10 @@ template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a
     for (int k = 0; k < kChains; ++k) step(b + k, k);
   for (; b < end; ++b) step(b, 0);
 
-  const int filters = a.filters - row * 8 < 8 ? a.filters - row * 8 : 8;
-  alignas(64) float out[8] = {};
   for (int p = 0; p < P; ++p) {
-    float* y = a.y.at(row * 8, group);
     typename L::Sum sum = acc[0][p];
     for (int k = 1; k < kChains; ++k) sum = L::add(sum, acc[k][p]);
-    if (chunk > 0) {
-      for (int r = 0; r < filters; ++r) out[r] = y[r * a.y.channel + p];
-      sum = L::add(sum, L::load(out));
-    }
-    L::store(out, sum);
-    if (chunk + 1 == a.chunk_count) {
-      V8::store(out, L::result(a, row * 8, sum));
-      if (a.residual.base)
-        for (int r = 0; r < filters; ++r) {
-          const float* from = a.residual.at(row * 8 + r, group);
-          out[r] += a.residual.tiled ? N::load_pixel(a.residual, from, p) : from[p];
-        }
-      V8::store(out, activate<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
-    }
-    for (int r = 0; r < filters; ++r)
-      if (a.y.tiled)
-        N::store_pixel(a.y, y + r * a.y.channel, p, out[r]);
-      else
-        y[r * a.y.channel + p] = out[r];
+    finish_lanes<V8, L, N>(a, row, chunk, group, p, sum);
   }
 }
 

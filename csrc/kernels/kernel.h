@@ -186,6 +186,7 @@ struct KernelRow {
   PoolKernel pool = nullptr;
   UpsampleKernel upsample = nullptr;
   MapsKernel maps = nullptr;
+  ConvKernel behind = nullptr;       // `conv` of a tile and of the one pixel that the group behind it has, where a kernel has room for both
 };
 constexpr int kLanePixels = 4;
 // Whether a step is a tile of matrix registers, r rows of 64 bytes.
