@@ -43,6 +43,19 @@ template <class F> Rows<F> rows(const Run& run, const Place& at) {
   return {run.arena + at.offset, at.plane, at.group, at.tiled, at.inverse, at.zero};
 }
 
+// Where the product finds each column's map in padded copies: floats from a pixel's place in the first phase of the first channel.
+std::vector<uint32_t> shifted_columns(const Weights& w, const Geometry& geometry) {
+  const Window window = geometry.window();
+  std::vector<uint32_t> place(w.maps()), columns;
+  for (const UsedChannel& u : w.used)
+    for (int m = u.begin; m < u.end; ++m)
+      place[m] = (uint32_t)(u.channel * geometry.channel_floats(0) + window.offset[w.taps[m]]);
+  const uint32_t count = w.bounds.back();
+  for (uint32_t b = 0; b < count; ++b) columns.push_back(place[w.columns[b] / w.floats]);
+  columns.resize(count + kMapsAhead);
+  return columns;
+}
+
 struct ConvStep {
   std::shared_ptr<const Weights> weights;
   std::shared_ptr<const Geometry> geometry;
@@ -56,6 +69,7 @@ struct ConvStep {
   Act act;
   float alpha, beta;
   float *low, *high;  // calibration only
+  std::vector<uint32_t> shifted = {};
 
   ConvArgs args(const Run& run) const {
     const Weights& w = *weights;
@@ -87,8 +101,9 @@ struct ConvStep {
       make_maps(run, a);
       a.x = {a.maps, weights->floats, (int64_t)weights->maps() * weights->floats, true, 0, 0};
       a.source = source;
-      a.bounds_step *= a.chunk_count, a.chunk_count = 1;  // all chunks are there
     }
+    if (source == Source::shifted) a.columns = shifted.data();
+    if (source == Source::maps || source == Source::shifted) a.bounds_step *= a.chunk_count, a.chunk_count = 1;  // all chunks are there
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
       const Unit& u = units[i];
       if (u.begin >= u.end) return;
@@ -115,7 +130,8 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool tiled = conv.x.tiled && reads_in_place(b.node());
   conv.made_from = tiled ? Source::tiled : conv.x.tiled ? Source::picked : Source::planar;
   const bool few = all.back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
-  const bool first = maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
+  const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
+  if (conv.geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_columns(w, *conv.geometry);
   conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && all[0]->in_place);
@@ -151,7 +167,7 @@ bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
 
 int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, const Shape& out) {
   if (w.depthwise) return 0;
-  const int64_t phases = Geometry(node, in, out).temporary_floats(in.c);
+  const int64_t phases = Geometry(node, w, in, out).temporary_floats(in.c);
   return phases + (maps_first(node, w, out.pixels()) ? round_up(out.pixels(), kLanes) * w.maps() : 0);
 }
 
@@ -171,7 +187,7 @@ void build_conv(const Build& b) {
   if (weights->depthwise) {
     build_depthwise(b, step, weights);
   } else {
-    const auto geometry = std::make_shared<const Geometry>(node, b.in(0), b.out());
+    const auto geometry = std::make_shared<const Geometry>(node, *weights, b.in(0), b.out());
     ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, Source::planar, b.at(0), b.to(),
                   residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
     if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())

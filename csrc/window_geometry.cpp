@@ -1,6 +1,7 @@
 #include "window_geometry.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "memory.h"
 
@@ -14,25 +15,16 @@ int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
 }  // namespace
 
-Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in) {
+Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, const Shape& out) : in_(in) {
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
-  copies = (stride_[0] > 1 || stride_[1] > 1) && (rows * cols > kFewTaps || (rows * cols > 1 && in.c <= kFewChannels));
+  const bool strided = stride_[0] > 1 || stride_[1] > 1, few = rows * cols > 1 && in.c <= kFewChannels;
+  const double most = (double)in.c * in.n * (out.h + rows) * stride_[0] * (out.w + cols) * stride_[1];  // floats, which 32 bits count
+  const bool can_pad = weights.basis == Basis::taps && weights.number == Number::f32 && out.w % kLanes == 0 && most <= INT32_MAX;
+  copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
+  padded = copies && can_pad;
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
-  window_ = {in.n,
-             (int)out.h,
-             (int)out.w,
-             (int)((in.h + split[0] - 1) / split[0]),
-             (int)((in.w + split[1] - 1) / split[1]),
-             rows,
-             cols,
-             copies ? 1 : stride_[0],
-             copies ? 1 : stride_[1],
-             nullptr,
-             nullptr,
-             nullptr};
-  plane = round_up(in.n * window_.hi * window_.wi, kLanes);
   std::vector<int> row_phase, col_phase;
   for (int r = 0; r < rows; ++r) {
     const int d = r * pair("dilation", 0) - pair("pad", 0);
@@ -42,12 +34,20 @@ Geometry::Geometry(const Node& node, const Shape& in, const Shape& out) : in_(in
     const int d = s * pair("dilation", 1) - pair("pad", 1);
     dx_.push_back(floor_div(d, split[1])), col_phase.push_back(d - dx_.back() * split[1]);
   }
+  int hi = (int)((in.h + split[0] - 1) / split[0]), wi = (int)((in.w + split[1] - 1) / split[1]);
+  if (padded) {  // offsets ascend
+    first_[0] = dy_.front(), hi = (int)out.h + dy_.back() - dy_.front();
+    first_[1] = dx_.front(), wi = (int)out.w + dx_.back() - dx_.front();
+  }
+  window_ = {in.n, (int)out.h, (int)out.w, hi,     wi, rows, cols, copies ? 1 : stride_[0], copies ? 1 : stride_[1],
+             nullptr,  nullptr,    nullptr};
+  plane = round_up(in.n * hi * wi, kLanes);
   for (int r = 0; r < rows; ++r)
     for (int s = 0; s < cols; ++s) {
       const std::pair<int, int> phase{row_phase[r], col_phase[s]};
       auto at = std::find(phases.begin(), phases.end(), phase);
       if (at == phases.end()) at = phases.insert(phases.end(), phase);
-      offset_.push_back((at - phases.begin()) * plane + (int64_t)dy_[r] * window_.wi + dx_[s]);
+      offset_.push_back((at - phases.begin()) * plane + (int64_t)(dy_[r] - first_[0]) * wi + dx_[s] - first_[1]);
     }
 }
 
@@ -60,20 +60,26 @@ Window Geometry::window() const {
 void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels) const {
   const int hq = window_.hi, wq = window_.wi, count = (int)phases.size();
   run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
-    const int64_t c = i / count;
+    const int64_t c = i / count, step = stride_[1];
     float* out = run.arena + to + i * plane;
-    const auto [fy, fx] = phases[i % count];
-    const int have = fx < in_.w ? std::min<int>(wq, (int)((in_.w - fx + stride_[1] - 1) / stride_[1])) : 0;
+    const int64_t y = phases[i % count].first + (int64_t)first_[0] * stride_[0], x0 = phases[i % count].second + first_[1] * step;
+    // places begin..end-1 of a row are in the source: those with 0 <= x0 + place * step < in_.w
+    const int64_t begin = std::clamp<int64_t>((step - 1 - x0) / step, 0, wq);
+    const int64_t end = std::clamp<int64_t>((in_.w - x0 + step - 1) / step, begin, wq);
     for (int64_t n = 0; n < in_.n; ++n)
       for (int q = 0; q < hq; ++q, out += wq) {
-        const int64_t row = (int64_t)q * stride_[0] + fy;
-        const int here = row < in_.h ? have : 0;
-        const float* in = run.arena + x.offset + c * x.plane + (n * in_.h + row) * in_.w + fx;
-        if (stride_[1] == 2)
-          for (int k = 0; k < here; ++k) out[k] = in[2 * k];
+        const int64_t row = (int64_t)q * stride_[0] + y;
+        if (row < 0 || row >= in_.h) {
+          std::fill(out, out + wq, 0.f);
+          continue;
+        }
+        const float* in = run.arena + x.offset + c * x.plane + (n * in_.h + row) * in_.w;
+        std::fill(out, out + begin, 0.f);
+        if (step == 2)
+          for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + 2 * k];
         else
-          for (int k = 0; k < here; ++k) out[k] = in[(int64_t)k * stride_[1]];
-        std::fill(out + here, out + wq, 0.f);
+          for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + step * k];
+        std::fill(out + end, out + wq, 0.f);
       }
   });
 }

@@ -11,12 +11,15 @@ namespace cosparse {
 // With stride s, output row y reads source rows s*y + d. Kernels with few taps pick their lanes out of the source as it lies. For large ones,
 // which read each place many times, and sources of few channels, where finding the lanes takes longer than the maps, the rows and columns of
 // each residue d mod s are first copied side by side into a phase plane: there the stride is 1 and the tap a shift by floor(d / s).
+//
+// Where rows of the output are whole groups and float32 taps are their own maps, the copies have the padding too: then each tap of all pixels
+// lies at one offset from the pixel, and the product reads it there (Source::shifted).
 struct Geometry {
-  bool copies = false;
+  bool copies = false, padded = false;
   int64_t plane = 0;                        // floats of a phase plane, where copies
   std::vector<std::pair<int, int>> phases;  // (row, column) residues that some tap needs
 
-  Geometry(const Node& node, const Shape& in, const Shape& out);
+  Geometry(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
   Window window() const;
   int taps() const { return window_.rows * window_.cols; }
   int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
@@ -27,7 +30,7 @@ struct Geometry {
  private:
   Window window_{};
   Shape in_;
-  int stride_[2];
+  int stride_[2], first_[2] = {0, 0};  // first: the row and column that a phase plane starts with, in its own steps
   std::vector<int> dy_, dx_;
   std::vector<int64_t> offset_;
 };

@@ -222,6 +222,10 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if constexpr (kBehind) pick_maps<V, N, per>(a, group + T, a.chunks[0].begin, a.chunks[0].end, room_behind, to + vectors);
     return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
   }
+  if (a.source == Source::shifted) {
+    for (int v = 0; v < all; ++v) x[v] = a.x.base + Pixel(a.window, group * kLanes + v * V::lanes).source(a.window);
+    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
+  }
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);

@@ -65,7 +65,8 @@ struct Chunk {
 //   tiled   1x1 at stride 1: the source's own tiles, read in place (or copied, where the number stores maps in another form)
 //   picked  1x1 at other strides: pixels picked out of the source's tiles, a tile at a time
 //   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
-enum class Source : int { planar, tiled, picked, maps };
+//   shifted copies of the source with their padding, rows of whole groups: taps read in place, each at one offset from every pixel's place
+enum class Source : int { planar, tiled, picked, maps, shifted };
 
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
 struct ConvArgs {
@@ -82,7 +83,7 @@ struct ConvArgs {
   const uint32_t* bounds;      // [chunk_count + 1][bounds_step]: blocks of row i in chunk k are bounds[k][i] .. bounds[k + 1][i]
   int bounds_step;
   // B steps of KernelRow::columns columns; f32: of one.
-  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats; where a step is one column, kMapsAhead more
+  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats (shifted: floats from the pixel); of one column: kMapsAhead more
   const void* values;       // [B][r][columns] float, bfloat16 or int8
   bool same_columns;        // tiles only: all block rows have the columns of the first; values [row pairs][steps][2][r][columns]
   const float* bias;        // [block rows * r]

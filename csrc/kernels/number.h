@@ -33,7 +33,7 @@ template <class V> struct F32 {
   static Sum load_sum(const float* p) { return V::load(p); }
   static void store_sum(float* p, Sum s) { V::store(p, s); }
   // The maps of one step, ready for madd.
-  static typename V::Reg gather(const float* x, const uint32_t* column) { return V::load(x + *column); }
+  static typename V::Reg gather(const float* x, const uint32_t* column) { return V::loadu(x + *column); }
   static Sum madd(Value w, typename V::Reg x, Sum s) { return V::fma(V::set1(w), x, s); }
   static typename V::Reg result(const ConvArgs& a, int filter, Sum s) { return V::add(s, V::set1(a.bias[filter])); }
   // A value of a tiled layer, and one pixel of it.
