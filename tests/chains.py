@@ -196,8 +196,53 @@ def sparse_between(limit: Limit) -> list[FakeNode]:
     ]
 
 
+def identity_blocks(limit: Limit) -> list[FakeNode]:
+    """A stage of two blocks: what the first adds is read by nobody else, what the second adds was read by its own first layer. Both sums
+    lie where that lay."""
+    return [
+        layer("a0", "x", 24, 3, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 16, 24, keep=0.3, seed=1),
+        limit("b", "b0"),
+        layer("c0", "b", 16, 16, 3, keep=0.2, seed=2),
+        limit("c", "c0"),
+        layer("d0", "c", 24, 16, keep=0.3, seed=3),
+        layer("s", "a", 24, 24, keep=0.3, seed=4),
+        add("d1", "d0", "s"),
+        limit("d", "d1"),
+        layer("e0", "d", 16, 24, keep=0.3, seed=5),
+        limit("e", "e0"),
+        layer("f0", "e", 24, 16, keep=0.3, seed=6, block=8, density=0.5),
+        add("f1", "f0", "d"),
+        limit("f", "f1"),
+        layer("g", "f", 8, 24, keep=0.3, seed=7),
+    ]
+
+
+def adds_its_source(limit: Limit) -> list[FakeNode]:
+    """A convolution's own source added to it, which its other tiles read still; then a residual that a later block adds once more."""
+    return [
+        layer("a0", "x", 24, 3, keep=0.5),
+        limit("a", "a0"),
+        layer("b0", "a", 24, 24, keep=0.3, seed=1),
+        add("b1", "b0", "a"),
+        limit("b", "b1"),
+        layer("c0", "b", 24, 24, keep=0.3, seed=2),
+        limit("c", "c0"),
+        layer("d0", "c", 24, 24, keep=0.3, seed=3),
+        add("d1", "d0", "b"),
+        limit("d", "d1"),
+        layer("e0", "d", 24, 24, keep=0.3, seed=4),
+        add("e1", "e0", "b"),
+        limit("e", "e1"),
+        layer("f", "e", 8, 24, keep=0.3, seed=5),
+    ]
+
+
 CHAINS = [
     sparse_between,
+    identity_blocks,
+    adds_its_source,
     bottleneck,
     planar_residual,
     read_twice,

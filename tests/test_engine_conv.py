@@ -137,6 +137,27 @@ def test_geometries(name: str, channels: int, isa: str) -> None:
             run(node, channels, size, batch, isa=isa)
 
 
+def width_for(out: int, name: str) -> int:
+    """The least source width that gives `out` output columns."""
+    g = {"stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0)} | GEOMETRIES[name]
+    return int((out - 1) * g["stride"][1] + (g["kernel"][1] - 1) * g["dilation"][1] + 1 - g["pad"][1] - g["pad"][3])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [3, 8, 11])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_rows_of_whole_groups(name: str, channels: int, isa: str) -> None:
+    """Taps of few channels, and of large kernels with a stride, are then read in place, out of copies with padding."""
+    for block, out, height, beyond, batch in ((0, 16, 14, 0, 2), (8, 32, 15, 1, 1), (2, 48, 17, 0, 3)):
+        node = conv(np.random.default_rng(5), 9, channels, **GEOMETRIES[name], block=block, density=0.2)
+        run(node, channels, (height, width_for(out, name) + beyond), batch, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_more_taps_than_a_chunk_read_in_place(isa: str) -> None:
+    run(conv(np.random.default_rng(6), 20, 8, (17, 17), pad=(8, 8, 8, 8), block=8, density=0.3), 8, (3, 16), 1, isa=isa)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     ("filters", "channels", "groups"), [(12, 6, 3), (16, 16, 2), (6, 6, 6), (12, 6, 6), (7, 7, 7), (24, 4, 2), (64, 8, 4)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import graph_of
+from engines import engine_of, graph_of
 from nodes import FakeNode, conv, normal
 from small_net import small_net
 
@@ -106,6 +106,20 @@ def test_arena_bytes_are_those_of_the_largest_call() -> None:
     assert four > one
     engine(image())
     assert engine.arena_bytes == four
+
+
+@pytest.mark.parametrize(("late", "alive"), [(False, 2), (True, 3)])
+def test_a_sum_lies_where_its_residual_lay(late: bool, alive: int) -> None:
+    """x -> a -> b -> c + a -> e, and in the end a once more: then a is alive beside the sum."""
+    part, side = conv(np.random.default_rng(0), 64, 64, (1, 1)), 32
+    layers = [FakeNode(name, "conv", (source,), part.attrs, part.tensors) for name, source in ("ax", "ba", "cb", "ed")]
+    nodes = [*layers[:3], FakeNode("d", "add", ("c", "a")), layers[3]]
+    if late:
+        nodes.append(FakeNode("f", "add", ("e", "a")))
+    engine = engine_of(graph_of(nodes, {"x": (64, side, side)}), threads=1)
+    engine(np.zeros((1, 64, side, side), np.float32))
+    value = 64 * side * side * 4
+    assert alive * value <= engine.arena_bytes < (alive + 1) * value
 
 
 def status(field: str) -> int:
