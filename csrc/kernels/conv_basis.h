@@ -18,20 +18,26 @@ template <class V> struct Dct3 {
   }
 };
 
+// Channels whose bottom row is asked for before it is loaded: it is new to the tile, and the processor does not foresee the next plane.
+constexpr int kChannelsAhead = 3;
+
 // Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler
 // load it anew.
-template <class V, class N, int T, bool plain>
+enum class Reach { pieces, plain, inside };  // as Taps::plain, Taps::inside
+
+template <class V, class N, int T, Reach reach>
 void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
   using Reg = typename V::Reg;
   int64_t start[T], offset[9];
   float* to[T];
-  typename V::Mask mask[T][9];
+  typename V::Mask mask[T][9], left[T], right[T];
   for (int i = 0; i < 9; ++i) offset[i] = taps.offset(i);
   for (int t = 0; t < T; ++t) {
     start[t] = taps.start(t);
     to[t] = map_rows<V, N>(a, maps, t) - (int64_t)chunk.first_map * N::floats;
-    if (plain)
+    if (reach == Reach::plain)
       for (int i = 0; i < 9; ++i) mask[t][i] = taps.mask(t, i);
+    if (reach == Reach::inside) left[t] = taps.mask(t, 0), right[t] = taps.mask(t, 2);
   }
   const UsedChannel* const used = a.used;
   const float* const source = a.x.base;
@@ -39,10 +45,20 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   for (int i = chunk.begin; i < chunk.end; ++i) {
     const UsedChannel u = used[i];
     const float* x = source + u.channel * channel;
+    if (V::lanes > 1 && reach != Reach::pieces) {
+      const float* soon = source + used[i + kChannelsAhead < chunk.end ? i + kChannelsAhead : i].channel * channel + offset[7];
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) __builtin_prefetch(soon + start[t]);
+      __builtin_prefetch(soon + start[T - 1] + V::lanes);
+    }
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       const auto tap = [&](int k) {
-        return plain ? V::mask_load(mask[t][k], x + start[t] + offset[k], V::zero()) : taps.load(x, t, k, V::zero());
+        if (reach == Reach::pieces) return taps.load(x, t, k, V::zero());
+        const float* from = x + start[t] + offset[k];
+        if (reach == Reach::plain) return V::mask_load(mask[t][k], from, V::zero());
+        if (k % 3 == 1) return V::loadu(from);
+        return V::mask_load(k % 3 ? right[t] : left[t], from, V::zero());
       };
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
       const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
@@ -124,7 +140,9 @@ template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t gr
 
 template <class V, class N, int T> void basis_step(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
   if (a.basis == Basis::dct3)
-    return taps.plain() ? basis_step_dct3<V, N, T, true>(a, chunk, taps, maps) : basis_step_dct3<V, N, T, false>(a, chunk, taps, maps);
+    return !taps.plain()   ? basis_step_dct3<V, N, T, Reach::pieces>(a, chunk, taps, maps)
+           : taps.inside() ? basis_step_dct3<V, N, T, Reach::inside>(a, chunk, taps, maps)
+                           : basis_step_dct3<V, N, T, Reach::plain>(a, chunk, taps, maps);
   if (a.basis == Basis::dct) return basis_step_dct<V, N, T>(a, chunk, taps, maps);
   taps.plain() ? basis_step_taps<V, N, T, true>(a, chunk, taps, maps) : basis_step_taps<V, N, T, false>(a, chunk, taps, maps);
 }

@@ -27,7 +27,7 @@ template <class V8> struct LanesStepsF32 : LanesF32<V8> {
 
 // The sums of block row `row` at pixel p of a group become values.
 template <class V8, class L, class N>
-__attribute__((noinline)) void finish_lanes(const ConvArgs& a, int row, int chunk, int64_t group, int p, typename L::Sum sum) {
+inline __attribute__((always_inline)) void finish_lanes(const ConvArgs& a, int row, int chunk, int64_t group, int p, typename L::Sum sum) {
   const int filters = a.filters - row * 8 < 8 ? a.filters - row * 8 : 8;
   alignas(64) float out[8] = {};
   float* y = a.y.at(row * 8, group);

@@ -46,6 +46,17 @@ template <class V, int T> class Taps {
       if (v.runs != 1) return false;
     return w_.stride_x == 1;
   }
+  // Three columns of plain vectors whose rows all exist, and the middle column: then the masks of the first and the last column are those
+  // of every row, and the middle needs none.
+  bool inside() const {
+    constexpr uint32_t all = (uint32_t)((1ull << V::lanes) - 1);
+    for (const Vector& v : vectors_) {
+      uint32_t rows = v.col_bits[1];
+      for (int r = 0; r < w_.rows; ++r) rows &= v.row_bits[r];
+      if (rows != all) return false;
+    }
+    return true;
+  }
   int64_t start(int t) const { return vectors_[t].start[0]; }
   typename V::Mask mask(int t, int tap) const { return masks_[t * count_ + tap]; }
   int64_t offset(int tap) const { return w_.offset[tap]; }
