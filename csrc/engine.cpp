@@ -15,7 +15,7 @@ namespace cosparse {
 
 namespace {
 
-constexpr int64_t kCachedFloats = 4 << 20;  // of activations that run together: a last-level cache holds them beside the weights
+constexpr int64_t kCachedFloats = 2 << 20;  // of activations that run together: a last-level cache holds them beside the weights
 
 Options checked(Options options) {
   if (options.threads < 1 || options.threads > 1024)
