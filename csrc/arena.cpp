@@ -105,7 +105,8 @@ std::vector<int> share_residuals(const Graph& graph, const std::vector<Fused>& s
     const Node& node = graph.nodes[steps[i].node];
     if (std::count(node.inputs.begin(), node.inputs.end(), from)) continue;  // other tiles read it too
     const auto own = prepared.weights.find(steps[i].node);
-    if (own == prepared.weights.end() || own->second->depthwise || sums_wait(node, *own->second, plan.shapes[to].pixels())) continue;
+    if (own == prepared.weights.end() || own->second->depthwise) continue;
+    if (own->second->chunks.size() > 1) continue;  // sums may wait in the output
     const Place &a = plan.places[from], &b = plan.places[to];
     if (a.tiled != b.tiled || a.plane != b.plane || a.group != b.group) continue;
     owner[to] = owner[from];

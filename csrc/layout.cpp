@@ -19,8 +19,9 @@ bool reads_in_place(const Node& node) {
   return pixelwise(node) && (node.op == "linear" || (node.list("stride")[0] == 1 && node.list("stride")[1] == 1));
 }
 
-bool sums_wait(const Node& node, const Weights& weights, int64_t pixels) {
-  return weights.chunks.size() > 1 && !maps_first(node, weights, pixels);
+// Whether sums wait in the output between chunks, for which a row of shorter numbers has no room.
+static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels) {
+  return weights.floats < kLanes && weights.chunks.size() > 1 && !maps_first(node, weights, pixels);
 }
 
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
@@ -36,12 +37,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (int v : graph.outputs) allowed[v] = 0;
   for (const Fused& f : steps) {
     const Node& node = graph.nodes[f.node];
-    if (!convolves(f.node)) {
-      allowed[f.output] = 0;
-    } else if (const Weights& own = *prepared.weights.at(f.node);
-               own.floats < kLanes && sums_wait(node, own, plan.shapes[f.output].pixels())) {
-      allowed[f.output] = 0;  // a row of shorter numbers has no room for sums
-    }
+    if (!convolves(f.node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
     for (int v : node.inputs)  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;

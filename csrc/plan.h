@@ -133,8 +133,6 @@ bool reads_in_place(const Node& node);
 // Builders (step_*.cpp).
 // Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.
 bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
-// Whether a convolution's sums wait in its output while it makes the maps of more channels.
-bool sums_wait(const Node& node, const Weights& weights, int64_t pixels);
 // Temporary memory of a conv or linear step.
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);

@@ -214,6 +214,17 @@ def test_maps_before_the_product(kernel: int, stride: int, dilation: int, size: 
     assert_exact(graph, [whole_numbers(1, channels, *size, most=1)], dtype, isa, (1, 2, 5))
 
 
+@pytest.mark.parametrize(("dtype", "isa"), EXACT)
+@pytest.mark.parametrize("size", [(2, 2), (7, 7), (10, 14)])
+def test_a_residual_outlasts_the_sums_between_chunks(size: tuple[int, int], dtype: str, isa: str) -> None:
+    """264 channels, several chunks of maps: sums wait in the output, which therefore lies beside the residual that nobody reads later."""
+    nodes = [layer("a", "x", 264, 3, keep=0.7), clip("a2", "a", -1, 1), layer("b", "a2", 264, 264, 3, seed=1), clip("b2", "b", -2, 2)]
+    nodes += [layer("c", "b2", 264, 264, 3, keep=0.1, seed=2), add("d", "c", "a2")]
+    graph = graph_of([*nodes, clip("e", "d", -128, 128)], {"x": (3, *size)})
+    assert 9 * 264 > CHUNK_MAPS
+    assert_exact(graph, [whole_numbers(1, 3, *size)], dtype, isa, (1, 2, 5))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_a_large_batch_runs_in_parts(isa: str) -> None:
     """In and out are 1 Mi floats an image, so two run at once, and of five one is left. Each is bitwise what it is alone: a plane of whole
