@@ -10,8 +10,19 @@ namespace cosparse {
 namespace {
 
 constexpr int kFewTaps = 9, kFewChannels = 8;
+constexpr int kSmallCopies = 16 * 1024;  // floats of a channel
 
 int floor_div(int a, int b) { return a / b - (a % b < 0); }
+
+// Whether copies with the padding are of about the source's size (a kernel may be dilated far beyond it), and 32 bits count their floats.
+bool padding_is_small(const Node& node, const Shape& in, const Shape& out) {
+  const auto side = [&](int i, int64_t size) {
+    const double stride = (double)node.list("stride")[i];
+    return ((double)size + 1) * stride + (double)(node.list("kernel")[i] - 1) * (double)node.list("dilation")[i];
+  };
+  const double floats = (double)in.n * side(0, out.h) * side(1, out.w);
+  return floats <= std::max(4.0 * in.n * in.h * in.w, (double)kSmallCopies) && floats * in.c <= INT32_MAX;
+}
 
 }  // namespace
 
@@ -20,8 +31,8 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
   const bool strided = stride_[0] > 1 || stride_[1] > 1, few = rows * cols > 1 && in.c <= kFewChannels;
-  const double most = (double)in.c * in.n * (out.h + rows) * stride_[0] * (out.w + cols) * stride_[1];  // floats, which 32 bits count
-  const bool can_pad = weights.basis == Basis::taps && weights.number == Number::f32 && out.w % kLanes == 0 && most <= INT32_MAX;
+  const bool can_pad = rows * cols > 1 && weights.basis == Basis::taps && weights.number == Number::f32 && out.w % kLanes == 0 &&
+                       padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
   padded = copies && can_pad;
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases

@@ -154,6 +154,15 @@ def test_rows_of_whole_groups(name: str, channels: int, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_copies_do_not_grow_with_the_dilation(isa: str) -> None:
+    far = 60_000
+    node = conv(np.random.default_rng(6), 8, 3, (3, 3), pad=(far,) * 4, dilation=(far, far))
+    engine = engine_of(graph_of([node], {"x": (3, 4, 16)}), isa=isa)
+    assert np.array_equal(engine(np.zeros((1, 3, 4, 16), np.float32))[0, :, 0, 0], node.tensors["bias"])
+    assert engine.arena_bytes < 1 << 20
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_more_taps_than_a_chunk_read_in_place(isa: str) -> None:
     run(conv(np.random.default_rng(6), 20, 8, (17, 17), pad=(8, 8, 8, 8), block=8, density=0.3), 8, (3, 16), 1, isa=isa)
 
