@@ -30,8 +30,8 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
-  const bool strided = stride_[0] > 1 || stride_[1] > 1, few = rows * cols > 1 && in.c <= kFewChannels;
-  const bool can_pad = rows * cols > 1 && weights.basis == Basis::taps && weights.number == Number::f32 && out.w % kLanes == 0 &&
+  const bool windowed = rows * cols > 1, few = windowed && in.c <= kFewChannels, strided = stride_[0] > 1 || stride_[1] > 1;
+  const bool can_pad = windowed && weights.basis == Basis::taps && weights.number == Number::f32 && out.w % kLanes == 0 &&
                        padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
   padded = copies && can_pad;
@@ -50,8 +50,7 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
     first_[0] = dy_.front(), hi = (int)out.h + dy_.back() - dy_.front();
     first_[1] = dx_.front(), wi = (int)out.w + dx_.back() - dx_.front();
   }
-  window_ = {in.n, (int)out.h, (int)out.w, hi,     wi, rows, cols, copies ? 1 : stride_[0], copies ? 1 : stride_[1],
-             nullptr,  nullptr,    nullptr};
+  window_ = {in.n, (int)out.h, (int)out.w, hi, wi, rows, cols, copies ? 1 : stride_[0], copies ? 1 : stride_[1], nullptr, nullptr, nullptr};
   plane = round_up(in.n * hi * wi, kLanes);
   for (int r = 0; r < rows; ++r)
     for (int s = 0; s < cols; ++s) {

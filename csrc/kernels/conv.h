@@ -118,8 +118,9 @@ template <class L> constexpr bool takes_pixel() { return !std::is_same<L, NoPixe
 
 // S of the R filters of a block row, from `filter`, times Q vectors; x[q]: the maps, x[Q]: those of the pixel behind. Returns its sums.
 template <class V, class N, class L, int R, int S, int Q>
-inline __attribute__((always_inline)) typename L::Sum block_product(const ConvArgs& a, int filter, uint32_t begin, uint32_t end, bool first, bool last,
-                                                         const float* const* x, float* const* y, const float* const* residual) {
+inline __attribute__((always_inline)) typename L::Sum block_product(const ConvArgs& a, int filter, uint32_t begin, uint32_t end,
+                                                                    bool first, bool last, const float* const* x, float* const* y,
+                                                                    const float* const* residual) {
   typename N::Sum acc[S][Q];
   typename L::Sum pixel = L::zero();
   const int64_t y_channel = a.y.channel;

@@ -21,10 +21,10 @@ template <class V> struct Dct3 {
 // Channels whose bottom row is asked for before it is loaded: it is new to the tile, and the processor does not foresee the next plane.
 constexpr int kChannelsAhead = 3;
 
-// Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler
-// load it anew.
 enum class Reach { pieces, plain, inside };  // as Taps::plain, Taps::inside
 
+// Everything that the loop over channels needs is copied to locals first: a vector store may alias any memory, and would make the compiler
+// load it anew.
 template <class V, class N, int T, Reach reach>
 void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
   using Reg = typename V::Reg;
