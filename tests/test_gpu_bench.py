@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from cosparse.bench import gpu_suite, zoo
 from cosparse.bench.claims.networks import Variant
 from cosparse.bench.gpu import layers, networks, page, sparse, table, timing
-from cosparse.bench.gpu.agreement import Agreement, Network, in_slices, rms
+from cosparse.bench.gpu.agreement import LARGEST_ERROR, WRONG, Agreement, Network, allowed_of_peers, in_slices, rms
 from cosparse.bench.gpu.device import Ceilings, require_cuda
 from cosparse.bench.gpu.fold import ConvRelu, folded, fused
 from cosparse.bench.gpu.networks import ROWS, Row, artifact, blocks, pack, row_of
@@ -333,6 +333,14 @@ def test_a_section_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "out of time" in (tmp_path / "gpu.md").read_text()
 
 
+def test_a_peer_may_err_as_much_as_its_dtype_makes_it() -> None:
+    """Twice what torch's own layers do, as where logits cancel; never as much as a wrong answer."""
+    assert allowed_of_peers(0.0005, "float16") == LARGEST_ERROR["float16"]
+    assert allowed_of_peers(0.03, "float16") == pytest.approx(0.06)
+    assert allowed_of_peers(0.03, "bfloat16") == LARGEST_ERROR["bfloat16"]
+    assert allowed_of_peers(10.0, "float16") == allowed_of_peers(float("inf"), "float16") == WRONG
+
+
 def test_the_limits_of_all_sections_stay_under_nine_minutes() -> None:
     assert sum(limit for _, limit in gpu_suite.SECTIONS.values()) < 540
     with pytest.raises(Error, match="--only"):
@@ -348,6 +356,6 @@ def test_a_peer_reads_its_input_at_each_replay(name: str) -> None:
     peer = PEERS[name](model, x)
     peer.replay()
     with torch.no_grad():
-        assert rms(peer.output(), model.cuda()(x)) < table.LARGEST_HALF_ERROR
+        assert rms(peer.output(), model.cuda()(x)) < LARGEST_ERROR["float16"]
     times = in_turn({"a": peer.replay, "b": peer.replay}, 0.05, flush=True)
     assert times["a"].median_ms > 0

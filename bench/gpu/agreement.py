@@ -28,6 +28,12 @@ from cosparse.errors import Error
 SLICE = 16
 """Images of one pass in float64: activations of a large batch would fill the memory."""
 
+LARGEST_ERROR = {"float16": 0.02, "bfloat16": 0.16}
+"""Of a dense peer, as `rms`, in any network."""
+
+WRONG = 0.25
+"""From this error on an answer is wrong, whoever else has it."""
+
 
 class Network:
     """A dense graph as torch operators on one device, in one dtype."""
@@ -58,6 +64,13 @@ class Network:
         return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 and self.number.itemsize == 2 else value
 
 
+LARGEST_ERROR = {"float16": 0.02, "bfloat16": 0.16}
+"""Of a peer in any network."""
+
+WRONG = 0.25
+"""From this error on an answer is wrong, whoever has it."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """Root mean square errors relative to the reference's own size: the engine's, cuDNN's in float16, and their ratio."""
@@ -85,6 +98,12 @@ def rms(got: Tensor, expected: Tensor) -> float:
         return float("inf")
     wide = expected.double()
     return float((got.double() - wide).norm() / wide.norm().clamp_min(1e-300))
+
+
+def allowed_of_peers(half: float, dtype: str) -> float:
+    """What a dense peer may be off, as `rms`: far above its roundings, far below a wrong answer. `half`: how far torch's own layers in
+    `dtype` are, as networks whose parts cancel lose more than others."""
+    return min(max(LARGEST_ERROR[dtype], PEER_FACTOR * half), WRONG)
 
 
 class Referee:

@@ -20,7 +20,7 @@ from torch import Tensor
 import cosparse
 from cosparse import _C
 from cosparse.bench.gpu import artifact_result, device, layers, peers
-from cosparse.bench.gpu.agreement import Network, in_slices, random_input, rms
+from cosparse.bench.gpu.agreement import Network, allowed_of_peers, in_slices, random_input, rms
 from cosparse.bench.gpu.artifact_result import ENGINE, TWIN, Found
 from cosparse.bench.gpu.dense_module import Dense, build, require_one
 from cosparse.bench.gpu.sparse import tried
@@ -31,8 +31,6 @@ from cosparse.engine.graph import Graph
 from cosparse.errors import Error, UnsupportedError
 
 NUMBERS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-LARGEST_ERROR = {"float16": 0.02, "bfloat16": 0.16}
-"""What a dense candidate may differ by from float64: far above its roundings, far below a wrong answer."""
 REPEAT = 20
 Progress = Callable[[str, float], None]
 Replay = Callable[[], object]
@@ -53,7 +51,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Case:
-    """One network with what is put into it: x [N, C, H, W] float32 on the GPU; `wanted` is its output in float64."""
+    """One network with what is put into it: x [N, C, H, W] float32 on the GPU; `wanted` is its output in float64, `largest` the error that
+    a dense peer may have."""
 
     path: Path
     graph: Graph
@@ -62,6 +61,7 @@ class Case:
     shapes: Shapes
     x: Tensor
     wanted: Tensor
+    largest: float
     settings: Settings
 
     @property
@@ -106,7 +106,8 @@ def _bench(path: Path, graph: Graph, settings: Settings, tell: Progress) -> dict
     wanted = in_slices(exact, x)
     check = artifact_result.check(got, wanted, in_slices(Network(path, NUMBERS[settings.dtype], graph=exact.graph), x))
     shapes = _C.infer_shapes(_C.read_artifact(path), [list(shape)])
-    case = Case(path, graph, build(exact.graph, shapes), exact.graph, shapes, x, wanted, settings)
+    largest = allowed_of_peers(check["cudnn_rms_rel_err"] or 0.0, settings.dtype)
+    case = Case(path, graph, build(exact.graph, shapes), exact.graph, shapes, x, wanted, largest, settings)
     del exact
 
     times: dict[str, Times] = {}
@@ -157,7 +158,7 @@ def _opened(case: Case, tell: Progress) -> tuple[dict[str, Replay], dict[str, st
             torch.cuda.synchronize()
             error = rms(peer.output(), case.wanted)
             notes[name] = peer.note
-            if error <= LARGEST_ERROR[case.settings.dtype]:
+            if error <= case.largest:
                 calls[name] = peer.replay
             else:
                 notes[name] = f"not timed: output differs from float64 by {error:.2g} of its size"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from cosparse.bench import zoo
 from cosparse.bench.check import PEER_FACTOR
-from cosparse.bench.gpu.agreement import Referee, in_slices, random_input, rms
+from cosparse.bench.gpu.agreement import SLICE, Referee, allowed_of_peers, in_slices, random_input, rms
 from cosparse.bench.gpu.networks import Row, artifact
 from cosparse.bench.gpu.peers import PEERS, Peer, compiled
 from cosparse.bench.gpu.sparse import tried
@@ -23,8 +24,6 @@ from cosparse.compress import count
 from cosparse.errors import UnsupportedError
 
 UNSTABLE_SPREAD = 0.15
-LARGEST_HALF_ERROR = 0.02
-"""What float16 peers may differ by from float32: far above their roundings, far below a wrong answer."""
 
 
 @dataclass
@@ -107,13 +106,15 @@ def dense_peers(network: str, x: Tensor, bench: Bench) -> tuple[dict[str, Peer],
     try:
         with torch.no_grad():
             wanted = in_slices(plain, x)
+            half = copy.deepcopy(plain).half()(x[:SLICE].half())
     finally:
         torch.backends.cudnn.allow_tf32 = before
         model.cpu()
+    largest = allowed_of_peers(rms(half, wanted[: len(half)]), "float16")
     for name in list(peers):
         peers[name].replay()
         torch.cuda.synchronize()
-        if not (error := rms(peers[name].output(), wanted)) <= LARGEST_HALF_ERROR:
+        if not (error := rms(peers[name].output(), wanted)) <= largest:
             missing[name] = f"output differs from float32 by {error:.2g}"
             del peers[name]
     return peers, missing
