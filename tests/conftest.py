@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest_plugins = ["own_net"]
+pytest_plugins = ["cuda_kernels", "own_net"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

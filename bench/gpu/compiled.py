@@ -108,7 +108,8 @@ def cuda_rows() -> list[dict[str, Any]]:
     rows = []
     for symbol, capability, stack, spilled, registers in NVCC.findall(said):
         numbers = re.findall(r"Li(\d+)E", symbol)
-        name = f"conv_basis<{', '.join(['bf16' if 'BFloat' in symbol else 'fp16', *numbers])}>"
+        kernel = "conv_stem" if "conv_stem" in symbol else "conv_basis"
+        name = f"{kernel}<{', '.join(['bf16' if 'BFloat' in symbol else 'fp16', *numbers])}>"
         usage = {"REG": int(registers), "STACK": int(stack), "LOCAL": int(spilled), "SHARED": 0}
         rows.append(
             {
@@ -128,7 +129,7 @@ def page(rows: Sequence[dict[str, Any]], versions: str) -> str:
     lines = [
         "# What the compilers make of the GPU kernels",
         "",
-        f"{versions}. Registers a thread; shared memory as compiled in (conv_basis takes its own at the launch); spills in bytes.",
+        f"{versions}. Registers a thread; shared memory as compiled in (those in CUDA C++ take theirs at the launch); spills in bytes.",
         "`TRITON_INTERPRET=0 python -m cosparse.bench.gpu.compiled` makes this page; tests/test_gpu_compile.py and test_gpu_cuda_build.py",
         "hold it to no spills, and to matrix instructions wherever a kernel multiplies.",
         "",

@@ -76,9 +76,10 @@ def _alone(module: nn.Module, shapes: Sequence[torch.Size], number: torch.dtype)
 
 def moved_bytes(nodes: Sequence[Node], shapes: Mapping[str, Sequence[int]], weights: int, *, residual: bool) -> int:
     """Fewest bytes that a step moves: its weights, the input channels that it uses, its output, and the residual that it adds; float16.
-    `nodes` that are one step have one output."""
-    output = math.prod(shapes[nodes[0].name])
-    inputs = sum(math.prod(shapes[name]) * used_channels(node) for node in nodes for name in node.inputs)
+    `nodes` that are one step have one output; what a pool reads of its convolution is not moved."""
+    output = math.prod(shapes[nodes[-1].name])
+    readers = [node for node in nodes if node.op == nodes[0].op]
+    inputs = sum(math.prod(shapes[name]) * used_channels(node) for node in readers for name in node.inputs)
     return round(weights + WORD * (inputs + output * (2 if residual else 1)))
 
 
@@ -110,7 +111,8 @@ def rows(
         moved = moved_bytes(parts, shapes, planned.bytes, residual="+add" in planned.kernel) if parts else planned.bytes
         byte_us, flop_us = ceilings.floors_us(moved, executed)
         floor = max(byte_us, flop_us)
-        dense_time = sum(dense[name] for name in names) if all(name in dense for name in names) else None
+        layers = [name for name in names if name not in {node.name for node in parts[1:] if node.op == "max_pool"}]
+        dense_time = sum(dense[name] for name in layers) if all(name in dense for name in layers) else None
         realised = dense_time / us * executed / planned.dense_flops if dense_time and us and planned.dense_flops else None
         made.append({
             "name": planned.name,

@@ -128,7 +128,7 @@ def _gpu() -> list[Finding]:
     if answer:
         usable, cuda = jsonlib.loads(answer.splitlines()[-1])
         found.append(Finding("gpu", "torch with CUDA", f"CUDA {cuda}" if usable else "", "" if usable else "install a CUDA build of torch"))
-    answer = _run(sys.executable, "-c", "from cosparse.kernels.gpu import conv_basis; print(conv_basis.available()[1] or 'there')")
+    answer = _run(sys.executable, "-c", "from cosparse.kernels.gpu import cuda_library; print(cuda_library.available()[1] or 'there')")
     there = answer.endswith("there")
     next_step = "" if there else "make cuda; without them the Triton kernels serve"
     found.append(Finding("gpu", "CUDA kernels", "there" if there else "", next_step))

@@ -1,5 +1,8 @@
-// conv_basis, first half: a chunk's channels become maps, rows of kPixels numbers in shared memory, in the order that the entries state.
-// Included by conv_basis.cu.
+// conv_basis, the basis step: two maps of one channel, of a lane's four pixels, from a copy of the channel's run in shared memory to the
+// registers of a matrix instruction's second operand. Included by conv_basis.cu.
+//
+// Pixels are counted along the run, so that the rows above and below are `width` away, and what lies beside an image's border is some other
+// pixel: it is masked. Down before across, as then words are moved to their neighbours' places after three rows have become one.
 #pragma once
 
 #include "conv_basis.h"
@@ -7,202 +10,158 @@
 
 using Args = cosparse_conv_basis_args;
 
-// How the taps of an output pixel are found. All but kGather: stride 1, output as large as the input, so that in the flat run of pixels
-// every tap is a constant offset, and a copy of the run in shared memory serves all of them.
-enum Source : int32_t {
-  kEven,    // dilation 1, even width: pairs of pixels of all three rows start on words
-  kOdd,     // dilation 1, odd width: those of the rows above and below start between words
-  kQuads,   // dilation 1, width a multiple of 4: twos of pairs start on 8 bytes
-  kApart,   // even dilation: all nine taps of a pair start on words
-  kGather,  // everything else, straight from global memory
+struct Run {  // of a channel, in shared memory
+  int lead;   // numbers before the block's first pixel and after its last, a multiple of 8
+  int zeros;  // where kZeros bytes of zeros lie behind it, for lanes that have no row above or below; in bytes
+  int bytes;  // from one run to the next; 32 more than a multiple of 128, so that four channels lie in different banks
 };
+constexpr int kZeros = 32;
 
-struct Geometry {
-  Source source;
-  int lead;  // numbers of the run before the block's first pixel, a multiple of 8; as many follow its last
+// Division by a number that the launch knows, of numbers from 0 to 2^31 - 1: by a product, as there is no instruction for it.
+struct Divisor {
+  int by;
+  uint32_t factor, shift;
 };
+inline Divisor divisor(int by) {
+  uint32_t shift = 0;
+  while ((int64_t{1} << shift) < by) ++shift;
+  return {by, (uint32_t)((((uint64_t)1 << (31 + shift)) + by - 1) / by), shift};
+}
+DEVICE int quotient(int n, const Divisor& d) { return (int)(upper_product((uint32_t)n << 1, d.factor) >> d.shift); }
 
-struct Chunk {
-  const int2* entries;  // in shared memory
-  int channels;
-  char* maps;
-};
+// How images are wide: a number from 0 to 3, what is left of the width divided by 4; or so that a warp's 32 pixels are whole rows of 4 or
+// more.
+constexpr int kWholeRows = 4;
+template <int mod> constexpr bool kQuads = mod == 0 || mod == kWholeRows;  // a lane's four pixels are in one row
 
-struct Copies {  // of a chunk's channels, one after the other
-  const char* x;
-  int row_bytes, lead;
-};
+// What stays the same from channel to channel.
+template <int mod> struct Lane {
+  static constexpr int kMasks = kQuads<mod> ? 1 : mod == 2 ? 2 : 3;
+  int above, at, below;                  // bytes behind the first visit's run: of the first pixel's tap in each row
+  int above_edge, at_edge, below_edge;   // mod 0: of the word left of the warp's pixels, or in its last lanes of the one right of them
+  uint32_t top[kMasks], bottom[kMasks];  // else: of words that lie like the taps of those rows
+  uint32_t left[2], right[2];            // of the pixels 0, 1 and 2, 3, whose neighbours are in their image
 
-template <int pixels> struct MapShape {
-  static constexpr int kRowBytes = (pixels + 8) * 2;  // 16 bytes beyond a multiple of 128: eight consecutive rows lie in different banks
-  static constexpr int kPairs = pixels >= 128 ? 2 : 1;   // that a lane owns, side by side
-  static constexpr int kParts = pixels / (64 * kPairs);  // warps that share a channel's row
-};
-
-// Which rows and columns of taps each of a lane's pixels has inside its image: bits 6 i + (0..2 rows, 3..5 columns); none behind the last
-// pixel.
-template <int pairs> DEVICE uint32_t inside_bits(const Args& a, int first) {
-  uint32_t bits = 0;
-  const int plane = a.out_height * a.out_width, end = a.images * plane;
+  DEVICE Lane(const Divisor& width, const Divisor& height, const Run& run, int first, int in_block, int lane) {
+    bool up[4], down[4], before[4], after[4];
+    const int line = quotient(first, width);
+    int w = first - line * width.by, h = line - quotient(line, height) * height.by;
 #pragma unroll
-  for (int i = 0; i < 2 * pairs; ++i) {
-    const int p = first + i, in_plane = p % plane;
-    const int h = in_plane / a.out_width * a.stride_h - a.pad_top, w = in_plane % a.out_width * a.stride_w - a.pad_left;
-    uint32_t one = 0;
-    for (int t = 0; t < 3; ++t) {
-      const int row = h + t * a.dilation_h, column = w + t * a.dilation_w;
-      one |= (uint32_t)(row >= 0 && row < a.height) << t | (uint32_t)(column >= 0 && column < a.width) << (3 + t);
+    for (int j = 0; j < 4; ++j) {
+      up[j] = h > 0, down[j] = h + 1 < height.by;
+      before[j] = kQuads<mod> && j > 0 ? true : w > 0, after[j] = kQuads<mod> && j < 3 ? true : w + 1 < width.by;
+      if (!kQuads<mod> && ++w == width.by) w = 0, h = h + 1 == height.by ? 0 : h + 1;
     }
-    bits |= (p < end ? one : 0) << (6 * i);
+    if (kQuads<mod>) after[3] = w + 4 < width.by;
+    const int start = lane % 4 * run.bytes, row = width.by * 2, zeros = start + run.zeros + 8;
+    at = start + (run.lead + in_block) * 2;
+    above = !kQuads<mod> || up[0] ? at - row : zeros, below = !kQuads<mod> || down[0] ? at + row : zeros;
+    if constexpr (mod == 0) {
+      const int edge = lane < 28 ? -4 : 8, from = lane < 28 ? lane % 4 : lane;
+      above_edge = of_lane(above, from) + edge, at_edge = of_lane(at, from) + edge, below_edge = of_lane(below, from) + edge;
+    }
+#pragma unroll
+    for (int j = 0; j < 2; ++j) left[j] = mask(before[2 * j], before[2 * j + 1]), right[j] = mask(after[2 * j], after[2 * j + 1]);
+    if constexpr (mod == 2) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) top[j] = mask(up[2 * j], up[2 * j]), bottom[j] = mask(down[2 * j], down[2 * j]);
+    } else if constexpr (!kQuads<mod>) {
+      top[0] = mask(up[0], up[0]), top[1] = mask(up[1], up[2]), top[2] = mask(up[3], up[3]);
+      bottom[0] = mask(down[0], down[0]), bottom[1] = mask(down[1], down[2]), bottom[2] = mask(down[3], down[3]);
+    }
   }
-  return bits;
+  static DEVICE uint32_t mask(bool low, bool high) { return (low ? 0xFFFFu : 0u) | (high ? 0xFFFF0000u : 0u); }
+};
+
+// Eight pixels from the last multiple of four before the pixel at `p`, which is `past` behind one.
+template <int past> DEVICE void load_eight(const char* p, uint32_t (&w)[4]) {
+  const uint2 a = *(const uint2*)(p - 2 * past), b = *(const uint2*)(p - 2 * past + 8);
+  w[0] = a.x, w[1] = a.y, w[2] = b.x, w[3] = b.y;
 }
 
-// Words of ones where bit `bit` of the pixels of pair j is set.
-DEVICE uint32_t pair_mask(uint32_t bits, int j, int bit) {
-  return (bits >> (12 * j + bit) & 1 ? 0xFFFFu : 0) | (bits >> (12 * j + 6 + bit) & 1 ? 0xFFFF0000u : 0);
+// The same of the row that the pixel is in: -2 and -1, 0 and 1, 2 and 3, 4 and 5.
+DEVICE void load_own(const char* p, uint32_t (&w)[4]) {
+  const uint2 own = *(const uint2*)p;
+  w[0] = *(const uint32_t*)(p - 4), w[1] = own.x, w[2] = own.y, w[3] = *(const uint32_t*)(p + 8);
 }
 
-// Three taps by the 3-point DCT without its scales, which are folded into the weights: (1,1,1), (1,0,-1), (1,-2,1).
-template <class T> DEVICE void dct3(uint32_t a, uint32_t b, uint32_t c, uint32_t& even, uint32_t& odd, uint32_t& bend) {
-  const uint32_t ends = add2<T>(a, c);
-  even = add2<T>(ends, b), odd = sub2<T>(a, c), bend = minus_twice<T>(ends, b);
-}
-
-// Taps left of, at and right of a lane's pairs in one row; `at` is the first pixel's place in shared memory.
-template <int source, int pairs>
-DEVICE void load_taps(const char* at, bool between, int apart, uint32_t (&a)[pairs], uint32_t (&b)[pairs], uint32_t (&c)[pairs]) {
-  if constexpr (source == kApart) {
+// Pixels -1 and 0, 1 and 2, 3 and 4 of a row at an odd distance; `past` as in load_eight, 1 or 3.
+template <int past> DEVICE void load_odd(const char* p, uint32_t (&w)[3]) {
+  uint32_t eight[4];
+  load_eight<past>(p, eight);
 #pragma unroll
-    for (int j = 0; j < pairs; ++j) {
-      const char* p = at + 4 * j;
-      a[j] = *(const uint32_t*)(p - apart), b[j] = *(const uint32_t*)p, c[j] = *(const uint32_t*)(p + apart);
+  for (int i = 0; i < 3; ++i) w[i] = eight[i + past / 2];
+}
+
+template <class T> DEVICE uint32_t down(const uint4& vector, uint32_t top, uint32_t middle, uint32_t bottom) {
+  return fma2<T>(vector.z, middle, fma2<T>(vector.w, bottom, top));
+}
+template <class T> DEVICE uint32_t across(const uint4& vector, uint32_t left, uint32_t middle, uint32_t right) {
+  return fma2<T>(vector.x, middle, fma2<T>(vector.y, right, left));
+}
+
+// The vertical half at the pixels -2 and -1, 0 and 1, 2 and 3, 4 and 5. Lanes beside each other have pixels beside each other, so that only
+// the first and the last lanes of a warp load the words that are not their own.
+template <class T, int mod>
+DEVICE void down_quads(const Lane<mod>& lane, const char* x, int index, const uint4* vectors, uint32_t (&v)[2][4]) {
+  const uint2 a = *(const uint2*)(x + lane.above), b = *(const uint2*)(x + lane.at), c = *(const uint2*)(x + lane.below);
+  uint32_t a_edge = 0, b_edge = 0, c_edge = 0;
+  if constexpr (mod != kWholeRows) {
+    a_edge = *(const uint32_t*)(x + lane.above_edge), b_edge = *(const uint32_t*)(x + lane.at_edge);
+    c_edge = *(const uint32_t*)(x + lane.below_edge);
+  }
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    const uint32_t first = down<T>(vectors[e], a.x, b.x, c.x), second = down<T>(vectors[e], a.y, b.y, c.y);
+    const uint32_t left = of_lane_before(second, 4), right = of_lane_behind(first, 4);
+    v[e][0] = left, v[e][1] = first, v[e][2] = second, v[e][3] = right;
+    if constexpr (mod != kWholeRows) {
+      const uint32_t edge = down<T>(vectors[e], a_edge, b_edge, c_edge);
+      v[e][0] = index < 4 ? edge : left, v[e][3] = index >= 28 ? edge : right;
     }
-  } else if (source == kOdd && between) {
-    uint32_t w[pairs + 1];
-#pragma unroll
-    for (int j = 0; j <= pairs; ++j) w[j] = *(const uint32_t*)(at - 2 + 4 * j);
-#pragma unroll
-    for (int j = 0; j < pairs; ++j) a[j] = w[j], b[j] = middle(w[j], w[j + 1]), c[j] = w[j + 1];
-  } else {
-    uint32_t w[pairs + 2];
-    if constexpr (source == kQuads && pairs == 2) {
-      const uint2 two = *(const uint2*)at;
-      w[0] = *(const uint32_t*)(at - 4), w[1] = two.x, w[2] = two.y, w[3] = *(const uint32_t*)(at + 8);
+  }
+}
+
+// Map e of the visit, the lane's pixels 0 and 1, 2 and 3, to y[e]; `x` is the run of the step's visit 0 or 4, `vectors` those of the lane's
+// visit.
+template <class T, int mod>
+DEVICE void basis_step(const Lane<mod>& lane, const char* x, int index, const uint4* vectors, uint32_t (&y)[2][2]) {
+  const uint4 vector[2] = {vectors[0], vectors[1]};
+  if constexpr (mod % 2 == 0) {
+    uint32_t v[2][4];
+    if constexpr (kQuads<mod>) {
+      down_quads<T, mod>(lane, x, index, vector, v);
     } else {
+      uint32_t a[4], b[4], c[4];
+      load_own(x + lane.at, b);
+      load_eight<2>(x + lane.above, a);
+      load_eight<2>(x + lane.below, c);
 #pragma unroll
-      for (int j = 0; j < pairs + 2; ++j) w[j] = *(const uint32_t*)(at - 4 + 4 * j);
+      for (int i = 0; i < 4; ++i) a[i] &= lane.top[i / 2], c[i] &= lane.bottom[i / 2];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) v[i / 4][i % 4] = down<T>(vector[i / 4], a[i % 4], b[i % 4], c[i % 4]);
     }
 #pragma unroll
-    for (int j = 0; j < pairs; ++j) a[j] = middle(w[j], w[j + 1]), b[j] = w[j + 1], c[j] = middle(w[j + 1], w[j + 2]);
-  }
-}
-
-template <int pairs> DEVICE void store_map(char* to, const uint32_t (&v)[pairs]) {
-  if constexpr (pairs == 2) *(uint2*)to = make_uint2(v[0], v[1]);
-  else *(uint32_t*)to = v[0];
-}
-
-// The vertical half, and the maps that some filter of the block wants; `h` is [row of taps][v][pair]. The branches are the same for a warp.
-template <class T, int pairs, int row_bytes> DEVICE void store_wanted(const uint32_t (&h)[3][3][pairs], uint32_t wanted, char* to) {
-#pragma unroll
-  for (int v = 0; v < 3; ++v) {
-    if (!(wanted & 0x49u << v)) continue;
-    uint32_t out[3][pairs];
-#pragma unroll
-    for (int j = 0; j < pairs; ++j) dct3<T>(h[0][v][j], h[1][v][j], h[2][v][j], out[0][j], out[1][j], out[2][j]);
-#pragma unroll
-    for (int u = 0; u < 3; ++u)
-      if (wanted >> (3 * u + v) & 1) store_map<pairs>(to, out[u]), to += row_bytes;
-  }
-}
-
-// The maps of a chunk from the copies of its channels; `lane_at` is the lane's first pixel within the block.
-template <class T, int source, int pixels, int warps>
-DEVICE void basis_step(const Args& a, const Chunk& chunk, const Copies& copies, uint32_t bits, int warp, int lane_at) {
-  using Shape = MapShape<pixels>;
-  constexpr int pairs = Shape::kPairs;
-  bits = not_before(bits), lane_at = not_before(lane_at);
-  uint32_t top[pairs], low[pairs], left[pairs], right[pairs], there[pairs];
-#pragma unroll
-  for (int j = 0; j < pairs; ++j) {
-    there[j] = pair_mask(bits, j, 1);  // in these geometries the middle tap is inside wherever there is a pixel
-    top[j] = pair_mask(bits, j, 0), low[j] = pair_mask(bits, j, 2);
-    left[j] = pair_mask(bits, j, 3), right[j] = pair_mask(bits, j, 5);
-  }
-  const int up = a.dilation_h * a.width * 2;
-  const bool between = a.width & 1;
-  const char* const x = copies.x + (copies.lead + lane_at) * 2;
-  char* const maps = chunk.maps + lane_at * 2;
-#pragma unroll 1
-  for (int e = warp / Shape::kParts; e < chunk.channels; e += warps / Shape::kParts) {
-    const int2 entry = chunk.entries[e];
-    const char* at = x + e * copies.row_bytes;
-    uint32_t h[3][3][pairs];
-#pragma unroll
-    for (int r = 0; r < 3; ++r) {
-      uint32_t l[pairs], m[pairs], n[pairs];
-      load_taps<source, pairs>(at + (r - 1) * up, between && r != 1, a.dilation_w * 2, l, m, n);
-#pragma unroll
-      for (int j = 0; j < pairs; ++j) {
-        const uint32_t row = r == 0 ? top[j] : r == 1 ? there[j] : low[j];
-        dct3<T>(l[j] & row & left[j], m[j] & row, n[j] & row & right[j], h[r][0][j], h[r][1][j], h[r][2][j]);
-      }
+    for (int e = 0; e < 2; ++e) {
+      const uint32_t between = middle(v[e][1], v[e][2]);
+      const uint32_t after = kQuads<mod> ? between : between & lane.right[0], before = kQuads<mod> ? between : between & lane.left[1];
+      y[e][0] = across<T>(vector[e], middle(v[e][0], v[e][1]) & lane.left[0], v[e][1], after);
+      y[e][1] = across<T>(vector[e], before, v[e][2], middle(v[e][2], v[e][3]) & lane.right[1]);
     }
-    store_wanted<T, pairs, Shape::kRowBytes>(h, entry.y & 511, maps + (int)((uint32_t)entry.y >> 16) * Shape::kRowBytes);
-  }
-}
-
-// The same from global memory, a number at a time, for any window. `p` is the lane's first pixel. Pair after pair, to spare registers.
-template <class T, int pixels, int warps>
-DEVICE void basis_step_gathered(const Args& a, const Chunk& chunk, uint32_t bits, int warp, int lane_at, int p) {
-  using Shape = MapShape<pixels>;
-  const int plane = a.out_height * a.out_width;
-#pragma unroll 1
-  for (int j = 0; j < Shape::kPairs; ++j, bits >>= 12, p += 2) {
-    int from[2];
+  } else {
+    uint32_t own[4], a[3], c[3];
+    load_own(x + lane.at, own);
+    load_odd<4 - mod>(x + lane.above, a);
+    load_odd<mod>(x + lane.below, c);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int image = (p + i) / plane, in_plane = (p + i) % plane;
-      const int h = in_plane / a.out_width * a.stride_h - a.pad_top, w = in_plane % a.out_width * a.stride_w - a.pad_left;
-      from[i] = (image * a.height + h) * a.width + w;
-    }
-    char* const to = chunk.maps + (lane_at + 2 * j) * 2;
-#pragma unroll 1
-    for (int e = warp / Shape::kParts; e < chunk.channels; e += warps / Shape::kParts) {
-      const int2 entry = chunk.entries[e];
-      const uint16_t* x = (const uint16_t*)a.x + entry.x * a.x_stride;
-      uint32_t h[3][3][1];
+    for (int i = 0; i < 3; ++i) a[i] &= lane.top[i], c[i] &= lane.bottom[i];
 #pragma unroll
-      for (int r = 0; r < 3; ++r) {
-        uint32_t tap[3];
+    for (int e = 0; e < 2; ++e) {
+      uint32_t v[3];
 #pragma unroll
-        for (int s = 0; s < 3; ++s) {
-          const int offset = r * a.dilation_h * a.width + s * a.dilation_w;
-          const auto number = [&](int i) -> uint32_t {
-            const bool inside = bits >> (6 * i + r) & bits >> (6 * i + 3 + s) & 1;
-            return inside ? read_only(x + from[i] + offset) : (uint16_t)0;
-          };
-          tap[s] = number(0) | number(1) << 16;
-        }
-        dct3<T>(tap[0], tap[1], tap[2], h[r][0][0], h[r][1][0], h[r][2][0]);
-      }
-      store_wanted<T, 1, Shape::kRowBytes>(h, entry.y & 511, to + (int)((uint32_t)entry.y >> 16) * Shape::kRowBytes);
-    }
-  }
-}
-
-// Asks for the runs of a chunk's channels. Numbers behind the last pixel come along, whatever they are: the masks keep them out.
-template <int warps>
-DEVICE void copy_channels(const Args& a, const int2* entries, int channels, int begin, int x_row, int warp, int lane, char* x) {
-  for (int e = warp; e < channels; e += warps) {
-    const uint16_t* from = (const uint16_t*)a.x + entries[e].x * a.x_stride;
-    char* to = x + e * x_row;
-#pragma unroll 1
-    for (int i = lane; i < x_row / 16; i += 32) {
-      const int q = begin + 8 * i;
-      const bool inside = q >= 0 && q < a.x_stride;
-      copy16(to + 16 * i, from + (inside ? q : 0), inside);
+      for (int i = 0; i < 3; ++i) v[i] = down<T>(vector[e], a[i], middle(own[i], own[i + 1]), c[i]);
+      y[e][0] = across<T>(vector[e], v[0] & lane.left[0], middle(v[0], v[1]), v[1] & lane.right[0]);
+      y[e][1] = across<T>(vector[e], v[1] & lane.left[1], middle(v[1], v[2]), v[2] & lane.right[1]);
     }
   }
 }

@@ -173,6 +173,7 @@ class GpuEngine:
                 form, density = ("cudnn", 1.0) if launch.dense_flops else ("torch", density)
             fused = f"{form}+add" if launch.step.residual else f"{form}+shortcut" if launch.step.shortcut else form
             kernel = fused if launch.step.act == "none" else f"{fused}+{launch.step.act}"
+            kernel = f"{kernel}+{launch.step.pool.op}" if launch.step.pool else kernel
             why = ready.why if ready.dense is not None else launch.why
             flops = launch.dense_flops
             rows.append(PlanRow(launch.step.name, node.op, kernel, density, flops * density, 0.0, flops, launch.bytes, why))

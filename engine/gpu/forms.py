@@ -1,6 +1,7 @@
 """The ways in which the GPU can run one convolution; the planner times them (measure.py) and takes the fastest.
 
 joined         two 1x1 layers that are added, as one gathered product: kernels/gpu/joined.py
+stem           a dense 7x7 layer with stride 2 and the max pool behind it: kernels/gpu/stem.py, in CUDA C++
 rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
 maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
 basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
@@ -13,17 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from cosparse.engine.gpu.fuse import Step
 from cosparse.engine.graph import Node
 from cosparse.kernels.conv import unpack, weight_shape
-from cosparse.kernels.gpu import boundary, conv_basis, joined, maps, pairs
+from cosparse.kernels.gpu import boundary, conv_basis, cuda_library, joined, maps, pairs, stem
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
-from cosparse.kernels.gpu.groups import Groups, coefficient_groups, weight_groups
+from cosparse.kernels.gpu.groups import coefficient_groups, weight_groups
 from cosparse.kernels.gpu.planes import Planes
 from cosparse.kernels.gpu.product import POINT, ROWS, TAP_TILES, TILES, Product, Tile
 
@@ -33,14 +34,18 @@ MOST_SUMS = 64 * 256
 MOST_TAPS = 32 << 20
 """Numbers that are written down where every tap of a dense layer is: more would leave the L2 cache."""
 
-Run = Callable[[Sequence[Planes], Planes, Epilogue], None]
+
+class Run(Protocol):
+    """Launches a form; `backwards`: the last pixels first, where the form's kernels take them in an order (plan.py)."""
+
+    def __call__(self, inputs: Sequence[Planes], out: Planes, epilogue: Epilogue, backwards: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Form:
     """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
-    `pixels` of its tile, 0 where it has none; `even`: only for images of even width; `most`: only for so many pixels of output, if any;
-    `triton`: all its launches are Triton's, so that they can be compiled beforehand."""
+    `pixels` of its tile, 0 where it has none; `even`: only for images of even width, `widest` only up to this one, if any; `least`, `most`:
+    only for so many pixels of output, if any; `triton`: all its launches are Triton's, so that they can be compiled beforehand."""
 
     name: str
     run: Run
@@ -48,6 +53,8 @@ class Form:
     bytes: int
     pixels: int = 0
     even: bool = False
+    widest: int = 0
+    least: int = 0
     most: int = 0
     triton: bool = True
 
@@ -58,22 +65,21 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
     if step.shortcut is not None:
         yield from _joined(node, step.shortcut, dtype, device, dense)
         return
+    if step.pool is not None:
+        yield from _pooled(node, dtype, device)
+        return
     if node.attrs.get("groups", 1) != 1:
         layer = Depthwise(node, device, dtype)
         yield Form("depthwise", _alone(layer), 1.0, layer.bytes, triton=False)
         return
     if not dense and not maps.supports(node):
         yield from _mapped(step, dtype, device)
-    if not dense and not conv_basis.supports(node) and conv_basis.available()[0] and step.act in conv_basis.ACTIVATIONS:
-        groups = coefficient_groups(node, conv_basis.ROWS)
-        for variant in conv_basis.VARIANTS:
-            if variant.groups == 1 or variant.groups < 2 * len(groups):
-                run, size = _alone(Basis(step, groups, variant, dtype, device)), 2 * groups.values.size
-                yield Form(f"basis/{variant.name}", run, groups.density, size, variant.pixels, triton=False)
+    if not dense and not conv_basis.supports(node) and cuda_library.available()[0] and step.act in cuda_library.ACTIVATIONS:
+        yield from _fused(step, dtype, device)
     if pairs.supports(node, 2) and (dense or node.attrs["format"] == "dense"):
         pair = pairs.Pairs(node, dtype, device)
         for tile in pairs.TILES:
-            yield Form(f"pairs64/{tile}", _tiled(pair, tile), 1.0, pair.bytes, tile.pixels, even=True)
+            yield Form(f"pairs64/{tile}", _of_pairs(pair, tile), 1.0, pair.bytes, tile.pixels, even=True)
     yield from _products(step, dtype, device, dense or not _identity(node))
     if node.op == "conv" and step.act in ("none", "relu") and device.type == "cuda":
         layer_ = Library(step, dtype, device)
@@ -88,6 +94,22 @@ def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device,
             if rows * tile.pixels <= MOST_SUMS:
                 run = _of_two(layer, tile)
                 yield Form(f"joined{rows}/{tile}", run, layer.density, layer.bytes, tile.pixels)
+
+
+def _pooled(node: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
+    layer = stem.Stem.of(node, dtype, device)
+    for rows in stem.ROWS:
+        widest = stem.widest(layer.channels, rows, device)
+        if widest:
+            yield Form(f"stem{stem.GROUP}/{rows} rows", _of_rows(layer, rows), 1.0, layer.bytes, widest=widest, triton=False)
+
+
+def _fused(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
+    groups = coefficient_groups(step.node, conv_basis.ROWS)
+    packed = conv_basis.pack(groups, weight_shape(step.node)[1], dtype, device)
+    for variant in conv_basis.VARIANTS:
+        run = _basis(packed, variant)
+        yield Form(f"basis64/{variant.name}", run, groups.density, packed.bytes, variant.pixels, least=maps.LEAST, triton=False)
 
 
 def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
@@ -134,16 +156,28 @@ def _group_sizes(filters: int, block: int, every_column: bool) -> list[int]:
     return [rows for rows in wanted if rows in sizes] or sizes[-1:]
 
 
-def _tiled(layer: Product | maps.Maps | pairs.Pairs, tile: Tile) -> Run:
-    return lambda inputs, out, epilogue: layer(inputs[0], out, epilogue, tile)
+def _tiled(layer: Product | maps.Maps, tile: Tile) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], out, epilogue, tile, backwards=backwards)
+
+
+def _of_pairs(layer: pairs.Pairs, tile: Tile) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], out, epilogue, tile)
 
 
 def _of_two(layer: joined.Joined, tile: Tile) -> Run:
-    return lambda inputs, out, epilogue: layer(inputs[0], inputs[1], out, epilogue, tile)
+    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], inputs[1], out, epilogue, tile, backwards)
+
+
+def _of_rows(layer: stem.Stem, rows: int) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], out, epilogue, rows)
+
+
+def _basis(packed: conv_basis.PackedBasis, variant: conv_basis.Variant) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: conv_basis.launch(packed, inputs[0], out, epilogue, variant, backwards)
 
 
 def _alone(layer: Callable[[Planes, Planes, Epilogue], None]) -> Run:
-    return lambda inputs, out, epilogue: layer(inputs[0], out, epilogue)
+    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], out, epilogue)
 
 
 def _identity(node: Node) -> bool:
@@ -190,23 +224,10 @@ class Library:
         return laid
 
 
-class Basis:
-    """The fused basis step in one variant, packed when it is first tried: there are many variants, and packing takes a while."""
-
-    def __init__(self, step: Step, groups: Groups, variant: conv_basis.Variant, dtype: torch.dtype, device: torch.device) -> None:
-        self.node, self.groups, self.variant, self.dtype, self.device = step.node, groups, variant, dtype, device
-        self.packed: conv_basis.PackedBasis | None = None
-
-    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue) -> None:
-        if self.packed is None:
-            self.packed = conv_basis.pack(self.groups, weight_shape(self.node)[1], self.dtype, self.device, self.variant)
-        conv_basis.launch(self.packed, self.node.attrs, x, out, epilogue)
-
-
 def fits(form: Form, pixels: int, width: int) -> bool:
-    """Whether the form can run at this width of images, and whether its tile is worth a try at so many pixels of output: few programs leave
-    processors idle, many small ones only cost."""
-    if (form.even and width % 2) or (form.most and pixels > form.most):
+    """Whether the form can run at this width of images, and whether its tile is worth a try at so many pixels of output, before a pool: few
+    programs leave processors idle, many small ones only cost."""
+    if (form.even and width % 2) or (form.widest and width > form.widest) or pixels < form.least or (form.most and pixels > form.most):
         return False
     if not form.pixels:
         return True

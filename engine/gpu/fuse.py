@@ -1,25 +1,29 @@
 """Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue, and the last layer
-of a residual block the projection of its shortcut (`join`)."""
+of a residual block the projection of its shortcut (`join`), a stem the max pool behind it (`pool_in`)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
+
+import torch
 
 from cosparse.engine.graph import Graph, Node, consumers
+from cosparse.kernels.gpu import cuda_library, stem
 from cosparse.kernels.gpu.joined import supports
 
 HEADS = ("conv", "linear")
 AND = " + "
-"""Between the names of two nodes that are one step."""
+"""Between the names of nodes that are one step, neither of them an addition or an activation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One launch: `node` on `inputs`, then `residual` added (a value's name, or empty), then `act`; gives the value `output`.
 
-    `shortcut`: a convolution of the second input that is added too."""
+    `shortcut`: a convolution of the second input that is added too; `pool`: a max pool behind `act`."""
 
     node: Node
     inputs: tuple[str, ...]
@@ -29,10 +33,11 @@ class Step:
     alpha: float = 0.0
     beta: float = 0.0
     shortcut: Node | None = None
+    pool: Node | None = None
 
     @property
     def name(self) -> str:
-        return self.node.name if self.shortcut is None else f"{self.node.name}{AND}{self.shortcut.name}"
+        return AND.join(node.name for node in (self.node, self.shortcut, self.pool) if node is not None)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -78,6 +83,35 @@ def join(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:
                 found[step.output] = replace(step, node=first.node, inputs=inputs, residual="", shortcut=second.node)
                 gone.add(other.output)
     return [found.get(step.output, step) for step in steps if step.output not in gone]
+
+
+def pool_in(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], outputs: Sequence[str], device: torch.device) -> list[Step]:
+    """The steps, with each stem and the max pool behind it as one where kernels/gpu/stem.py can run both and has enough pixels to pay, and
+    where nobody else reads what comes before the pool."""
+    if not cuda_library.available()[0]:
+        return list(steps)
+    pools = {step.inputs[0]: step for step in steps if step.node.op == "max_pool"}
+    reads = Counter(name for step in steps for name in step.reads)
+    found, gone = {}, set()
+    for step in steps:
+        behind = pools.get(step.output)
+        if behind is None or reads[step.output] > 1 or step.output in outputs:
+            continue
+        if _pooled_at_once(step, behind.node, shapes, device):
+            found[step.output] = replace(step, output=behind.output, pool=behind.node)
+            gone.add(behind.output)
+    return [found.get(step.output, step) for step in steps if step.output not in gone]
+
+
+def _pooled_at_once(step: Step, pool: Node, shapes: Mapping[str, Sequence[int]], device: torch.device) -> bool:
+    """Whether stem.py runs the step and the pool behind it, and has enough blocks."""
+    if step.node.op != "conv" or step.residual or step.shortcut is not None or step.act not in cuda_library.ACTIVATIONS:
+        return False
+    images, channels, height, width = shapes[step.inputs[0]]
+    convolved = images * prod(shapes[step.node.name][2:])
+    if convolved < stem.LEAST or images * height * width > stem.MOST or stem.supports(step.node, pool, width):
+        return False
+    return width <= stem.widest(channels, stem.ROWS[-1], device)
 
 
 def _follower(step: Step, readers: Mapping[str, Sequence[str]], nodes: Mapping[str, Node], outputs: Sequence[str]) -> Node | None:

@@ -15,7 +15,7 @@ from triton.runtime.errors import OutOfResources
 from cosparse.engine.gpu import forms
 from cosparse.engine.gpu.arena import arrange, lifetimes
 from cosparse.engine.gpu.forms import Form
-from cosparse.engine.gpu.fuse import HEADS, Step, fuse, join
+from cosparse.engine.gpu.fuse import HEADS, Step, fuse, join, pool_in
 from cosparse.engine.gpu.measure import Cache, microseconds
 from cosparse.engine.gpu.together import compile_together
 from cosparse.engine.graph import Graph, drop_nodes
@@ -56,14 +56,21 @@ class Launch:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A convolution's step at its place in memory, the forms that can run it there, and what their measurements are kept under."""
+    """A convolution's step at its place in memory, the forms that can run it there, and what their measurements are kept under; `pixels`
+    that it convolves, before a pool."""
 
     step: Step
     inputs: list[Planes]
     out: Planes
     epilogue: Epilogue
+    pixels: int
     candidates: list[Form]
     signature: str
+    backwards: bool
+
+    def launch(self, form: Form) -> Callable[[], None]:
+        """The form with the layer's place in memory."""
+        return partial(form.run, self.inputs, self.out, self.epilogue, self.backwards)
 
 
 @dataclass(eq=False)
@@ -94,7 +101,7 @@ class Planner:
         """`shapes`: of every value."""
         graph = without_renames(self.graph, shapes)
         names, outputs = [i.name for i in graph.inputs], list(graph.outputs)
-        steps = join(fuse(graph, shapes, tuple(ACTS)), outputs)
+        steps = pool_in(join(fuse(graph, shapes, tuple(ACTS)), outputs), shapes, outputs, self.device)
         lives = lifetimes(steps, names, outputs)
         sizes = {name: 2 * four(shapes[name])[1] * stride_of(four(shapes[name])) for name in lives}
         arena = arrange(lives, sizes)
@@ -106,22 +113,28 @@ class Planner:
             data = memory[offset : offset + sizes[name]].view(self.dtype).view(shape[1], stride_of(shape))
             values[name] = Planes(data, shape)
         built = Built(memory, [values[name] for name in names], [values[name] for name in outputs])
-        layers = {step.output: self._layer(step, values) for step in steps if step.node.op in HEADS}
+        # Every second step goes from the last pixel to the first: what the one before wrote last is still in the L2.
+        layers = {
+            step.output: self._layer(step, values, four(shapes[step.node.name]), place % 2 == 1)
+            for place, step in enumerate(steps)
+            if step.node.op in HEADS
+        }
         if self.tune and self.device.type == "cuda":
             compile_together(self.device, self._unmeasured(layers.values()))
         for step in steps:
             built.launches.append(self._convolution(layers[step.output]) if step.output in layers else _other(step, values))
         return built
 
-    def _layer(self, step: Step, values: Mapping[str, Planes]) -> Layer:
+    def _layer(self, step: Step, values: Mapping[str, Planes], convolved: Shape, backwards: bool) -> Layer:
         inputs, out = [values[name] for name in step.inputs], values[step.output]
         residual = values[step.residual] if step.residual else None
         epilogue = Epilogue(self._bias(step), residual, step.act, step.alpha, step.beta)
         key = (step.name, step.act)
         if key not in self.forms:
             self.forms[key] = list(forms.forms(step, self.dtype, self.device, self.dense))
-        candidates = [form for form in self.forms[key] if forms.fits(form, out.pixels, inputs[0].shape[3])]
-        return Layer(step, inputs, out, epilogue, candidates, _signature(step, inputs[0].shape, candidates))
+        pixels = convolved[0] * convolved[2] * convolved[3]
+        candidates = [form for form in self.forms[key] if forms.fits(form, pixels, inputs[0].shape[3])]
+        return Layer(step, inputs, out, epilogue, pixels, candidates, _signature(step, inputs[0].shape, candidates), backwards)
 
     def _unmeasured(self, layers: Iterable[Layer]) -> list[Callable[[], None]]:
         """Launches whose kernels are yet to be measured, of equal layers once."""
@@ -130,15 +143,15 @@ class Planner:
             times = self.cache.layers.get(layer.signature, {})
             for form in layer.candidates if len(layer.candidates) > 1 else []:
                 if form.triton and form.name not in times:
-                    found[layer.signature, form.name] = partial(form.run, layer.inputs, layer.out, layer.epilogue)
+                    found[layer.signature, form.name] = layer.launch(form)
         return list(found.values())
 
     def _convolution(self, layer: Layer) -> Launch:
         form, us, why = self._choose(layer)
-        step, out = layer.step, layer.out
+        step = layer.step
         nodes = [step.node] if step.shortcut is None else [step.node, step.shortcut]
-        flops = float(out.pixels * sum(prod(weight_shape(node)) for node in nodes))
-        run = partial(form.run, layer.inputs, out, layer.epilogue)
+        flops = float(layer.pixels * sum(prod(weight_shape(node)) for node in nodes))
+        run = layer.launch(form)
         return Launch(step, run, form.name, form.density, form.bytes, flops, us, why)
 
     def _choose(self, layer: Layer) -> tuple[Form, float | None, str]:
@@ -175,7 +188,7 @@ class Planner:
 def _measured(form: Form, layer: Layer) -> float | None:
     """us of the form; None where this device cannot run it: too little shared memory, a window that its kernel does not know."""
     try:
-        return microseconds(partial(form.run, layer.inputs, layer.out, layer.epilogue))
+        return microseconds(layer.launch(form))
     except (UnsupportedError, OutOfResources):
         return None
 
@@ -188,7 +201,7 @@ def _other(step: Step, values: Mapping[str, Planes]) -> Launch:
 def _signature(step: Step, shape: Shape, candidates: Sequence[Form]) -> str:
     """What a measurement holds for: the layer's sizes and density, the input's shape, what is fused. Equal layers share it."""
     key = [step.node.op, step.node.attrs, shape, bool(step.residual), step.act, "bias" in step.node.tensors]
-    key += [step.shortcut.attrs] if step.shortcut else []
+    key += [node.attrs for node in (step.shortcut, step.pool) if node is not None]
     key += [[form.name, round(form.density, 3), form.bytes] for form in candidates]
     text = "x".join(map(str, shape)) + f" -> {step.node.attrs['filters']} "
     return text + hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()

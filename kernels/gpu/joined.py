@@ -74,11 +74,12 @@ class Joined:
     def bytes(self) -> int:
         return self.product.bytes + (self.maker.bytes if self.maker else 0)
 
-    def __call__(self, x1: Planes, x2: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
-        """One launch on the current stream, two where the second layer has a stride; `epilogue` has no residual."""
+    def __call__(self, x1: Planes, x2: Planes, out: Planes, epilogue: Epilogue, tile: Tile, backwards: bool = False) -> None:
+        """One launch on the current stream, two where the second layer has a stride; `epilogue` has no residual, `backwards` as in
+        Product."""
         if self.maker is not None:
             n, _, ho, wo = out.shape
             taken = Planes.empty((n, max(1, self.maker.count), ho, wo), x2.data.dtype, place(x2.data.device))
             self.maker.make(x2, taken)
             x2 = taken
-        self.product(x1, out, replace(epilogue, residual=None), tile, x2, self.split)
+        self.product(x1, out, replace(epilogue, residual=None), tile, x2, self.split, backwards)

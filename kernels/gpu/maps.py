@@ -158,9 +158,9 @@ class Maps:
     def bytes(self) -> int:
         return self.product.bytes + self.maker.bytes
 
-    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile) -> None:
-        """Two launches on the current stream; the maps' memory is torch's, and free again afterwards."""
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, backwards: bool = False) -> None:
+        """Two launches on the current stream; the maps' memory is torch's, and free again afterwards. `backwards` as in Product."""
         n, _, ho, wo = out.shape
         maps = Planes.empty((n, max(1, self.maker.count), ho, wo), x.data.dtype, place(x.data.device))
         self.maker.make(x, maps)
-        self.product(maps, out, epilogue, tile)
+        self.product(maps, out, epilogue, tile, backwards=backwards)

@@ -85,18 +85,27 @@ def _begin(row, x_stride, split, gap, joined: tl.constexpr):
 
 
 @triton.jit
+def _place(backwards, groups):
+    """Tile and group of this program; `backwards` not 0: the last pixels first."""
+    at = tl.where(backwards != 0, tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(0))
+    return at // groups, at % groups
+
+
+@triton.jit(do_not_specialize=["backwards"])
 def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, r_stride, groups, filters, alpha, beta, split, gap,
+                  backwards,
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr,
                   act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr,
                   joined: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
     `joined`: rows from `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
+    `backwards`: 0, or another number for the last pixels first: what the kernel before wrote last is what L2 still holds.
     `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias
     and residual are what the sums begin with. Of columns, rows, residual, each waited for after the other, the rows alone are left.
     """
     release(early)
-    group, tile = tl.program_id(0) % groups, tl.program_id(0) // groups
+    tile, group = _place(backwards, groups)
     start, stop = tl.load(starts + group), tl.load(starts + group + 1)
     p = tile * pixels + tl.arange(0, pixels)
     m, k = tl.arange(0, rows), tl.arange(0, depth)
@@ -186,8 +195,9 @@ class Product:
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.weights, self.columns, self.starts))
 
-    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, other: Planes | None = None, split: int = 0) -> None:
-        """Launches on the current stream. `other`: has the rows from `split` on, for whole rows only."""
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, other: Planes | None = None, split: int = 0,
+                 backwards: bool = False) -> None:  # fmt: skip
+        """Launches on the current stream. For whole rows only: `other` has the rows from `split` on; `backwards`, the last pixels first."""
         bias, residual = epilogue.bias, epilogue.residual
         given = (x.data, self.weights, self.columns, self.starts, out.data if bias is None else bias)
         planes = (out.data if residual is None else residual.data, out.data, x.stride, out.stride, residual.stride if residual else 0)
@@ -201,7 +211,7 @@ class Product:
         if self.whole_rows:
             gap = 0 if other is None else (other.data.data_ptr() - x.data.data_ptr()) // x.data.element_size() - split * x.stride
             more = {"ahead": tile.ahead, "joined": other is not None}
-            launch(gathered_rows, grid, *given, *planes, *sizes, split, gap, **more, **shared)
+            launch(gathered_rows, grid, *given, *planes, *sizes, split, gap, int(backwards), **more, **shared)
             return
         (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
         (kernel_h, kernel_w), (stride_h, stride_w) = self.window["kernel"], self.window["stride"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cosparse.kernels.gpu import conv_basis, pairs, product
+from cosparse.kernels.gpu import conv_basis, cuda_library, pairs, product, stem
 from cosparse.kernels.gpu.launches import LAUNCHES
 from cosparse.kernels.table import KernelRow
 
@@ -34,12 +34,12 @@ def rows() -> list[KernelRow]:
         add(f"conv_pairs_{_word(tile)}__triton", "conv", "triton", f"64x{tile.pixels}")
     add("conv_depthwise__triton", "conv", "triton")
     add("conv_library__torch", "conv", "torch")
-    built, missing = conv_basis.available()
-    for variant in conv_basis.VARIANTS:
-        tile_ = f"{64 * variant.groups}x{variant.pixels}"
-        made.append(KernelRow(f"conv_basis_{variant.name}__cuda", "conv", "cuda", DTYPE, tile_, built, why if built else missing))
+    built, missing = cuda_library.available()
+    tiles = {f"basis_{_word(variant.name)}": f"{conv_basis.ROWS}x{variant.pixels}" for variant in conv_basis.VARIANTS}
+    for name, tile_ in (tiles | {f"stem_{rows}": f"{stem.GROUP}x{rows} rows" for rows in stem.ROWS}).items():
+        made.append(KernelRow(f"conv_{name}__cuda", "conv", "cuda", DTYPE, tile_, built, why if built else missing))
     return made
 
 
-def _word(tile: product.Tile) -> str:
+def _word(tile: product.Tile | str) -> str:
     return str(tile).replace(" ", "_")

@@ -1,0 +1,47 @@
+// What the launches of all kernels share: what a machine has, and how a kernel begins there.
+#pragma once
+
+#include "conv_basis.h"
+#include "device.h"
+
+inline bool aligned(const void* p, int64_t stride) { return (uintptr_t)p % 16 == 0 && stride % 8 == 0; }
+inline bool activation_known(int act) { return act >= 0 && act <= 2; }  // none, relu, clip
+
+struct Machine {
+  int processors;
+  int64_t shared, shared_of_block;  // bytes of a multiprocessor, and the most of one block
+};
+
+#ifdef COSPARSE_CUDA_ON_HOST
+inline int machine(Machine* m) { return *m = {2, 228 << 10, 227 << 10}, 0; }
+template <class Call>
+int run(void (*kernel)(Call), const std::remove_const_t<Call>& call, int blocks, int groups, int threads, int64_t bytes, void*) {
+  emulation::launch(kernel, call, blocks, groups, threads, bytes);
+  return 0;
+}
+#else
+inline int machine(Machine* m) {
+  int device, processors, shared, of_block;
+  if (cudaError_t e = cudaGetDevice(&device)) return e;
+  if (cudaError_t e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device)) return e;
+  if (cudaError_t e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device)) return e;
+  if (cudaError_t e = cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return e;
+  return *m = {processors, shared, of_block}, 0;
+}
+template <class Call>
+int run(void (*kernel)(Call), const std::remove_const_t<Call>& call, int blocks, int groups, int threads, int64_t bytes, void* stream) {
+  int device, major;
+  if (cudaError_t e = cudaGetDevice(&device)) return e;
+  if (cudaError_t e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return e;
+  if (cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes)) return e;
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(blocks, groups), config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = bytes, config.stream = (cudaStream_t)stream;
+  config.attrs = &early, config.numAttrs = major >= 9;
+  void* args[] = {const_cast<std::remove_const_t<Call>*>(&call)};
+  return cudaLaunchKernelExC(&config, (const void*)kernel, args);
+}
+#endif
