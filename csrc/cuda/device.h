@@ -117,14 +117,7 @@ DEVICE void copy_run(char* to, const void* from, int bytes, Meeting* m) {
                : "memory");
 }
 DEVICE void asked(Meeting*) {}
-DEVICE bool complete(Meeting* m, int round) {
-  int done;
-  asm volatile("{.reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.b32 %0, 1, 0, p;}"
-               : "=r"(done)
-               : "r"(shared_address(m)), "r"(round & 1)
-               : "memory");
-  return done;
-}
+#define COSPARSE_ASK "try_wait"  // which may sleep meanwhile
 #else
 constexpr int kCopyArrivals = 32;
 DEVICE void meetings_made() {}
@@ -134,15 +127,16 @@ DEVICE void copy_run(char* to, const void* from, int bytes, Meeting*) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + i)), "l"((const char*)from + i) : "memory");
 }
 DEVICE void asked(Meeting* m) { asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(m)) : "memory"); }
+#define COSPARSE_ASK "test_wait"
+#endif
 DEVICE bool complete(Meeting* m, int round) {
   int done;
-  asm volatile("{.reg .pred p;\n mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.b32 %0, 1, 0, p;}"
+  asm volatile("{.reg .pred p;\n mbarrier." COSPARSE_ASK ".parity.shared::cta.b64 p, [%1], %2;\n selp.b32 %0, 1, 0, p;}"
                : "=r"(done)
                : "r"(shared_address(m)), "r"(round & 1)
                : "memory");
   return done;
 }
-#endif
 DEVICE void wait_for(Meeting* m, int round) {
   while (!complete(m, round)) {}
 }
