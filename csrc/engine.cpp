@@ -15,8 +15,6 @@ namespace cosparse {
 
 namespace {
 
-constexpr int64_t kCachedFloats = 2 << 20;  // of activations that run together: a last-level cache holds them beside the weights
-
 Options checked(Options options) {
   if (options.threads < 1 || options.threads > 1024)
     throw Error(Fault::usage, "threads", "1 to 1024", std::to_string(options.threads), "leave it out to use one thread a core");
@@ -104,34 +102,12 @@ std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& input
         return schedules_.front().second;
       }
   }
-  const auto known = choices();
-  auto schedule = make_schedule(inputs, *known);
+  const auto before = known();
+  auto schedule = make_schedule(inputs, *before);
   std::lock_guard<std::mutex> guard(lock_);
-  if (choices_ != known) return schedule;  // for this call; the next one shall have what has been measured meanwhile
+  if (known_ != before) return schedule;  // for this call; the next one shall have what has been measured meanwhile
   schedules_.emplace_front(inputs, schedule);
   if (schedules_.size() > kPlans) schedules_.pop_back();
-  return schedule;
-}
-
-std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& inputs, const Choices& choices) const {
-  const std::vector<Shape> shapes = infer_shapes(*graph_, inputs);  // refuses what the whole batch does not allow
-  const auto plan_of = [&](int64_t images) {
-    std::vector<Shape> part = inputs;
-    for (Shape& s : part) s.n = images;
-    return make_plan(*graph_, options_, prepared_for(infer_shapes(*graph_, part), choices), part);
-  };
-  auto schedule = std::make_shared<Schedule>();
-  int64_t results = 0;
-  for (int v : graph_->outputs) {
-    schedule->outputs.push_back(shapes[v]);
-    results += shapes[v].c * shapes[v].pixels() * (int64_t)sizeof(float);
-  }
-  require_memory("network '" + graph_->name + "'", "results", results, text_of(inputs[0]), options_.max_memory);
-  const int64_t batch = inputs[0].n;
-  auto one = plan_of(1);
-  const int64_t at_once = std::clamp<int64_t>(kCachedFloats / std::max<int64_t>(1, one->arena_floats), 1, batch);
-  schedule->parts.push_back({at_once == 1 ? one : plan_of(at_once), batch / at_once});
-  if (batch % at_once) schedule->parts.push_back({plan_of(batch % at_once), 1});
   return schedule;
 }
 
@@ -152,33 +128,56 @@ void Engine::grow(Context& context, const Schedule& schedule) const {
     have = need;
   };
   for (const Schedule::Part& part : schedule.parts) {
-    to(context.arena, context.arena_floats, part.plan->arena_floats);
+    to(context.arena, context.arena_floats, part.plan->arena_floats * (part.apart ? options_.threads : 1));
     to(context.scratch, context.scratch_floats, part.plan->scratch_floats * options_.threads);
   }
   const int64_t bytes = (context.arena_floats + context.scratch_floats) * (int64_t)sizeof(float);
   for (int64_t most = arena_bytes_; most < bytes && !arena_bytes_.compare_exchange_weak(most, bytes);) {}
 }
 
-void Engine::read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const {
+void Engine::read_inputs(const Plan& plan, const Run& run, const std::vector<const float*>& inputs, int64_t first) const {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Shape& s = plan.shapes[i];
     const int64_t image = s.h * s.w;
-    pool_.each(s.c, [&](int64_t c, int) {
-      float* to = arena + plan.places[i].offset + c * plan.places[i].plane;
+    run.pool.each(s.c, [&](int64_t c, int) {
+      float* to = run.arena + plan.places[i].offset + c * plan.places[i].plane;
       for (int64_t n = 0; n < s.n; ++n) std::memcpy(to + n * image, inputs[i] + ((first + n) * s.c + c) * image, image * sizeof(float));
     });
   }
 }
 
-void Engine::write_outputs(const Plan& plan, const float* arena, const std::vector<float*>& outputs, int64_t first) const {
+void Engine::write_outputs(const Plan& plan, const Run& run, const std::vector<float*>& outputs, int64_t first) const {
   for (size_t i = 0; i < outputs.size(); ++i) {
     const Shape& s = plan.shapes[graph_->outputs[i]];
     const Place& at = plan.places[graph_->outputs[i]];
     const int64_t image = s.h * s.w;
-    pool_.each(s.c, [&](int64_t c, int) {
-      const float* from = arena + at.offset + c * at.plane;
+    run.pool.each(s.c, [&](int64_t c, int) {
+      const float* from = run.arena + at.offset + c * at.plane;
       for (int64_t n = 0; n < s.n; ++n) std::memcpy(outputs[i] + ((first + n) * s.c + c) * image, from + n * image, image * sizeof(float));
     });
+  }
+}
+
+// steps(plan, run, slot) for every run of every part; slot: of the thread, 0 where all threads share the run.
+template <class Steps>
+void Engine::run_parts(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
+                       const std::vector<float*>& outputs, const Steps& steps) const {
+  int64_t first = 0;
+  for (const Schedule::Part& part : schedule.parts) {
+    const Plan& plan = *part.plan;
+    const int64_t images = plan.shapes[0].n;
+    const auto once = [&](int64_t time, int slot, Pool& pool) {
+      const Run run{context.arena.get() + slot * plan.arena_floats, context.scratch.get() + slot * plan.scratch_floats,
+                    plan.scratch_floats, pool};
+      read_inputs(plan, run, inputs, first + time * images);
+      steps(plan, run, slot);
+      write_outputs(plan, run, outputs, first + time * images);
+    };
+    if (part.apart)
+      pool_.each(part.times, [&](int64_t time, int slot) { once(time, slot, alone_); });
+    else
+      for (int64_t time = 0; time < part.times; ++time) once(time, 0, pool_);
+    first += part.times * images;
   }
 }
 
@@ -194,15 +193,9 @@ void Engine::run_in(Context& context, const Schedule& schedule, const std::vecto
     std::fill_n(context.arena.get(), context.arena_floats, NAN);
     std::fill_n(context.scratch.get(), context.scratch_floats, NAN);
   }
-  int64_t first = 0;
-  for (const Schedule::Part& part : schedule.parts) {
-    const Run run{context.arena.get(), context.scratch.get(), part.plan->scratch_floats, pool_};
-    for (int64_t i = 0; i < part.times; ++i, first += part.plan->shapes[0].n) {
-      read_inputs(*part.plan, run.arena, inputs, first);
-      for (const Step& step : part.plan->steps) step.run(run);
-      write_outputs(*part.plan, run.arena, outputs, first);
-    }
-  }
+  run_parts(context, schedule, inputs, outputs, [](const Plan& plan, const Run& run, int) {
+    for (const Step& step : plan.steps) step.run(run);
+  });
 }
 
 std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const {
@@ -217,20 +210,20 @@ std::vector<StepTime> Engine::profile_in(Context& context, const Schedule& sched
   const size_t steps = schedule.parts[0].plan->steps.size();
   std::vector<std::vector<double>> us(steps);
   for (int i = 0; i < repeat; ++i) {
-    std::vector<double> spent(steps, 0);
-    int64_t first = 0;
-    for (const Schedule::Part& part : schedule.parts) {
-      const Run run{context.arena.get(), context.scratch.get(), part.plan->scratch_floats, pool_};
-      for (int64_t t = 0; t < part.times; ++t, first += part.plan->shapes[0].n) {
-        read_inputs(*part.plan, run.arena, inputs, first);
-        for (size_t s = 0; s < steps; ++s) {
-          const auto start = std::chrono::steady_clock::now();
-          part.plan->steps[s].run(run);
-          spent[s] += std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-        }
+    std::vector<std::vector<double>> spent(options_.threads, std::vector<double>(steps, 0));  // by the thread that ran a part
+    run_parts(context, schedule, inputs, {}, [&](const Plan& plan, const Run& run, int slot) {
+      const double share = &run.pool == &alone_ ? options_.threads : 1;  // of the time that passes, where each thread has a run of its own
+      for (size_t s = 0; s < steps; ++s) {
+        const auto start = std::chrono::steady_clock::now();
+        plan.steps[s].run(run);
+        spent[slot][s] += std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / share;
       }
+    });
+    for (size_t s = 0; s < steps; ++s) {
+      double all = 0;
+      for (const auto& own : spent) all += own[s];
+      us[s].push_back(all);
     }
-    for (size_t s = 0; s < steps; ++s) us[s].push_back(spent[s]);
   }
   std::vector<StepTime> times;
   for (auto& t : us) {

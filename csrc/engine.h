@@ -15,31 +15,16 @@
 #include "fork.h"
 #include "memory.h"
 #include "plan.h"
+#include "schedule.h"
 #include "stored_weights.h"
 #include "tune.h"
 
 namespace cosparse {
 
+class TuneCache;
+
 struct StepTime {
   double median_us, min_us;
-};
-
-// How a batch runs: as several smaller ones one after the other where its activations would not stay in the caches. No operator of the
-// format mixes images, so the parts are the whole.
-struct Schedule {
-  struct Part {
-    std::shared_ptr<const Plan> plan;
-    int64_t times;
-  };
-  // A count of one step (Step::flops and the like) over all parts.
-  double sum(size_t step, double Step::*count) const {
-    double all = 0;
-    for (const Part& part : parts) all += part.plan->steps[step].*count * (double)part.times;
-    return all;
-  }
-
-  std::vector<Part> parts;     // all with the same steps
-  std::vector<Shape> outputs;  // of the whole batch
 };
 
 class Engine {
@@ -60,7 +45,8 @@ class Engine {
   // A context that is large enough for this schedule, and a run in it.
   std::unique_ptr<Context> make_context(const Schedule& schedule) const;
   void run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
-  // Times the tiles of every layer at these input shapes, or takes them from the tuning cache; later schedules have them. Does nothing for an
+  // Times the tiles of every layer at these input shapes, and whether a batch had better run apart, or takes that from the tuning cache; later
+  // schedules have it. Does nothing for an
   // engine that was made without options.tune. Any thread, beside calls; some seconds at the most where one run does not take longer.
   // Returns a warning about the cache, or nothing. tune_shapes.cpp
   std::string tune(const std::vector<Shape>& inputs);
@@ -84,20 +70,29 @@ class Engine {
 
   Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps);
   std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const;
-  // measure.cpp. The forms that layers run best in, from the tuning cache or measured; sets choices_.
+  // measure.cpp. The forms that layers run best in, from the tuning cache or measured; sets known_.
   std::map<int, Form> measure(const std::map<int, Quantization>& steps);
   Found time_forms(const Kinds& kinds, const std::map<int, Quantization>& steps);
   void time_form(Form form, const std::vector<int>& group, const Prepared& cheapest, const std::map<int, Quantization>& steps,
                  const Kinds& kinds, Found& found);
   // Sets prepared_.weights and ranges. `stored`: gives up each layer's; nullptr: others may need them.
   void pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored);
-  std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs, const Choices& choices) const;
+  // schedule.cpp. Parts run apart or together as was measured, else by a rule; or as asked for, as far as possible.
+  enum class Batches { known, together, apart };
+  std::shared_ptr<const Schedule> make_schedule(const std::vector<Shape>& inputs, const Known& known, Batches how = Batches::known) const;
+  // tune_shapes.cpp
+  void tune_tiles(const Schedule& schedule, TuneCache& cache, Known& known);
+  void tune_batch(const std::vector<Shape>& inputs, TuneCache& cache, Known& known);
+  BatchTimes time_batch(const std::vector<Shape>& inputs, const Known& known) const;
   // What a plan for these shapes (of all values) is made of.
   Prepared prepared_for(const std::vector<Shape>& shapes, const Choices& choices) const;
-  std::shared_ptr<const Choices> choices() const;
+  std::shared_ptr<const Known> known() const;
   void grow(Context& context, const Schedule& schedule) const;
-  void read_inputs(const Plan& plan, float* arena, const std::vector<const float*>& inputs, int64_t first) const;
-  void write_outputs(const Plan& plan, const float* arena, const std::vector<float*>& outputs, int64_t first) const;
+  template <class Steps>
+  void run_parts(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
+                 const Steps& steps) const;
+  void read_inputs(const Plan& plan, const Run& run, const std::vector<const float*>& inputs, int64_t first) const;
+  void write_outputs(const Plan& plan, const Run& run, const std::vector<float*>& outputs, int64_t first) const;
 
   std::shared_ptr<const Graph> graph_;
   Options options_;
@@ -106,8 +101,9 @@ class Engine {
   std::string cache_;
   std::atomic<int> measured_{0};
   mutable Pool pool_;
-  mutable ForkMutex lock_;  // guards choices_ (what it points to never changes) and schedules_
-  std::shared_ptr<const Choices> choices_ = std::make_shared<const Choices>();
+  mutable Pool alone_{1};  // for parts of a batch that each thread runs by itself
+  mutable ForkMutex lock_;  // guards known_ (what it points to never changes) and schedules_
+  std::shared_ptr<const Known> known_ = std::make_shared<const Known>();
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
   mutable Contexts contexts_;
   mutable std::atomic<int64_t> arena_bytes_{0};

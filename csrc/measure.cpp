@@ -98,16 +98,16 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   if (!cache.warning().empty()) warnings_.push_back(cache.warning());
 
   std::map<int, Form> best;
-  Choices choices;
+  Known known;
   for (const auto& [n, kind] : kinds) {
     const Node& node = graph_->nodes[n];
     const Measured* m = cache.find(kind);
     const bool free = options_.number != Number::int8 && m && has_form(node, m->form);
     best[n] = free ? m->form : cheapest_form(node);  // int8's steps were taken for this one, whatever a file says
     const int64_t pixels = shapes[graph_->inputs.size() + n].pixels();
-    if (m && !describe(node).depthwise()) choices[{n, pixels}] = {m->tile, pixels, reason(*m)};
+    if (m && !describe(node).depthwise()) known.layers[{n, pixels}] = {m->tile, pixels, reason(*m)};
   }
-  choices_ = std::make_shared<const Choices>(std::move(choices));
+  known_ = std::make_shared<const Known>(std::move(known));
   return best;
 }
 

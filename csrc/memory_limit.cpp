@@ -59,6 +59,8 @@ int64_t memory_left(const std::string& proc, const std::string& groups) {
   return left;
 }
 
+bool memory_allows(int64_t bytes, int64_t most) { return bytes <= (most ? most : kAlwaysThere) || (!most && bytes <= memory_left()); }
+
 void require_memory(const std::string& about, const std::string& what, int64_t bytes, const std::string& taken, int64_t most) {
   if (bytes <= (most ? most : kAlwaysThere)) return;
   const int64_t limit = most ? most : memory_left();

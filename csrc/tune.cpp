@@ -7,10 +7,6 @@
 
 namespace cosparse {
 
-namespace {
-constexpr double kChance = 0.03;  // two runs of one kernel differ by as much
-}
-
 std::string signature(const Node& node, const Shape& in) {
   const Layer l = describe(node);
   std::string text = node.op;

@@ -34,6 +34,8 @@ Kinds kinds_of(const Graph& graph, const std::vector<Shape>& shapes);
 using Found = std::map<std::string, std::vector<Timing>>;
 void note(std::vector<Timing>& list, const Timing& timing);
 
+constexpr double kChance = 0.03;  // two runs of the same differ by as much
+
 // Picks from timings: the fastest, but the first unless another one beats it by more than chance does. `timings` is not empty.
 Measured best_of(std::vector<Timing> timings);
 

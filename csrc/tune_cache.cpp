@@ -94,6 +94,18 @@ Measured measured_of(const Json& layer) {
   return m;
 }
 
+BatchTimes batch_times_of(const Json& batch) {
+  const BatchTimes times{wanted<double>(batch, "apart"), wanted<double>(batch, "together")};
+  if (!(times.apart > 0 && times.together > 0)) throw Error(Fault::usage, "tuning cache", "microseconds", "0 or less", "");
+  return times;
+}
+
+std::string microseconds(double us) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f", us);
+  return text;
+}
+
 }  // namespace
 
 std::string cpu_name() {
@@ -113,7 +125,7 @@ TuneCache::TuneCache(const Options& options) : options_(options) {
   try {
     load();
   } catch (const Error& error) {
-    layers_.clear();
+    layers_.clear(), batches_.clear();
     warning_ = "tuning cache " + path_ + " is ignored (" + error.what() + ") and will be written anew";
   }
 }
@@ -138,11 +150,18 @@ void TuneCache::load() {
     throw Error(Fault::usage, "machine", "this one", "another processor, instruction set, dtype or number of threads", "");
   const Json::Object& layers = wanted<Json::Object>(root, "layers");
   for (const Member& layer : layers) layers_.emplace(layer.key, measured_of(layer.value));
+  if (!member(root, "batches")) return;  // a file from before there were any
+  for (const Member& batch : wanted<Json::Object>(root, "batches")) batches_.emplace(batch.key, batch_times_of(batch.value));
 }
 
 const Measured* TuneCache::find(const std::string& signature) const {
   const auto at = layers_.find(signature);
   return at == layers_.end() ? nullptr : &at->second;
+}
+
+const BatchTimes* TuneCache::find_batch(const std::string& signature) const {
+  const auto at = batches_.find(signature);
+  return at == batches_.end() ? nullptr : &at->second;
 }
 
 std::string TuneCache::text() const {
@@ -153,12 +172,14 @@ std::string TuneCache::text() const {
   const char* between = "\n";
   for (const auto& [key, m] : layers_) {
     out << between << "  " << quoted_json(key) << ": {\"form\": \"" << name_of(m.form) << "\", \"tile\": " << m.tile << ", \"us\": {";
-    for (size_t i = 0; i < m.timings.size(); ++i) {
-      char us[32];
-      std::snprintf(us, sizeof us, "%.1f", m.timings[i].us);
-      out << (i ? ", " : "") << "\"" << name_of(m.timings[i].form) << "/" << m.timings[i].tile << "\": " << us;
-    }
+    for (size_t i = 0; i < m.timings.size(); ++i)
+      out << (i ? ", " : "") << "\"" << name_of(m.timings[i].form) << "/" << m.timings[i].tile << "\": " << microseconds(m.timings[i].us);
     out << "}}", between = ",\n";
+  }
+  out << "\n },\n \"batches\": {", between = "\n";
+  for (const auto& [key, times] : batches_) {
+    out << between << "  " << quoted_json(key) << ": {\"apart\": " << microseconds(times.apart) << ", \"together\": "
+        << microseconds(times.together) << "}", between = ",\n";
   }
   out << "\n }}\n";
   return out.str();
@@ -175,11 +196,13 @@ int TuneCache::keep(Found found) {
 void TuneCache::save() {
   if (!changed_ || path_.empty()) return;
   const auto own = layers_;
+  const auto own_batches = batches_;
   try {
     load();
   } catch (const Error&) {  // damaged or of other kernels: what we have replaces it
   }
   for (const auto& [key, m] : own) layers_[key] = m;
+  for (const auto& [key, times] : own_batches) batches_[key] = times;
   static std::atomic<unsigned> saves{0};  // engines that load side by side write files of their own
   const std::string beside = path_ + "." + std::to_string(getpid()) + "." + std::to_string(saves++) + ".tmp", content = text();
   bool written = make_folders(path_.substr(0, path_.rfind('/')));

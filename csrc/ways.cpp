@@ -23,6 +23,10 @@ void time_steps(Way& way, const Run& run, bool count) {
 
 }  // namespace
 
+bool once_more(int rounds, double spent, double seconds) {
+  return rounds < 2 || (rounds < kRounds && spent < seconds) || (rounds < kMostRounds && spent < kCheapSeconds);
+}
+
 void time_ways(std::vector<Way>& ways, Pool& pool, double seconds) {
   const auto start = Clock::now();
   int64_t arena_floats = 0, scratch_floats = 0;
@@ -35,11 +39,7 @@ void time_ways(std::vector<Way>& ways, Pool& pool, double seconds) {
   std::normal_distribution<float> normal;
   for (int64_t i = 0; i < arena_floats; ++i) arena[i] = i < kPattern ? normal(random) : arena[i - kPattern];
   std::fill_n(scratch.get(), scratch_floats, 0.f);
-  const auto more = [&](int round) {
-    const double spent = since(start);
-    return round < 2 || (round < kRounds && spent < seconds) || (round < kMostRounds && spent < kCheapSeconds);
-  };
-  for (int round = 0; more(round); ++round)
+  for (int round = 0; once_more(round, since(start), seconds); ++round)
     for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool}, round > 0);
 }
 

@@ -11,14 +11,18 @@ namespace cosparse {
 using Clock = std::chrono::steady_clock;
 inline double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// Whether what takes turns is to be run once more, after `rounds` that took `spent` seconds: once to warm up and once timed in any case, some
+// times more as long as `seconds` have not passed, and many times where that is cheap.
+bool once_more(int rounds, double spent, double seconds);
+
 struct Way {
   int tile;
   std::shared_ptr<const Plan> plan;
   std::vector<double> us = {};  // [plan->steps], microseconds: the least time so far
 };
 
-// Runs the ways in turn, so that what slows the machine down slows all of them: once to warm up and once timed in any case, some times more
-// as long as `seconds` have not passed, and many times where that is cheap. In memory of its own, of ordinary numbers.
+// Runs the ways in turn, so that what slows the machine down slows all of them, as often as once_more() says. In memory of its own, of
+// ordinary numbers.
 void time_ways(std::vector<Way>& ways, Pool& pool, double seconds);
 
 // Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first.

@@ -146,8 +146,9 @@ class Engine:
         return self.plan_for(*(self._example_shape(i, 1) for i in range(len(self.inputs))))
 
     def plan_for(self, *shapes: Sequence[int]) -> Plan:
-        rows = self._native.plan(_sizes(shapes))
-        return Plan(self.name, tuple(tuple(s) for s in shapes), self.isa, self.threads, tuple(PlanRow(**row) for row in rows))
+        batch, rows = self._native.plan(_sizes(shapes))
+        sizes = tuple(tuple(s) for s in shapes)
+        return Plan(self.name, sizes, self.isa, self.threads, tuple(PlanRow(**row) for row in rows), batch)
 
     def profile(self, *inputs: Any, repeat: int = 50) -> list[ProfileRow]:
         """Times every step over `repeat` runs, in a run of its own, so that it does not disturb other timings."""
@@ -182,9 +183,10 @@ class Engine:
     def warmup_for(self, *shapes: Sequence[int]) -> Engine:
         """The same for one shape of each input.
 
-        Loading measures tiles at the example's size; elsewhere a rule chooses them until this has measured them too. What it finds is kept
-        in the tuning cache, and `plan_for` says so. An engine that was loaded with tune=False, a tile or dense=True keeps its rule. It may
-        be called beside other calls, which make its measurements worse. Raises ShapeError.
+        Loading measures tiles at the example's size; elsewhere a rule chooses them until this has measured them too. It also measures
+        whether a batch had better run apart, each thread with images of its own. What it finds is kept in the tuning cache, and `plan_for`
+        says so. An engine that was loaded with tune=False or a tile keeps its rule, with dense=True that for its tiles. It may be called
+        beside other calls, which make its measurements worse. Raises ShapeError.
         """
         sizes = _sizes(shapes)
         warning = self._native.tune(sizes)
@@ -233,8 +235,8 @@ def load(
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
     tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size,
         and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides. `Engine.warmup` measures
-        the tiles for other batches.
-    dense: run every layer on the dense kernel, stored zeros and all, untuned: what sparsity is measured against.
+        the tiles for other batches, and how these are shared out among the threads.
+    dense: run every layer on the dense kernel, stored zeros and all, with tiles by rule: what sparsity is measured against.
     contexts: calls that run at once, each in memory of its own; more wait. Default: as many as threads or usable cores, the larger.
     cores: numbers of cores on which the engine's workers stay, and beside which its weights lie (on a machine of several NUMA nodes, those
         of one). The thread that calls stays where it is: os.sched_setaffinity moves it.

@@ -27,13 +27,15 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of one network at one set of input shapes, in the order in which they run."""
+    """The steps of one network at one set of input shapes, in the order in which they run. `batch`: in how many parts of how many images,
+    and which of these each thread runs by itself."""
 
     network: str
     shapes: tuple[tuple[int, ...], ...]
     isa: str
     threads: int
     rows: tuple[PlanRow, ...]
+    batch: str = ""
 
     def __iter__(self) -> Iterator[PlanRow]:
         return iter(self.rows)
@@ -53,7 +55,7 @@ class Plan:
     def __str__(self) -> str:
         inputs = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
         lines = [
-            f"{self.network}: input {inputs}, {self.isa}, {self.threads} threads",
+            f"{self.network}: input {inputs}, {self.isa}, {self.threads} threads" + (f"; {self.batch}" if self.batch else ""),
             f"{'layer':32} {'kernel':24} {'density':>7} {'MFLOP':>9} {'basis':>7} {'dense':>9} {'kB':>8}  why",
         ]
         for row in self.rows:

@@ -83,7 +83,7 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
   return results;
 }
 
-py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
+py::tuple plan(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
   const auto schedule = find_schedule(engine, shapes_of(engine, inputs));
   py::list rows;
   for (size_t i = 0; i < schedule->parts[0].plan->steps.size(); ++i) {
@@ -93,7 +93,7 @@ py::list plan_rows(const Engine& engine, const std::vector<std::vector<int64_t>>
                          py::arg("dense_flops") = schedule->sum(i, &Step::dense_flops), py::arg("bytes") = s.bytes,
                          py::arg("why") = s.why));
   }
-  return rows;
+  return py::make_tuple(schedule->text(), rows);
 }
 
 std::string tune(Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
@@ -165,7 +165,7 @@ void bind_engine(py::module_& m) {
            py::arg("calibration") = py::list(), py::arg("take_over") = false, py::arg("contexts") = 0,
            py::arg("cores") = std::vector<int>{}, py::arg("max_memory") = 0)
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
-      .def("plan", &plan_rows, py::arg("shapes"), "One dictionary a step.")
+      .def("plan", &plan, py::arg("shapes"), "How the batch runs, in words, and one dictionary a step.")
       .def("tune", &tune, py::arg("shapes"), "Measures the tiles for these shapes; a warning about the tuning cache, or nothing.")
       .def("profile", &profile, py::arg("inputs"), py::arg("repeat"), "(median, minimum) microseconds of each step.")
       .def_property_readonly("isa", [](const Engine& e) { return name_of(e.options().isa); })
