@@ -10,9 +10,10 @@ std::string about(const Node& node) { return "node " + quoted(node.name) + " (" 
 void check_activation(const Node& node) {
   const std::string& kind = node.text("kind");
   const double alpha = node.number("alpha"), beta = node.number("beta");
-  const bool uses_alpha = kind == "clip" || kind == "leaky_relu" || kind == "elu", uses_beta = kind == "clip";
+  const bool uses_alpha = kind == "clip" || kind == "leaky_relu" || kind == "elu" || kind == "pow", uses_beta = kind == "clip";
   if (!uses_alpha && alpha != 0) refuse(about(node), "alpha 0, which " + kind + " has no use for", text_of(alpha));
   if (!uses_beta && beta != 0) refuse(about(node), "beta 0, which " + kind + " has no use for", text_of(beta));
+  if (kind == "pow" && alpha == 0) refuse(about(node), "an exponent alpha other than 0", text_of(alpha));
   if (kind == "clip" && alpha > beta) {
     refuse(about(node), "alpha (lowest) not above beta (highest)", text_of(alpha) + " and " + text_of(beta));
   }

@@ -21,10 +21,15 @@ const std::map<std::string, Act> kActs = {{"relu", Act::relu},
                                           {"hardswish", Act::hardswish},
                                           {"hardsigmoid", Act::hardsigmoid},
                                           {"softplus", Act::softplus},
-                                          {"mish", Act::mish}};
+                                          {"mish", Act::mish},
+                                          {"sqrt", Act::sqrt},
+                                          {"abs", Act::abs},
+                                          {"exp", Act::exp},
+                                          {"log", Act::log},
+                                          {"pow", Act::pow}};
 
 bool takes_activation(const std::string& op) {
-  static const std::set<std::string> ops = {"conv", "linear", "affine", "add", "sub", "mul", "div", "max_pool", "avg_pool"};
+  static const std::set<std::string> ops = {"conv", "linear", "affine", "add", "sub", "mul", "div", "maximum", "minimum", "max_pool", "avg_pool"};
   return ops.count(op) > 0;
 }
 

@@ -139,7 +139,7 @@ void build_conv(const Build&);
 void build_depthwise(const Build&, Step& step, const std::shared_ptr<const Weights>& weights);  // for build_conv, which has begun the step
 void build_pool(const Build&);
 void build_adaptive_pool(const Build&);
-void build_mean(const Build&);
+void build_reduction(const Build&);  // mean, sum, amax
 void build_binary(const Build&);
 void build_affine(const Build&);
 void build_activation(const Build&);

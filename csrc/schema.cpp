@@ -135,6 +135,11 @@ std::vector<OpRule> make_schema(int64_t version) {
     for (OpRule& rule : ops)
       if (rule.check == check_conv) add_transforms(rule);
   if (version >= 3) {
+    for (OpRule& rule : ops)
+      if (rule.op == "activation")
+        for (const char* kind : {"sqrt", "abs", "exp", "log", "pow"}) rule.attrs[0].choices.push_back(kind);
+    for (const char* op : {"maximum", "minimum"}) ops.push_back({op, 2, 2, {}, {}, nullptr, infer_broadcast});
+    for (const char* op : {"sum", "amax"}) ops.push_back({op, 1, 1, {list("axes", 1, 3, 1, 3), flag("keep")}, {}, check_mean, infer_mean});
     ops.push_back({"group_norm", 1, 1, {integer("groups", 1, kInt), number("eps", 0)}, {vector("scale"), vector("shift")}, check_group_norm,
                    infer_per_channel});
     ops.push_back({"log_softmax", 1, 1, {integer("axis", 1, 1)}, {}, nullptr, infer_same});

@@ -1,4 +1,4 @@
-// Steps of add, sub, mul, div (with broadcasting), affine, activation and prelu.
+// Steps of add, sub, mul, div, maximum, minimum (with broadcasting), affine, activation and prelu.
 #include "plan.h"
 
 namespace cosparse {
@@ -16,8 +16,9 @@ const float* parameter(const Build& b, const char* role) { return b.node().tenso
 }  // namespace
 
 void build_binary(const Build& b) {
-  const std::string& op = b.node().op;
-  const Binary kind = op == "add" ? Binary::add : op == "sub" ? Binary::sub : op == "mul" ? Binary::mul : Binary::div;
+  static const std::map<std::string, Binary> kinds = {{"add", Binary::add}, {"sub", Binary::sub},         {"mul", Binary::mul},
+                                                      {"div", Binary::div}, {"maximum", Binary::maximum}, {"minimum", Binary::minimum}};
+  const Binary kind = kinds.at(b.node().op);
   const Shape p = b.in(0), q = b.in(1), out = b.out();
   // The longest run of output pixels over which each operand is contiguous or one repeated value.
   const auto covers = [&](const Shape& s) { return s.h == out.h && s.w == out.w; };

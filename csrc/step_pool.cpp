@@ -1,4 +1,4 @@
-// Steps of max_pool, avg_pool, the adaptive pools and mean.
+// Steps of max_pool, avg_pool, the adaptive pools, mean, sum and amax.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -52,20 +52,21 @@ void push_pool(const Build& b, const PoolArgs& args, std::vector<float> factors)
   b.plan.steps.push_back(std::move(step));
 }
 
-// y = mean of each image's plane, one value a channel and image.
-std::function<void(const Run&)> plane_means(const Build& b) {
-  return [x = b.at(0), y = b.to(), in = b.in(0), out = b.out(), sum = b.spans().sum](const Run& run) {
+// y = sum of each image's plane over `count`, one value a channel and image.
+std::function<void(const Run&)> plane_sums(const Build& b, int64_t count) {
+  return [count, x = b.at(0), y = b.to(), in = b.in(0), out = b.out(), sum = b.spans().sum](const Run& run) {
     const int64_t pixels = in.h * in.w;
     each_rows(run, in.c * in.n, 1, [&](int64_t plane, int, int, int) {
-      *image_plane(run, y, out, plane) = sum(image_plane(run, x, in, plane), pixels) / (float)pixels;
+      *image_plane(run, y, out, plane) = sum(image_plane(run, x, in, plane), pixels) / (float)count;
     });
   };
 }
 
-// y = mean over some of channels, rows and columns; the axes stay, of size 1. What lies side by side in the source is added by whole rows.
-std::function<void(const Run&)> axis_means(const Build& b, bool channels, bool rows, bool columns) {
+// y = sum over some of channels, rows and columns, over `count`, or the largest (count 0); the axes stay, of size 1. What lies side by side
+// in the source is taken by whole rows.
+std::function<void(const Run&)> reduce_axes(const Build& b, bool channels, bool rows, bool columns, float count) {
   return [=, x = b.at(0), y = b.to(), in = b.in(0), out = b.out(), spans = b.spans()](const Run& run) {
-    const float count = (float)((channels ? in.c : 1) * (rows ? in.h : 1) * (columns ? in.w : 1));
+    const bool most = count == 0;
     each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int) {
       float* const to = image_plane(run, y, out, plane);
       const int64_t first = channels ? 0 : plane / out.n, beyond = channels ? in.c : first + 1;
@@ -76,8 +77,12 @@ std::function<void(const Run&)> axis_means(const Build& b, bool channels, bool r
       if (columns) {
         for (int64_t row = begin; row < end; ++row) {
           double sum = 0;
-          each_source(row, [&](const float* from) { sum += spans.sum(from, in.w); });
-          to[row] = (float)(sum / count);
+          float largest = -INFINITY;
+          each_source(row, [&](const float* from) {
+            if (!most) sum += spans.sum(from, in.w);
+            for (int64_t w = 0; most && w < in.w; ++w) largest = larger(largest, from[w]);
+          });
+          to[row] = most ? largest : (float)(sum / count);
         }
         return;
       }
@@ -85,10 +90,10 @@ std::function<void(const Run&)> axis_means(const Build& b, bool channels, bool r
       const int64_t n = (end - begin) * in.w;  // rows that stay lie side by side
       bool started = false;
       each_source(begin, [&](const float* from) {
-        started ? spans.binary(Binary::add, at, 1, from, 1, at, n) : (void)std::memcpy(at, from, n * sizeof(float));
+        started ? spans.binary(most ? Binary::maximum : Binary::add, at, 1, from, 1, at, n) : (void)std::memcpy(at, from, n * sizeof(float));
         started = true;
       });
-      spans.binary(Binary::div, at, 1, &count, 0, at, n);
+      if (!most && count != 1) spans.binary(Binary::div, at, 1, &count, 0, at, n);
     });
   };
 }
@@ -124,7 +129,7 @@ void build_adaptive_pool(const Build& b) {
   }
   Step step = plane_step(b, "spans");
   if (!max && out.h == 1 && out.w == 1) {
-    step.run = plane_means(b);
+    step.run = plane_sums(b, in.h * in.w);
   } else {
     step.kernel = "plain";
     step.run = [max, x = b.at(0), y = b.to(), in = b.in(0), out = b.out()](const Run& run) {
@@ -147,15 +152,15 @@ void build_adaptive_pool(const Build& b) {
   b.plan.steps.push_back(std::move(step));
 }
 
-void build_mean(const Build& b) {
-  const auto& axes = b.node().list("axes");
+void build_reduction(const Build& b) {
+  const Node& node = b.node();
+  const Shape in = b.in(0);
+  const auto over = [&](int64_t axis) { return std::find(node.list("axes").begin(), node.list("axes").end(), axis) != node.list("axes").end(); };
+  const bool channels = over(1), rows = over(2), columns = over(3);
+  const int64_t all = (channels ? in.c : 1) * (rows ? in.h : 1) * (columns ? in.w : 1);
+  const int64_t count = node.op == "mean" ? all : node.op == "sum" ? 1 : 0;
   Step step = plane_step(b, "spans");
-  if (axes == std::vector<int64_t>{2, 3}) {
-    step.run = plane_means(b);
-  } else {
-    const auto over = [&](int64_t axis) { return std::find(axes.begin(), axes.end(), axis) != axes.end(); };
-    step.run = axis_means(b, over(1), over(2), over(3));
-  }
+  step.run = !channels && rows && columns && count ? plane_sums(b, count) : reduce_axes(b, channels, rows, columns, (float)count);
   b.plan.steps.push_back(std::move(step));
 }
 

@@ -21,7 +21,8 @@ VERSION = 3
 """The highest version that is written, and only where the first one has no words for the graph."""
 
 _SINCE_2 = {"channels_transform", "channels_tile", "filters_transform", "filters_tile"}
-_SINCE_3 = {"group_norm", "log_softmax"}
+_SINCE_3 = {"group_norm", "log_softmax", "maximum", "minimum", "sum", "amax"}
+_KINDS_SINCE_3 = {"sqrt", "abs", "exp", "log", "pow"}  # of activation
 CHECKSUM_PREFIX = "blake2b-256:"
 _NO_DIGITS = "0" * 64
 _MOST_VALUES = 65536  # inputs, and outputs: each costs memory at every call, and the file a few bytes
@@ -114,7 +115,7 @@ def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
 
 def _version(graph: Graph) -> int:
     """The lowest version that can state the graph."""
-    if any(i.sizes for i in graph.inputs) or any(n.op in _SINCE_3 for n in graph.nodes):
+    if any(i.sizes for i in graph.inputs) or any(n.op in _SINCE_3 or n.attrs.get("kind") in _KINDS_SINCE_3 for n in graph.nodes):
         return 3
     new = any(_SINCE_2 & n.attrs.keys() or (n.op == "conv" and n.attrs.get("transform") == "matrix") for n in graph.nodes)
     return 2 if new else 1

@@ -7,7 +7,7 @@ y      as x                     float64; NaN in, NaN out
 relu max(x, 0)            clip min(max(x, alpha), beta)     leaky_relu x or alpha x       elu x or alpha (e^x - 1)
 sigmoid 1 / (1 + e^-x)    silu x sigmoid(x)                 tanh                          softplus log(1 + e^x)
 gelu x Phi(x)             gelu_tanh its tanh approximation  mish x tanh(softplus(x))      hardsigmoid clip(x + 3, 0, 6) / 6
-hardswish x hardsigmoid(x)
+hardswish x hardsigmoid(x) sqrt, abs, exp, log              pow x^alpha, alpha not 0; NaN below 0
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ KINDS: dict[str, Callable[[Array, float, float], Array]] = {
     "hardsigmoid": lambda x, _a, _b: _hardsigmoid(x),
     "softplus": lambda x, _a, _b: _softplus(x),
     "mish": lambda x, _a, _b: x * np.tanh(np.logaddexp(0, x)),
+    "sqrt": lambda x, _a, _b: np.sqrt(x),
+    "abs": lambda x, _a, _b: np.abs(x),
+    "exp": lambda x, _a, _b: np.exp(x),
+    "log": lambda x, _a, _b: np.log(x),
+    "pow": lambda x, alpha, _: np.where(x < 0, np.nan, np.abs(x) ** alpha),
 }
 
 
@@ -65,7 +70,8 @@ def activation(node: Node, x: Array) -> Array:
     kind = node.attrs["kind"]
     if kind not in KINDS:
         raise UnsupportedError(f"node {node.name} (activation)", "kind one of " + ", ".join(KINDS), repr(kind))
-    return KINDS[kind](x, node.attrs["alpha"], node.attrs["beta"])
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # log 0, the root of a negative number
+        return KINDS[kind](x, node.attrs["alpha"], node.attrs["beta"])
 
 
 def prelu(node: Node, x: Array) -> Array:

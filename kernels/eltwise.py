@@ -1,8 +1,8 @@
-"""add, sub, mul, div, affine: y = a op b, and y = scale[c] x + shift[c].
+"""add, sub, mul, div, maximum, minimum, affine: y = a op b, and y = scale[c] x + shift[c].
 
     a, b          [N, C, H, W] or [N, F]   any float; each of N, C, H, W equal, or 1 in one of the two
     scale, shift  [C]                      float32
-    y             the broadcast shape      float64
+    y             the broadcast shape      float64; maximum and minimum are NaN where either is
 
 Refused (ShapeError): shapes that do not broadcast; ranks that differ; a channel count other than the tensors'.
 """
@@ -36,5 +36,7 @@ REFERENCES: dict[str, Reference] = {
     "sub": _binary(np.subtract),
     "mul": _binary(np.multiply),
     "div": _binary(np.divide),
+    "maximum": _binary(np.maximum),
+    "minimum": _binary(np.minimum),
     "affine": affine,
 }

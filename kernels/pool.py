@@ -1,7 +1,7 @@
-"""max_pool, avg_pool, adaptive_avg_pool, adaptive_max_pool, mean: one number for each window of a plane.
+"""max_pool, avg_pool, adaptive_avg_pool, adaptive_max_pool, mean, sum, amax: one number for each window of a plane.
 
     x  [N, C, H, W]    any float
-    y  [N, C, Ho, Wo]  float64; `mean` with keep = 0: [N, C]
+    y  [N, C, Ho, Wo]  float64; mean, sum, amax with keep = 0: [N, C]
 
 max_pool pads with minus infinity, avg_pool with zeros. `ceil` = 1 adds a last window that sticks out (window.output_size).
 avg_pool divides by `divisor`, or where that is 0 by the number of pixels of the window that lie inside the image (count_pad = 0) or inside
@@ -73,9 +73,12 @@ def adaptive_max_pool(node: Node, x: Array) -> Array:
     return _adaptive(node, x, np.max)
 
 
-def mean(node: Node, x: Array) -> Array:
-    require(x.ndim == 4, node, "an input [N, C, H, W]", x)
-    return x.mean(axis=tuple(node.attrs["axes"]), keepdims=bool(node.attrs["keep"]))
+def _over_axes(reduce: Callable[..., Array]) -> Reference:
+    def reference(node: Node, x: Array) -> Array:
+        require(x.ndim == 4, node, "an input [N, C, H, W]", x)
+        return reduce(x, axis=tuple(node.attrs["axes"]), keepdims=bool(node.attrs["keep"]))
+
+    return reference
 
 
 REFERENCES: dict[str, Reference] = {
@@ -83,5 +86,7 @@ REFERENCES: dict[str, Reference] = {
     "avg_pool": avg_pool,
     "adaptive_avg_pool": adaptive_avg_pool,
     "adaptive_max_pool": adaptive_max_pool,
-    "mean": mean,
+    "mean": _over_axes(np.mean),
+    "sum": _over_axes(np.sum),
+    "amax": _over_axes(np.max),
 }

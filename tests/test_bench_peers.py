@@ -52,11 +52,12 @@ def pool_cases() -> list[Case]:
     for op, size in product(("adaptive_avg_pool", "adaptive_max_pool"), ([1, 1], [4, 3], [3, 5], [11, 2])):
         cases.append((op, {"size": size}, {}, (IMAGE,)))
     cases += [("mean", {"axes": axes, "keep": 1}, {}, (IMAGE,)) for axes in ([1], [2], [3], [1, 2], [2, 3], [1, 2, 3])]
-    return [*cases, ("mean", {"axes": [2, 3], "keep": 0}, {}, (IMAGE,))]
+    cases += [(op, {"axes": axes, "keep": 1}, {}, (IMAGE,)) for op in ("sum", "amax") for axes in ([1], [3], [2, 3])]
+    return [*cases, *((op, {"axes": [2, 3], "keep": 0}, {}, (IMAGE,)) for op in ("mean", "sum", "amax"))]
 
 
 def pointwise_cases() -> list[Case]:
-    settings = {"clip": (-0.5, 0.7), "leaky_relu": (0.1, 0.0), "elu": (1.3, 0.0)}
+    settings = {"clip": (-0.5, 0.7), "leaky_relu": (0.1, 0.0), "elu": (1.3, 0.0), "pow": (0.7, 0.0)}
     cases: list[Case] = []
     for kind in KINDS:
         alpha, beta = settings.get(kind, (0.0, 0.0))
@@ -67,8 +68,8 @@ def pointwise_cases() -> list[Case]:
         cases.append(("layer_norm", {"eps": 1e-6}, {"scale": (4,), "shift": (4,)}, (shape,)))
         cases += [("group_norm", {"groups": g, "eps": 1e-3}, {"scale": (4,), "shift": (4,)}, (shape,)) for g in (1, 2, 4)]
         cases += [(op, {"axis": 1}, {}, (shape,)) for op in ("softmax", "log_softmax")]
-        cases += [(op, {}, {}, (shape, shape)) for op in ("add", "sub", "mul", "div")]
-    return [*cases, *((op, {}, {}, ((2, 4, 1, 1), (2, 1, 3, 5))) for op in ("add", "sub", "mul", "div"))]
+        cases += [(op, {}, {}, (shape, shape)) for op in ("add", "sub", "mul", "div", "maximum", "minimum")]
+    return [*cases, *((op, {}, {}, ((2, 4, 1, 1), (2, 1, 3, 5))) for op in ("add", "sub", "mul", "div", "maximum", "minimum"))]
 
 
 def movement_cases() -> list[Case]:

@@ -38,6 +38,7 @@ def test_every_operator_has_a_launch() -> None:
 
 NO_PARAMETERS = ("relu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "softplus", "mish")
 ACTIVATIONS = {"clip": (-0.5, 1.25), "leaky_relu": (0.1, 0.0), "elu": (1.5, 0.0), **dict.fromkeys(NO_PARAMETERS, (0.0, 0.0))}
+OF_POSITIVE = {"sqrt": 0.0, "log": 0.0, "pow": 0.7}
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -49,6 +50,14 @@ def test_activations(kind: str, dtype: torch.dtype) -> None:
     # Mish: float32's log(1 + e^x) loses what e^x has below 2^-24, and x = -30 multiplies it.
     check(n, x, dtype=dtype, slack=4e-6)
     check(n, image(3, 65), dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", ["abs", "exp", *OF_POSITIVE])
+def test_functions(kind: str, dtype: torch.dtype) -> None:
+    x = image(2, 3, 5, 7)
+    x = 1e-3 + np.abs(x) if kind in OF_POSITIVE else x
+    x[0, 0, 0, 0] = np.nan
+    check(node("activation", kind=kind, alpha=OF_POSITIVE.get(kind, 0.0), beta=0.0), x, dtype=dtype, slack=4e-6)
 
 
 def by_channel(channels: int) -> Iterator[FakeNode]:
@@ -71,7 +80,7 @@ def test_channel_parameters(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 OTHERS = [(3, 4, 7, 9), (3, 4, 1, 1), (1, 4, 7, 9), (3, 1, 7, 9), (1, 1, 1, 1), (3, 4, 1, 9), (3, 4, 7, 1)]
 
 
-@pytest.mark.parametrize("op", ["add", "sub", "mul", "div"])
+@pytest.mark.parametrize("op", ["add", "sub", "mul", "div", "maximum", "minimum"])
 @pytest.mark.parametrize("other", OTHERS, ids=str)
 def test_broadcasting(op: str, other: tuple[int, ...], dtype: torch.dtype) -> None:
     a, b = image(3, 4, 7, 9), 1 + np.abs(image(*other, seed=1))
@@ -162,6 +171,13 @@ def test_means_of_planes(plane: tuple[int, int], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("axes", [[1], [2], [3], [1, 3], [1, 2, 3]], ids=str)
 def test_other_means(axes: list[int], dtype: torch.dtype) -> None:
     check(node("mean", axes=axes, keep=1), image(3, 5, 6, 7), dtype=dtype, slack=1e-5)
+
+
+@pytest.mark.parametrize("axes", [[1], [2], [3], [1, 3], [2, 3], [1, 2, 3]], ids=str)
+def test_sums_and_largest_numbers(axes: list[int], dtype: torch.dtype) -> None:
+    for keep in (0, 1) if axes == [2, 3] else (1,):
+        check(node("sum", axes=axes, keep=keep), image(3, 5, 6, 7), dtype=dtype, slack=1e-5)
+        check(node("amax", axes=axes, keep=keep), image(3, 5, 6, 7), dtype=dtype)
 
 
 def test_maxima_hand_nan_on(dtype: torch.dtype) -> None:

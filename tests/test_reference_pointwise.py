@@ -27,6 +27,11 @@ TORCH = {
     "hardsigmoid": (0, 0, F.hardsigmoid),
     "softplus": (0, 0, F.softplus),
     "mish": (0, 0, F.mish),
+    "sqrt": (0, 0, torch.sqrt),
+    "abs": (0, 0, torch.abs),
+    "exp": (0, 0, torch.exp),
+    "log": (0, 0, torch.log),
+    "pow": (0.7, 0, lambda x: x**0.7),
 }
 AWKWARD = np.array([0, -0.0, 1e-300, -1e-300, 3, -3, 20, 20.5, -20.5, 88, -88, 750, -750, 1e30, -1e30])
 
@@ -60,7 +65,7 @@ def test_activation_hands_nan_on_and_meets_infinity(kind: str) -> None:
 
 
 def test_unknown_activation_names_the_kinds() -> None:
-    with pytest.raises(UnsupportedError, match=r"node a_activation.*relu, clip.*mish, got 'swiglu'"):
+    with pytest.raises(UnsupportedError, match=r"node a_activation.*relu, clip.*mish.*, got 'swiglu'"):
         run_node(node("activation", kind="swiglu", alpha=0, beta=0), np.zeros((1, 1)))
 
 

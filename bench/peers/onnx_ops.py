@@ -54,11 +54,14 @@ def activation(model: Builder, node: Node, x: str) -> str:
             return model.add("Mul", x, model.add("Sigmoid", x))
         case "gelu_tanh":
             return model.add("Gelu", x, approximate="tanh")
+        case "pow":
+            return model.add("Pow", x, model.constant(np.float32(a["alpha"])))
         case "hardsigmoid":
             return model.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
         case kind:
             names = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}
             names |= {"hardswish": "HardSwish", "softplus": "Softplus", "mish": "Mish"}
+            names |= {"sqrt": "Sqrt", "abs": "Abs", "exp": "Exp", "log": "Log"}
             return model.add(names[kind], x)
 
 
@@ -126,6 +129,10 @@ def mean(model: Builder, node: Node, x: str) -> str:
         y = model.add("GlobalAveragePool", x)
         return y if a["keep"] else model.add("Flatten", y)
     return model.add("ReduceMean", x, model.integers(a["axes"]), keepdims=a["keep"])
+
+
+def over_axes(name: str) -> Op:
+    return lambda model, node, x: model.add(name, x, model.integers(node.attrs["axes"]), keepdims=node.attrs["keep"])
 
 
 def concat(model: Builder, node: Node, *inputs: str) -> str:
@@ -225,11 +232,15 @@ OPS: dict[str, Op] = {
     "sub": binary("Sub"),
     "mul": binary("Mul"),
     "div": binary("Div"),
+    "maximum": binary("Max"),
+    "minimum": binary("Min"),
     "max_pool": max_pool,
     "avg_pool": avg_pool,
     "adaptive_avg_pool": adaptive("GlobalAveragePool", "AveragePool", "ReduceMean"),
     "adaptive_max_pool": adaptive("GlobalMaxPool", "MaxPool", "ReduceMax"),
     "mean": mean,
+    "sum": over_axes("ReduceSum"),
+    "amax": over_axes("ReduceMax"),
     "concat": concat,
     "slice": slice_,
     "pad": pad,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, alike, collapsed, lifted, same, size_of
-from cosparse.compress.importer.ops_pointwise import affine
+from cosparse.compress.importer.layout import Size, Value, alike, collapsed, lifted, same, size_of
+from cosparse.compress.importer.ops_pointwise import FLOAT32_MAX, activation, affine
 from cosparse.compress.importer.table import handles
+
+MOST_PRODUCTS = 16  # powers up to this are products
 
 
 @handles("add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide")
@@ -19,12 +22,12 @@ def arithmetic(call: Call) -> Value:
     if call.arguments.get("rounding_mode") is not None:
         raise Unsupported("a division that rounds")
     op = {"subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div"}.get(call.op, call.op)
-    return _combined(call, op, call.get("self"), _scaled(call, call.get("other")))
+    return combined(call, op, call.get("self"), _scaled(call, call.get("other")))
 
 
 @handles("rsub")
 def rsub(call: Call) -> Value:
-    return _combined(call, "sub", call.get("other"), _scaled(call, call.get("self")))
+    return combined(call, "sub", call.get("other"), _scaled(call, call.get("self")))
 
 
 @handles("neg", "negative")
@@ -34,20 +37,42 @@ def neg(call: Call) -> Value:
 
 @handles("reciprocal")
 def reciprocal(call: Call) -> Value:
-    return _combined(call, "div", 1.0, call.value())
+    return combined(call, "div", 1.0, call.value())
+
+
+@handles("rsqrt")
+def rsqrt(call: Call) -> Value:
+    return combined(call, "div", 1.0, activation(call, "sqrt"))
 
 
 @handles("square", "pow")
 def power(call: Call) -> Value:
-    exponent = 2 if call.op == "square" else call.get("exponent")
-    match exponent:
-        case 1:
-            return call.value()
-        case 2:
-            return pairwise(call, "mul", call.value(), call.value())
-        case -1:
-            return _combined(call, "div", 1.0, call.value())
-    raise Unsupported("a power other than 1, 2 and -1")
+    """Whole powers by multiplication, which is as exact as it gets and takes negative numbers; roots; others as e^(p log x)."""
+    x, exponent = call.value(), 2 if call.op == "square" else call.get("exponent")
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = exponent.item()
+    if not isinstance(exponent, int | float) or exponent == 0 or not math.isfinite(exponent):
+        raise Unsupported("a power that is computed, or 0")
+    size = abs(exponent)
+    if size == 0.5:
+        y = activation(call, "sqrt", x=x)
+    elif size == int(size) and size <= MOST_PRODUCTS:
+        y = _whole_power(call, x, int(size))
+    else:
+        return activation(call, "pow", float(exponent), x=x)
+    return y if exponent > 0 else combined(call, "div", 1.0, y)
+
+
+def _whole_power(call: Call, x: Value, exponent: int) -> Value:
+    """x^n from the squares of x."""
+    result, square = None, x
+    while True:
+        if exponent % 2:
+            result = square if result is None else pairwise(call, "mul", result, square)
+        exponent //= 2
+        if not exponent:
+            return result  # type: ignore[return-value]
+        square = pairwise(call, "mul", square, square)
 
 
 @handles("zeros_like", "ones_like", "full_like")
@@ -56,8 +81,8 @@ def filled(call: Call) -> Value:
     return affine(call, call.value(), 0, call.number("fill_value") if value is None else value)
 
 
-def pairwise(call: Call, op: str, a: Value, b: Value) -> Value:
-    """`op` of two tensors under broadcasting; rearranged first where their layouts differ."""
+def pairwise(call: Call, op: str, a: Value, b: Value, suffix: str = "", shape: tuple[Size, ...] | None = None) -> Value:
+    """`op` of two tensors under broadcasting; rearranged first where their layouts differ. `shape`: the result's, if not the call's."""
     rank = max(len(a.dims), len(b.dims))
     a, b = (collapsed(lifted(x, rank)) for x in (a, b))
     if not alike(a, b):
@@ -65,7 +90,7 @@ def pairwise(call: Call, op: str, a: Value, b: Value) -> Value:
     one = size_of(1)
     sizes = tuple(y if same(x, one) else x for x, y in zip(a.sizes, b.sizes, strict=True))
     dims = tuple(p or q for p, q in zip(a.dims, b.dims, strict=True))
-    return Value(call.emit(op, [a.name, b.name]), sizes, dims, call.shape)
+    return Value(call.emit(op, [a.name, b.name], suffix=suffix), sizes, dims, call.shape if shape is None else shape)
 
 
 def _scaled(call: Call, operand: Any) -> Any:
@@ -76,13 +101,18 @@ def _scaled(call: Call, operand: Any) -> Any:
     return affine(call, operand, alpha, 0, "alpha") if isinstance(operand, Value) else operand * alpha
 
 
-def _combined(call: Call, op: str, a: Any, b: Any) -> Value:
+def combined(call: Call, op: str, a: Any, b: Any) -> Value:
     """`op` of two operands of which at least one is a tensor that the inputs decide."""
     if isinstance(a, Value) and isinstance(b, Value):
         return pairwise(call, op, a, b)
     x = a if isinstance(a, Value) else b
     x = lifted(x, len(call.shape))
     c = _by_channel(call, x, b if isinstance(a, Value) else a)
+    if op in ("maximum", "minimum"):
+        if c.min() < c.max():
+            raise Unsupported(f"a {op} with a constant that varies over the channels")
+        bounds = (float(c[0]), FLOAT32_MAX) if op == "maximum" else (-FLOAT32_MAX, float(c[0]))
+        return activation(call, "clip", *bounds, x=x)
     if op == "add":
         return affine(call, x, 1, c)
     if op == "mul":

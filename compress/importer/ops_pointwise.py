@@ -26,7 +26,7 @@ def affine(call: Call, x: Value, scale: Any, shift: Any, suffix: str = "") -> Va
     return replace(x, name=call.emit("affine", [x.name], {}, tensors, suffix=suffix))
 
 
-@handles("relu", "sigmoid", "silu", "tanh", "hardswish", "hardsigmoid", "mish")
+@handles("relu", "sigmoid", "silu", "tanh", "hardswish", "hardsigmoid", "mish", "sqrt", "abs", "exp", "log")
 def same_name(call: Call) -> Value:
     return activation(call, call.op)
 

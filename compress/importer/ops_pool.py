@@ -1,11 +1,11 @@
-"""Pooling, means, padding."""
+"""Pooling, padding."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, axes_of, size_of, whole
+from cosparse.compress.importer.layout import Value, size_of
 from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
 
@@ -35,46 +35,6 @@ def adaptive_pool2d(call: Call) -> Value | tuple[Value, ...]:
     op = "adaptive_max_pool" if call.op == "adaptive_max_pool2d" else "adaptive_avg_pool"
     result = call.result(call.emit(op, [call.plain()], {"size": call.integers("output_size")}))
     return (result,) if op == "adaptive_max_pool" else result
-
-
-@handles("mean")
-def mean(call: Call) -> Value:
-    x = call.value()
-    dims = _reduced(call, x)
-    axes = axes_of(x, dims)
-    if axes is None or 0 in axes or x.expanded or len(x.sizes) != 4:
-        raise Unsupported("a mean over the batch or over part of an axis")
-    if not axes:
-        raise Unsupported("a mean over dimensions of size 1")
-    keep = bool(call.arguments.get("keepdim"))
-    rest = [dim for i, dim in enumerate(x.dims) if i not in dims]
-    rank2 = axes == [2, 3] and not keep and rest == [whole(0, x.sizes[0]), whole(1, x.sizes[1])]
-    name = call.emit("mean", [x.name], {"axes": axes, "keep": int(not rank2)})
-    if rank2:
-        return call.result(name)
-    sizes = tuple(size_of(1) if axis in axes else size for axis, size in enumerate(x.sizes))
-    left = tuple(() if i in dims else dim for i, dim in enumerate(x.dims)) if keep else tuple(rest)
-    return Value(name, sizes, left, call.shape)
-
-
-@handles("amax")
-def amax(call: Call) -> Value:
-    """Over height and width: an adaptive pool to one pixel."""
-    x = call.value()
-    dims = _reduced(call, x)
-    if axes_of(x, dims) != [2, 3] or x.expanded:
-        raise Unsupported("a maximum over other dimensions than height and width")
-    name = call.emit("adaptive_max_pool", [x.name], {"size": [1, 1]})
-    kept = tuple(() if i in dims else dim for i, dim in enumerate(x.dims) if call.flag("keepdim") or i not in dims)
-    return Value(name, (*x.sizes[:2], size_of(1), size_of(1)), kept, call.shape)
-
-
-def _reduced(call: Call, x: Value) -> list[int]:
-    """The dimensions that a reduction removes; all where none are given."""
-    rank = len(x.dims)
-    if not call.arguments.get("dim") and call.arguments.get("dim") != 0:
-        return list(range(rank))
-    return [dim % rank for dim in call.integers("dim", 1)]
 
 
 @handles("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosparse.compress import given
-from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_resize, ops_slice  # noqa: F401
+from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_reduce, ops_resize, ops_slice  # noqa: F401
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified

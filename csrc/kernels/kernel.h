@@ -16,7 +16,9 @@ constexpr int kMaxDct = 11;   // the same where the basis step is a DCT; beyond 
 
 enum class Basis : int { taps, dct3, dct };  // xhat = the taps themselves; 3x3 DCT by additions; any R x S DCT by matrices
 
-enum class Act : int { none, relu, clip, leaky_relu, elu, sigmoid, silu, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, mish };
+enum class Act : int {
+  none, relu, clip, leaky_relu, elu, sigmoid, silu, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, mish, sqrt, abs, exp, log, pow
+};
 
 // How flat output pixels find their taps: tap (r, s) of output (oy, ox) is source (oy * stride_y + dy[r], ox * stride_x + dx[s]), 0 where
 // the source has no such place. The source is the activation, or copies of its phases where that pays (Geometry): then strides are 1, and
@@ -131,7 +133,7 @@ struct DepthwiseArgs {
 using DepthwiseKernel = void (*)(const DepthwiseArgs&, const float* x, const float* weight, float bias, const float* residual, float* y,
                                  int begin, int end, float* scratch);
 
-enum class Binary : int { add, sub, mul, div };
+enum class Binary : int { add, sub, mul, div, maximum, minimum };
 // Loops over n contiguous floats, any alignment; y may be an input. a_step, b_step: 1 for a row of floats, 0 for one float that is
 // repeated.
 struct SpanKernels {

@@ -31,6 +31,12 @@ template <class V> void binary_span(Binary op, const float* a, int a_step, const
       return both([](Reg p, Reg q) { return V::mul(p, q); });
     case Binary::div:
       return both([](Reg p, Reg q) { return V::div(p, q); });
+    case Binary::maximum:
+      return both([](Reg p, Reg q) { return V::larger(p, q); });
+    case Binary::minimum: {
+      const auto minus = [](Reg p) { return V::mul(V::set1(-1.f), p); };
+      return both([&](Reg p, Reg q) { return minus(V::larger(minus(p), minus(q))); });
+    }
   }
 }
 

@@ -42,6 +42,14 @@ struct Vec8 {
   static Reg exp2i(Reg a) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23));
   }
+  // a = mantissa * 2^exponent for normal a > 0, the mantissa in [1, 2).
+  static Reg mantissa(Reg a) {
+    const __m256i bits = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007fffff));
+    return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x3f800000)));
+  }
+  static Reg exponent(Reg a) {
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(a), 23), _mm256_set1_epi32(127)));
+  }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }
   // To the nearest bfloat16, ties to even; NaN stays NaN.
   static Reg round_bf16(Reg a) {

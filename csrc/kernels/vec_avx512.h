@@ -38,6 +38,9 @@ struct Vec {
   static Reg exp2i(Reg a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
   }
+  // a = mantissa * 2^exponent for normal a > 0, the mantissa in [1, 2).
+  static Reg mantissa(Reg a) { return _mm512_getmant_ps(a, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src); }
+  static Reg exponent(Reg a) { return _mm512_getexp_ps(a); }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), no, yes); }
   // To the nearest bfloat16, ties to even; NaN stays NaN.
   static Reg round_bf16(Reg a) {

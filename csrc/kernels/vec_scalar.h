@@ -82,6 +82,20 @@ struct Vec {
   static Reg exp2i(Reg a) {
     return map([&](int l) { return std::ldexp(1.f, (int)a.v[l]); });
   }
+  // a = mantissa * 2^exponent for normal a > 0, the mantissa in [1, 2).
+  static Reg mantissa(Reg a) {
+    return map([&](int l) {
+      int unused;
+      return 2 * std::frexp(a.v[l], &unused);
+    });
+  }
+  static Reg exponent(Reg a) {
+    return map([&](int l) {
+      int found = 0;
+      std::frexp(a.v[l], &found);
+      return (float)(found - 1);
+    });
+  }
   static Reg select_positive(Reg a, Reg yes, Reg no) {
     return map([&](int l) { return a.v[l] > 0.f ? yes.v[l] : no.v[l]; });
   }

@@ -35,6 +35,11 @@ KINDS: dict[str, Callable[[float, float], Function]] = {
     "hardsigmoid": lambda a, b: F.hardsigmoid,
     "softplus": lambda a, b: F.softplus,
     "mish": lambda a, b: F.mish,
+    "sqrt": lambda a, b: torch.sqrt,
+    "abs": lambda a, b: torch.abs,
+    "exp": lambda a, b: torch.exp,
+    "log": lambda a, b: torch.log,
+    "pow": lambda a, b: lambda x: torch.where(x < 0, torch.nan, torch.pow(x.abs(), a)),
 }
 
 
@@ -106,9 +111,8 @@ def adaptive(function: Function) -> Build:
     return lambda node, tensors, shapes: lambda x: function(x, tuple(node.attrs["size"]))  # type: ignore[arg-type]
 
 
-def mean(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
-    a: Any = node.attrs
-    return lambda x: x.mean(a["axes"], keepdim=bool(a["keep"]))
+def over_axes(function: Function) -> Build:
+    return lambda node, tensors, shapes: lambda x: function(x, node.attrs["axes"], keepdim=bool(node.attrs["keep"]))
 
 
 def concat(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
@@ -203,11 +207,15 @@ OPS: dict[str, Build] = {
     "sub": binary(torch.sub),
     "mul": binary(torch.mul),
     "div": binary(torch.div),
+    "maximum": binary(torch.maximum),
+    "minimum": binary(torch.minimum),
     "max_pool": max_pool,
     "avg_pool": avg_pool,
     "adaptive_avg_pool": adaptive(F.adaptive_avg_pool2d),
     "adaptive_max_pool": adaptive(F.adaptive_max_pool2d),
-    "mean": mean,
+    "mean": over_axes(torch.mean),
+    "sum": over_axes(torch.sum),
+    "amax": over_axes(torch.amax),
     "concat": concat,
     "slice": slice_,
     "pad": pad,

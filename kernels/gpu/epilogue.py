@@ -16,6 +16,7 @@ from cosparse.kernels.gpu.planes import Planes
 ACTS = {
     "none": 0, "relu": 1, "clip": 2, "leaky_relu": 3, "elu": 4, "sigmoid": 5, "silu": 6, "tanh": 7,
     "gelu": 8, "gelu_tanh": 9, "hardswish": 10, "hardsigmoid": 11, "softplus": 12, "mish": 13,
+    "sqrt": 14, "abs": 15, "exp": 16, "log": 17, "pow": 18,
 }  # fmt: skip
 """Activation -> the number by which kernels in Triton and CUDA C++ know it."""
 
@@ -67,4 +68,14 @@ def activated(x, act: tl.constexpr, alpha, beta):
         x = tl.where(x > 20.0, x, tl.log(1.0 + tl.exp(x)))
     elif act == 13:
         x = x * _tanh(tl.where(x > 20.0, x, tl.log(1.0 + tl.exp(x))))
+    elif act == 14:
+        x = tl.sqrt(x)
+    elif act == 15:
+        x = tl.abs(x)
+    elif act == 16:
+        x = tl.exp(x)
+    elif act == 17:
+        x = tl.log(x)
+    elif act == 18:
+        x = tl.exp(alpha * tl.log(x))
     return x

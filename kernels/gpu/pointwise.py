@@ -1,4 +1,4 @@
-"""activation, prelu, affine, add, sub, mul, div on a GPU: y[c,p] = f(x[c,p]) or a op b, in float32, rounded once.
+"""activation, prelu, affine, add, sub, mul, div, maximum, minimum on a GPU: y[c,p] = f(x[c,p]) or a op b, in float32, rounded once.
 
     x, a, b, y           Planes of one dtype, float16 or bfloat16; a and b: each of N, C, H, W is y's, or 1
     scale, shift, slope  [C]   float32, on the device from a node's first launch on
@@ -129,8 +129,12 @@ def binary_kernel(
         value = left - right
     elif op == 2:
         value = left * right
-    else:
+    elif op == 3:
         value = left / right
+    elif op == 4:
+        value = tl.maximum(left, right, propagate_nan=tl.PropagateNan.ALL)
+    else:
+        value = tl.minimum(left, right, propagate_nan=tl.PropagateNan.ALL)
     tl.store(y + c * y_stride + p, value.to(y.dtype.element_ty), mask=inside)
 
 
@@ -182,4 +186,6 @@ LAUNCHES: dict[str, Launch] = {
     "sub": _binary(1),
     "mul": _binary(2),
     "div": _binary(3),
+    "maximum": _binary(4),
+    "minimum": _binary(5),
 }

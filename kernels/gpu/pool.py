@@ -1,4 +1,4 @@
-"""max_pool, avg_pool, adaptive_avg_pool, adaptive_max_pool, mean on a GPU; formulas and windows as in kernels/pool.py.
+"""max_pool, avg_pool, adaptive_avg_pool, adaptive_max_pool, mean, sum, amax on a GPU; formulas and windows as in kernels/pool.py.
 
     x, y  Planes of one dtype, float16 or bfloat16; sums in float32, rounded once; NaN in a window is NaN in y
 
@@ -251,10 +251,20 @@ def mean(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
         out.nchw.copy_(torch.mean(x.nchw, axes, keepdim=True, dtype=torch.float32))
 
 
+def sum_(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    out.nchw.copy_(torch.sum(inputs[0].nchw, tuple(node.attrs["axes"]), keepdim=True, dtype=torch.float32))
+
+
+def amax(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    out.nchw.copy_(torch.amax(inputs[0].nchw, tuple(node.attrs["axes"]), keepdim=True))
+
+
 LAUNCHES: dict[str, Launch] = {
     "max_pool": max_pool,
     "avg_pool": avg_pool,
     "adaptive_avg_pool": _adaptive(largest=False),
     "adaptive_max_pool": _adaptive(largest=True),
     "mean": mean,
+    "sum": sum_,
+    "amax": amax,
 }
