@@ -20,7 +20,8 @@ Options checked(Options options) {
     throw Error(Fault::usage, "threads", "1 to 1024", std::to_string(options.threads), "leave it out to use one thread a core");
   if (options.tile < 0)
     throw Error(Fault::usage, "tile", "the widest tile of conv kernels, 0 for the plan's choice", std::to_string(options.tile), "");
-  if (options.contexts < 0) throw Error(Fault::usage, "contexts", "at least 1, or 0 for as many as cores", std::to_string(options.contexts), "");
+  if (options.contexts < 0)
+    throw Error(Fault::usage, "contexts", "at least 1, or 0 for as many as cores", std::to_string(options.contexts), "");
   if (options.contexts == 0) options.contexts = std::max(options.threads, (int)available_cores().size());
   check_cores(options.cores);
   if (options.max_memory < 0)
@@ -47,7 +48,10 @@ Engine::Engine(std::unique_ptr<StoredWeights> stored, Options options, const std
     : Engine(stored->graph(), stored.get(), options, steps) {}
 
 Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps)
-    : graph_(std::move(graph)), options_(checked(std::move(options))), pool_(options_.threads, options_.cores), contexts_(options_.contexts) {
+    : graph_(std::move(graph)),
+      options_(checked(std::move(options))),
+      pool_(options_.threads, options_.cores),
+      contexts_(options_.contexts) {
   require_values(*graph_, options_.max_memory);
   const KeptOn here(options_.cores);  // what this thread packs lies beside the cores too
   std::map<int, Form> forms;
@@ -94,24 +98,37 @@ std::shared_ptr<const Weights> Engine::prepare(int node, Form form, const std::m
 }
 
 std::shared_ptr<const Schedule> Engine::schedule(const std::vector<Shape>& inputs) const {
-  {
-    std::lock_guard<std::mutex> guard(lock_);
+  std::unique_lock<std::mutex> guard(lock_);
+  for (;;) {
     for (auto at = schedules_.begin(); at != schedules_.end(); ++at)
       if (at->first == inputs) {
         schedules_.splice(schedules_.begin(), schedules_, at);
         return schedules_.front().second;
       }
+    const auto before = known_;
+    guard.unlock();
+    auto schedule = make_schedule(inputs, *before);
+    guard.lock();
+    if (known_ != before) continue;  // with what has been measured, or kept, meanwhile
+    schedules_.emplace_front(inputs, schedule);
+    if (schedules_.size() > kPlans) schedules_.pop_back();
+    return schedule;
   }
-  const auto before = known();
-  auto schedule = make_schedule(inputs, *before);
+}
+
+void Engine::keep_choice(const Schedule& schedule) const {
+  if (schedule.key.empty() || schedule.kept) return;
   std::lock_guard<std::mutex> guard(lock_);
-  if (known_ != before) return schedule;  // for this call; the next one shall have what has been measured meanwhile
-  schedules_.emplace_front(inputs, schedule);
-  if (schedules_.size() > kPlans) schedules_.pop_back();
-  return schedule;
+  if (!known_->batches.count(schedule.key)) {
+    auto more = std::make_shared<Known>(*known_);
+    more->batches.emplace(schedule.key, schedule.choice);
+    known_ = std::move(more);
+  }
+  schedule.kept = true;
 }
 
 std::unique_ptr<Context> Engine::make_context(const Schedule& schedule) const {
+  keep_choice(schedule);
   auto context = std::make_unique<Context>();
   grow(*context, schedule);
   return context;
@@ -159,16 +176,16 @@ void Engine::write_outputs(const Plan& plan, const Run& run, const std::vector<f
 }
 
 // steps(plan, run, slot) for every run of every part; slot: of the thread, 0 where all threads share the run.
-template <class Steps>
-void Engine::run_parts(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
-                       const std::vector<float*>& outputs, const Steps& steps) const {
+template <class Steps> void Engine::run_parts(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
+                                              const std::vector<float*>& outputs, const Steps& steps) const {
+  keep_choice(schedule);
   int64_t first = 0;
   for (const Schedule::Part& part : schedule.parts) {
     const Plan& plan = *part.plan;
     const int64_t images = plan.shapes[0].n;
     const auto once = [&](int64_t time, int slot, Pool& pool) {
-      const Run run{context.arena.get() + slot * plan.arena_floats, context.scratch.get() + slot * plan.scratch_floats,
-                    plan.scratch_floats, pool};
+      const Run run{context.arena.get() + slot * plan.arena_floats, context.scratch.get() + slot * plan.scratch_floats, plan.scratch_floats,
+                    pool};
       read_inputs(plan, run, inputs, first + time * images);
       steps(plan, run, slot);
       write_outputs(plan, run, outputs, first + time * images);

@@ -44,7 +44,8 @@ class Engine {
   void run(const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
   // A context that is large enough for this schedule, and a run in it.
   std::unique_ptr<Context> make_context(const Schedule& schedule) const;
-  void run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs) const;
+  void run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
+              const std::vector<float*>& outputs) const;
   // Times the tiles of every layer at these input shapes, and whether a batch had better run apart, or takes that from the tuning cache; later
   // schedules have it. Does nothing for an
   // engine that was made without options.tune. Any thread, beside calls; some seconds at the most where one run does not take longer.
@@ -88,9 +89,9 @@ class Engine {
   Prepared prepared_for(const std::vector<Shape>& shapes, const Choices& choices) const;
   std::shared_ptr<const Known> known() const;
   void grow(Context& context, const Schedule& schedule) const;
-  template <class Steps>
-  void run_parts(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs, const std::vector<float*>& outputs,
-                 const Steps& steps) const;
+  void keep_choice(const Schedule& schedule) const;
+  template <class Steps> void run_parts(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
+                                        const std::vector<float*>& outputs, const Steps& steps) const;
   void read_inputs(const Plan& plan, const Run& run, const std::vector<const float*>& inputs, int64_t first) const;
   void write_outputs(const Plan& plan, const Run& run, const std::vector<float*>& outputs, int64_t first) const;
 
@@ -101,9 +102,9 @@ class Engine {
   std::string cache_;
   std::atomic<int> measured_{0};
   mutable Pool pool_;
-  mutable Pool alone_{1};  // for parts of a batch that each thread runs by itself
+  mutable Pool alone_{1};   // for parts of a batch that each thread runs by itself
   mutable ForkMutex lock_;  // guards known_ (what it points to never changes) and schedules_
-  std::shared_ptr<const Known> known_ = std::make_shared<const Known>();
+  mutable std::shared_ptr<const Known> known_ = std::make_shared<const Known>();
   mutable std::list<std::pair<std::vector<Shape>, std::shared_ptr<const Schedule>>> schedules_;
   mutable Contexts contexts_;
   mutable std::atomic<int64_t> arena_bytes_{0};

@@ -15,10 +15,6 @@ namespace {
 
 constexpr int64_t kCachedFloats = 2 << 20;  // of activations that run together: a last-level cache holds them beside the weights
 
-std::string reason(const BatchTimes& times) {
-  return "measured: apart " + std::to_string(std::lround(times.apart)) + " us, together " + std::to_string(std::lround(times.together));
-}
-
 }  // namespace
 
 std::string Schedule::text() const {
@@ -28,7 +24,12 @@ std::string Schedule::text() const {
     all += (all.empty() ? "" : "; ") + (part.times > 1 ? std::to_string(part.times) + " x " : "") + std::to_string(images) +
            (images == 1 ? " image" : " images") + (part.apart ? ", each on a thread of its own" : "");
   }
-  return all + (why.empty() ? "" : " (" + why + ")");
+  return all + (choice.why.empty() ? "" : " (" + choice.why + ")");
+}
+
+BatchChoice choose_batch(const BatchTimes& times) {
+  return {times.apart < times.together * (1 - kChance),
+          "measured: apart " + std::to_string(std::lround(times.apart)) + " us, together " + std::to_string(std::lround(times.together))};
 }
 
 std::vector<int64_t> batch_key(const std::vector<Shape>& inputs, int64_t images) {
@@ -63,12 +64,14 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
     const auto plan = plan_of(each, 1);
     const int64_t floats = (plan->arena_floats + plan->scratch_floats) * threads;
     schedule->measured = left <= cached ? left : each * threads;
-    const auto measured = known.batches.find(batch_key(inputs, schedule->measured));
+    if (how == Batches::known) schedule->key = batch_key(inputs, schedule->measured);
+    const auto chosen = known.batches.find(batch_key(inputs, schedule->measured));
     const bool few_left = left % threads == 0 || left > 2 * threads;  // else what is left over together takes as long as the rest
     const bool small = options_.tune && few_left && weight_bytes() / (int64_t)sizeof(float) + floats <= kCachedFloats;
-    const bool faster = measured == known.batches.end() ? small : measured->second.apart < measured->second.together * (1 - kChance);
-    if (measured != known.batches.end()) schedule->why = reason(measured->second);
-    if ((how == Batches::apart || faster) && memory_allows(floats * (int64_t)sizeof(float), options_.max_memory)) {
+    schedule->choice = chosen == known.batches.end() ? BatchChoice{small, ""} : chosen->second;
+    schedule->choice.apart =
+        (how == Batches::apart || schedule->choice.apart) && memory_allows(floats * (int64_t)sizeof(float), options_.max_memory);
+    if (schedule->choice.apart) {
       schedule->parts.push_back({plan, rounds * threads, true});
       left -= rounds * threads * each;
     }

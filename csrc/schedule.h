@@ -1,5 +1,6 @@
 // How a batch runs.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -9,6 +10,20 @@
 #include "plan.h"
 
 namespace cosparse {
+
+// What measurements said of a batch: microseconds with one run a thread apart, and with all images together.
+struct BatchTimes {
+  double apart, together;
+};
+// Whether a batch runs apart, and why. Once it has run it stays so for as long as the engine lives: the other way's last bits may differ.
+struct BatchChoice {
+  bool apart;
+  std::string why;
+};
+BatchChoice choose_batch(const BatchTimes& times);
+// By batch_key(): a batch that fits into the caches as a whole is measured as a whole; of a larger one as much as runs at once.
+using BatchChoices = std::map<std::vector<int64_t>, BatchChoice>;
+std::vector<int64_t> batch_key(const std::vector<Shape>& inputs, int64_t images);  // inputs: sizes of one image
 
 // In parts, one after the other, each small enough for its activations to stay in the caches. No operator of the format mixes images, so the
 // parts are the whole. All threads share each layer of a part; or the part is runs of the whole network, each by one thread alone ("apart"):
@@ -20,7 +35,7 @@ struct Schedule {
     bool apart = false;  // as many of the times at once as there are threads
   };
   // A count of one step (Step::flops and the like) over all parts.
-  double sum(size_t step, double Step::*count) const {
+  double sum(size_t step, double Step::* count) const {
     double all = 0;
     for (const Part& part : parts) all += part.plan->steps[step].*count * (double)part.times;
     return all;
@@ -28,19 +43,13 @@ struct Schedule {
   bool apart() const { return parts[0].apart; }
   std::string text() const;  // "2 x 8 images, each on a thread of its own; 1 image"
 
-  int64_t measured = 0;        // images of the batch that tells whether to run apart; 0: there is no choice
   std::vector<Part> parts;     // all with the same steps; the one that runs apart first
   std::vector<Shape> outputs;  // of the whole batch
-  std::string why;             // it runs so, where there was a choice
+  int64_t measured = 0;        // images of the batch that tells whether to run apart; 0: there is no choice
+  BatchChoice choice = {};     // where there is one
+  std::vector<int64_t> key;    // of the choice, to be kept once the schedule has run; empty: nothing to keep
+  mutable std::atomic<bool> kept{false};
 };
-
-// What measurements said of a batch: microseconds with one run a thread apart, and with all images together.
-struct BatchTimes {
-  double apart, together;
-};
-// By batch_key(): a batch that fits into the caches as a whole is measured as a whole; of a larger one as much as runs at once.
-using BatchChoices = std::map<std::vector<int64_t>, BatchTimes>;
-std::vector<int64_t> batch_key(const std::vector<Shape>& inputs, int64_t images);  // inputs: sizes of one image
 
 // What is known of how layers and batches run, at any shapes.
 struct Known {

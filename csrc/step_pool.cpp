@@ -72,7 +72,8 @@ std::function<void(const Run&)> reduce_axes(const Build& b, bool channels, bool 
       const int64_t first = channels ? 0 : plane / out.n, beyond = channels ? in.c : first + 1;
       const auto each_source = [&](int64_t row, auto use) {  // that lands in row `row`
         for (int64_t c = first; c < beyond; ++c)
-          for (int64_t h = rows ? 0 : row; h < (rows ? in.h : row + 1); ++h) use(image_plane(run, x, in, c * in.n + plane % out.n) + h * in.w);
+          for (int64_t h = rows ? 0 : row; h < (rows ? in.h : row + 1); ++h)
+            use(image_plane(run, x, in, c * in.n + plane % out.n) + h * in.w);
       };
       if (columns) {
         for (int64_t row = begin; row < end; ++row) {
@@ -90,7 +91,8 @@ std::function<void(const Run&)> reduce_axes(const Build& b, bool channels, bool 
       const int64_t n = (end - begin) * in.w;  // rows that stay lie side by side
       bool started = false;
       each_source(begin, [&](const float* from) {
-        started ? spans.binary(most ? Binary::maximum : Binary::add, at, 1, from, 1, at, n) : (void)std::memcpy(at, from, n * sizeof(float));
+        started ? spans.binary(most ? Binary::maximum : Binary::add, at, 1, from, 1, at, n)
+                : (void)std::memcpy(at, from, n * sizeof(float));
         started = true;
       });
       if (!most && count != 1) spans.binary(Binary::div, at, 1, &count, 0, at, n);
@@ -155,7 +157,9 @@ void build_adaptive_pool(const Build& b) {
 void build_reduction(const Build& b) {
   const Node& node = b.node();
   const Shape in = b.in(0);
-  const auto over = [&](int64_t axis) { return std::find(node.list("axes").begin(), node.list("axes").end(), axis) != node.list("axes").end(); };
+  const auto over = [&](int64_t axis) {
+    return std::find(node.list("axes").begin(), node.list("axes").end(), axis) != node.list("axes").end();
+  };
   const bool channels = over(1), rows = over(2), columns = over(3);
   const int64_t all = (channels ? in.c : 1) * (rows ? in.h : 1) * (columns ? in.w : 1);
   const int64_t count = node.op == "mean" ? all : node.op == "sum" ? 1 : 0;

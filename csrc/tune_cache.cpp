@@ -134,7 +134,8 @@ void TuneCache::load() {
   std::error_code unknown;
   const auto kind = std::filesystem::status(path_, unknown);
   if (!std::filesystem::exists(kind)) return;
-  if (!std::filesystem::is_regular_file(kind)) throw Error(Fault::usage, "file", "a regular file", "another kind", "");  // a pipe would wait
+  if (!std::filesystem::is_regular_file(kind))
+    throw Error(Fault::usage, "file", "a regular file", "another kind", "");  // a pipe would wait
   std::ifstream file(path_, std::ios::binary | std::ios::ate);
   if (!file) return;
   if (file.tellg() > kMostBytes) throw Error(Fault::usage, "file", "at most 16 MiB", std::to_string(file.tellg()) + " bytes", "");
@@ -178,8 +179,9 @@ std::string TuneCache::text() const {
   }
   out << "\n },\n \"batches\": {", between = "\n";
   for (const auto& [key, times] : batches_) {
-    out << between << "  " << quoted_json(key) << ": {\"apart\": " << microseconds(times.apart) << ", \"together\": "
-        << microseconds(times.together) << "}", between = ",\n";
+    out << between << "  " << quoted_json(key) << ": {\"apart\": " << microseconds(times.apart)
+        << ", \"together\": " << microseconds(times.together) << "}",
+        between = ",\n";
   }
   out << "\n }}\n";
   return out.str();

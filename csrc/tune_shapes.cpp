@@ -85,7 +85,8 @@ BatchTimes Engine::time_batch(const std::vector<Shape>& inputs, const Known& kno
   std::vector<const float*> from;
   std::vector<float*> to;
   for (const Shape& s : inputs) from.push_back(array(s));
-  const std::shared_ptr<const Schedule> ways[] = {make_schedule(inputs, known, Batches::apart), make_schedule(inputs, known, Batches::together)};
+  const std::shared_ptr<const Schedule> ways[] = {make_schedule(inputs, known, Batches::apart),
+                                                  make_schedule(inputs, known, Batches::together)};
   for (const Shape& s : ways[0]->outputs) to.push_back(array(s));
   Context context;
   for (const auto& way : ways) grow(context, *way);
@@ -108,7 +109,7 @@ void Engine::tune_batch(const std::vector<Shape>& inputs, TuneCache& cache, Know
     cache.put_batch(signature, time_batch(inputs, known));
     cache.save();
   }
-  known.batches[key] = *cache.find_batch(signature);
+  known.batches[key] = choose_batch(*cache.find_batch(signature));
 }
 
 std::string Engine::tune(const std::vector<Shape>& inputs) {
@@ -124,6 +125,7 @@ std::string Engine::tune(const std::vector<Shape>& inputs) {
     tune_batch(measured, cache, found);
   }
   std::lock_guard<std::mutex> guard(lock_);
+  for (const auto& [key, choice] : known_->batches) found.batches[key] = choice;  // calls have run so meanwhile
   known_ = std::make_shared<const Known>(std::move(found));
   schedules_.clear();  // those in use live on with their callers
   return cache.warning();

@@ -184,9 +184,9 @@ class Engine:
         """The same for one shape of each input.
 
         Loading measures tiles at the example's size; elsewhere a rule chooses them until this has measured them too. It also measures
-        whether a batch had better run apart, each thread with images of its own. What it finds is kept in the tuning cache, and `plan_for`
-        says so. An engine that was loaded with tune=False or a tile keeps its rule, with dense=True that for its tiles. It may be called
-        beside other calls, which make its measurements worse. Raises ShapeError.
+        whether a batch had better run apart, each thread with images of its own; a batch that was called before stays as it is. What it
+        finds is kept in the tuning cache, and `plan_for` says so. An engine that was loaded with tune=False or a tile keeps its rule, with
+        dense=True that for its tiles. It may be called beside other calls, which make its measurements worse. Raises ShapeError.
         """
         sizes = _sizes(shapes)
         warning = self._native.tune(sizes)

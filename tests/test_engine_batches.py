@@ -112,6 +112,18 @@ def test_what_was_measured_decides(network: Path, cache: Path, apart: float, tog
     assert_close(engine(x).astype(np.float64), want, terms=TERMS, scale=max(1.0, float(np.abs(want).max())), eps=EPS)
 
 
+def test_a_batch_that_was_called_stays_as_it_is(network: Path, cache: Path) -> None:
+    """To the last bit, which the other way would change."""
+    decide(network, cache, apart=20.0, together=10.0)
+    engine, x = cosparse.load(network, threads=2), images(4)
+    want = engine(x)
+    assert APART in engine.plan_for(x.shape).batch
+    engine.warmup((4,))
+    assert APART in engine.plan_for(x.shape).batch
+    assert np.array_equal(engine(x), want)
+    assert APART not in cosparse.load(network, threads=2).warmup((4,)).plan_for(x.shape).batch
+
+
 def test_batches_are_measured_once(network: Path, cache: Path) -> None:
     cosparse.load(network, threads=2).warmup((4,))
     (path,) = cache.glob("*")
