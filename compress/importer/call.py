@@ -14,7 +14,7 @@ from cosparse.compress.importer.layout import Size, Value, size_of, sizes_of, st
 from cosparse.compress.importer.names import base, path
 from cosparse.compress.importer.rearrange import as_stored
 
-Result = Value | tuple[Value, ...]
+Result = Value | Tensor | tuple[Value, ...]
 Handler = Callable[["Call"], Result]
 
 

@@ -50,9 +50,9 @@ def power(call: Call) -> Value:
     raise Unsupported("a power other than 1, 2 and -1")
 
 
-@handles("zeros_like", "ones_like", "full_like")
+@handles("zeros_like", "ones_like", "full_like", "empty_like")
 def filled(call: Call) -> Value:
-    value = {"zeros_like": 0.0, "ones_like": 1.0}.get(call.op)
+    value = {"ones_like": 1.0, "full_like": None}.get(call.op, 0.0)
     return affine(call, call.value(), 0, call.number("fill_value") if value is None else value)
 
 
@@ -82,7 +82,7 @@ def _combined(call: Call, op: str, a: Any, b: Any) -> Value:
         return pairwise(call, op, a, b)
     x = a if isinstance(a, Value) else b
     x = lifted(x, len(call.shape))
-    c = _by_channel(call, x, b if isinstance(a, Value) else a)
+    c = numbers_by_channel(call, x, b if isinstance(a, Value) else a)
     if op == "add":
         return affine(call, x, 1, c)
     if op == "mul":
@@ -94,7 +94,7 @@ def _combined(call: Call, op: str, a: Any, b: Any) -> Value:
     return pairwise(call, "div", affine(call, x, 0, c, "numerator"), x)
 
 
-def _by_channel(call: Call, x: Value, constant: Any) -> numpy.ndarray:
+def numbers_by_channel(call: Call, x: Value, constant: Any) -> numpy.ndarray:
     """The constant as float64 numbers, one a stored channel of `x` (lifted to the result's rank)."""
     if not isinstance(constant, Tensor | int | float):
         raise Unsupported("an operand depends on the input's size")

@@ -17,8 +17,10 @@ from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import MappingKey, tree_flatten_with_path
 
 from cosparse.compress import given
+from cosparse.compress.importer.functional import cleared
 from cosparse.compress.importer.layout import size_of
 from cosparse.compress.importer.names import layers, module_path
+from cosparse.compress.importer.regions import opened
 from cosparse.compress.importer.sizes import Range, traced
 from cosparse.errors import ShapeError, UnsupportedError
 
@@ -75,8 +77,10 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
             exported = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise UnsupportedError(f"model {name}", "a model that torch.export can follow", given.first_line(error)) from error
+        opened(exported.graph_module)
         if _aliased_mutation(exported.graph):
             exported = exported.run_decompositions({})
+            cleared(exported.graph)
     program = _program(exported, keys, name)
     classes = layers(model)
     for node in program.operations:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosparse.compress import given
-from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_resize, ops_slice  # noqa: F401
+from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_join, ops_layout, ops_pointwise, ops_pool, ops_resize  # noqa: F401
+from cosparse.compress.importer import ops_scatter, ops_slice  # noqa: F401
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
 from cosparse.compress.importer.layout import Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place, source
 from cosparse.compress.importer.rearrange import as_stored
+from cosparse.compress.importer.regions import REASONS
 from cosparse.compress.importer.sizes import settled
 from cosparse.compress.importer.table import HANDLERS
 from cosparse.compress.importer.trace import Program, trace
@@ -99,7 +101,7 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
     if not random and all(_is_constant(operand) for operand in operands):
         return _constant(node, values)
     if handler is None:
-        raise Unsupported
+        raise Unsupported(REASONS.get(base(node.target), ""))
     if not tensor.is_floating_point():
         raise Unsupported(f"a result of {tensor.dtype}")
     return handler(Call(node, draft, values))
