@@ -58,7 +58,7 @@ def stack(call: Call) -> Value:
 
 
 def _stacked(call: Call, tensors: Sequence[Value], dim: int, behind: int) -> Value:
-    """A concatenation of channels whose slowest factor is dimension `dim` of the result; `behind`: the dimension of a tensor that follows."""
+    """A concatenation of channels whose slowest factor is dimension `dim` of the result, before dimension `behind` of the tensors."""
     first = tensors[0]
     if any(t.expanded or t.dims != first.dims or not all(map(same, t.sizes, first.sizes)) for t in tensors):
         if len(first.shape) not in (2, 4):

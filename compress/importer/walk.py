@@ -12,8 +12,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosparse.compress import given
-from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_join, ops_layout, ops_pointwise, ops_pool, ops_resize  # noqa: F401
-from cosparse.compress.importer import ops_scatter, ops_slice  # noqa: F401
+from cosparse.compress.importer import (  # noqa: F401
+    ops_arithmetic,
+    ops_conv,
+    ops_join,
+    ops_layout,
+    ops_pointwise,
+    ops_pool,
+    ops_resize,
+    ops_scatter,
+    ops_slice,
+)
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
