@@ -41,7 +41,8 @@ class Call:
         """The argument, which must be a tensor computed from the inputs."""
         value = self.get(name or self.first)
         if not isinstance(value, Value):
-            raise Unsupported(f"a constant as {name or self.first}")
+            place = "" if (name or self.first) in ("self", "input", "x") else f" as {name}"
+            raise Unsupported(f"a constant{place} where a value that depends on the input is expected")
         return value
 
     def plain(self, name: str = "") -> str:
@@ -59,7 +60,7 @@ class Call:
         """The argument, which must be a constant tensor, in float64."""
         value = self.get(name)
         if not isinstance(value, Tensor):
-            raise Unsupported(f"a computed {name}")
+            raise Unsupported(f"a {name} that depends on the input")
         return value.detach().to(torch.float64).numpy()
 
     def optional(self, name: str) -> numpy.ndarray | None:

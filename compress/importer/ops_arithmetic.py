@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, alike, collapsed, lifted, same, size_of
-from cosparse.compress.importer.ops_pointwise import affine
+from cosparse.compress.importer.layout import Value, alike, axis_of, collapsed, lifted, permuted, same, size_of
+from cosparse.compress.importer.ops_pointwise import activation, affine
+from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
 
 
@@ -50,6 +51,15 @@ def power(call: Call) -> Value:
     raise Unsupported("a power other than 1, 2 and -1")
 
 
+@handles("glu")
+def glu(call: Call) -> Value:
+    """The first half times the sigmoid of the second."""
+    x, dim = call.value(), call.dim()
+    half = x.shape[dim] / 2
+    first, second = (part(call, x, dim, *limits) for limits in ((size_of(0), half), (half, x.shape[dim])))
+    return pairwise(call, "mul", first, activation(call, "sigmoid", x=second))
+
+
 @handles("zeros_like", "ones_like", "full_like", "empty_like")
 def filled(call: Call) -> Value:
     value = {"ones_like": 1.0, "full_like": None}.get(call.op, 0.0)
@@ -81,7 +91,7 @@ def _combined(call: Call, op: str, a: Any, b: Any) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
         return pairwise(call, op, a, b)
     x = a if isinstance(a, Value) else b
-    x = lifted(x, len(call.shape))
+    x = _over_channels(call, lifted(x, len(call.shape)), b if isinstance(a, Value) else a)
     c = numbers_by_channel(call, x, b if isinstance(a, Value) else a)
     if op == "add":
         return affine(call, x, 1, c)
@@ -92,6 +102,17 @@ def _combined(call: Call, op: str, a: Any, b: Any) -> Value:
     if isinstance(a, Value):
         return affine(call, x, 1 / c, 0)
     return pairwise(call, "div", affine(call, x, 0, c, "numerator"), x)
+
+
+def _over_channels(call: Call, x: Value, constant: Any) -> Value:
+    """x with a dimension over its channels where the constant varies along one alone, which runs over height or width (N, H, W, C)."""
+    sizes = (1,) * (len(x.dims) - constant.ndim) + tuple(constant.shape) if isinstance(constant, Tensor) else ()
+    along = [dim for dim, size in enumerate(sizes) if size > 1]
+    if len(along) != 1 or len(x.dims) != 4 or x.expanded or axis_of(x, along[0]) not in (2, 3):
+        return x
+    order = [0, along[0], *(dim for dim in (1, 2, 3) if dim != along[0])]
+    stored = call.as_stored(permuted(x, order, x.origin or call.node))
+    return permuted(stored, [order.index(dim) for dim in range(4)], call.node)
 
 
 def numbers_by_channel(call: Call, x: Value, constant: Any) -> numpy.ndarray:

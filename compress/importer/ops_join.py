@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import Atom, Size, Value, axis_of, same, size_of, whole
+from cosparse.compress.importer.names import base
 from cosparse.compress.importer.table import handles
+
+JOINS = ("cat", "concat", "concatenate")
 
 
 def _tensors(call: Call) -> list[Value]:
@@ -16,7 +21,20 @@ def _tensors(call: Call) -> list[Value]:
     return list(tensors)
 
 
-@handles("cat", "concat", "concatenate")
+PASSING = ("expand", "repeat", "tile", "transpose", "permute", "view", "unsqueeze", "to", "_to_copy", "type_as", "contiguous", "clone")
+
+
+def require_no_constant(call: Call) -> None:
+    """Says what a constant, spread over the batch, was wanted for, where it is to be joined with values."""
+    followers = list(call.node.users) if isinstance(call.get("self"), Tensor) else []
+    for user in followers:
+        operation = base(user.target)
+        if operation in JOINS:
+            raise Unsupported("a constant among the values that are joined")
+        followers += list(user.users) if operation in PASSING else []
+
+
+@handles(*JOINS)
 def cat(call: Call) -> Value:
     tensors, dim = _tensors(call), call.dim(rank=len(call.shape))
     if len(call.shape) not in (2, 4) and all(not t.dims[dim] and same(t.shape[dim], size_of(1)) for t in tensors):

@@ -9,6 +9,7 @@ from torch import Tensor
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import Value, lifted, permuted, viewed
 from cosparse.compress.importer.names import base
+from cosparse.compress.importer.ops_join import require_no_constant
 from cosparse.compress.importer.table import handles
 
 
@@ -58,6 +59,7 @@ def expand(call: Call) -> Value | Tensor:
     constant = call.get("self")
     if isinstance(constant, Tensor) and all(base(user.target) in BROADCASTS for user in call.node.users):
         return constant
+    require_no_constant(call)
     return replace(lifted(call.value(), len(call.shape)), shape=call.shape, origin=call.node)
 
 

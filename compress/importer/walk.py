@@ -15,8 +15,10 @@ from cosparse.compress import given
 from cosparse.compress.importer import (  # noqa: F401
     ops_arithmetic,
     ops_conv,
+    ops_conv1d,
     ops_join,
     ops_layout,
+    ops_pick,
     ops_pointwise,
     ops_pool,
     ops_resize,
