@@ -41,6 +41,10 @@ from cosparse.errors import UnsupportedError
 NEXT_STEP = "docs/operators.md lists what is supported and what usually takes the place of the rest"
 
 
+RANKS = {1: "keep the last axis: [N, 1]", 3: "flatten(1), or reshape outside the network"}
+"""What to do about an output of this rank."""
+
+
 class Refused:
     """Stands for the result of an operation that cannot be imported, and of all that depends on it."""
 
@@ -82,7 +86,8 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     outputs, unfit = _outputs(program, draft, values)
     if problems or unfit:
         found = "; ".join([*_listed(problems), *unfit])
-        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, NEXT_STEP)
+        next_steps = [step for rank, step in RANKS.items() if any(f"a tensor of rank {rank}:" in reason for reason in unfit)]
+        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, "; ".join([*next_steps, NEXT_STEP]))
     sources = tuple(
         Input(node.name, (None, *x.shape[1:]), sizes=sizes) for node, x, sizes in zip(program.inputs, inputs, program.sizes, strict=True)
     )
