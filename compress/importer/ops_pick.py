@@ -93,7 +93,8 @@ def _picked(call: Call, x: Value, dim: int, indices: Sequence[int]) -> Value:
     runs = _runs([i % size for i in indices])
     if len(runs) > MOST_PIECES and axis_of(x, dim) != 1:
         raise Unsupported(f"an order of rows, columns or images in more than {MOST_PIECES} pieces")
-    pieces = [part(call, x, dim, *map(size_of, (run[0], run[-1] + 1)), run[1] - run[0] if len(run) > 1 else 1) for run in runs]
+    steps = [run[1] - run[0] if len(run) > 1 else 1 for run in runs]
+    pieces = [part(call, x, dim, size_of(run[0]), size_of(run[-1] + 1), step) for run, step in zip(runs, steps, strict=True)]
     shape: list[Size] = [size_of(len(indices)) if i == dim else s for i, s in enumerate(x.shape)]
     return joined(call, pieces, dim, shape)
 

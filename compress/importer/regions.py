@@ -31,8 +31,8 @@ def opened(module: fx.GraphModule) -> None:
                 with graph.inserting_before(node):
                     values[part] = graph.node_copy(part, values.__getitem__)
                 if part.op == "get_attr":  # the subgraph of a region that stays
-                    values[part].target = f"{node.name}_{part.target}"
-                    setattr(module, values[part].target, getattr(inner, part.target))
+                    values[part].target = name = f"{node.name}_{part.target}"
+                    setattr(module, name, getattr(inner, str(part.target)))
         for item in list(node.users):
             item.replace_all_uses_with(results[item.args[1]])
             graph.erase_node(item)
