@@ -92,6 +92,46 @@ def test_writes_of_constants_and_into_height_and_width(function: Callable[[Tenso
     assert graph.provenance["import"]["size"] == "free"
 
 
+def zeros_behind(y: Tensor) -> Tensor:
+    return torch.cat([y, torch.zeros(y.shape[0], 3, *y.shape[2:])], 1)
+
+
+def both_ends(y: Tensor) -> Tensor:
+    return torch.cat([y.new_ones(y.shape[0], 1, *y.shape[2:]), y, y, y.new_full((y.shape[0], 2, *y.shape[2:]), 2.5)], 1)
+
+
+def put_in(y: Tensor) -> Tensor:
+    out = y.new_zeros(y.shape[0], 12, y.shape[2], y.shape[3])
+    out[:, 2:10] = y
+    return out
+
+
+def features(y: Tensor) -> Tensor:
+    y = y.mean((2, 3))
+    return torch.cat([y, torch.zeros(y.size(0), 2).type_as(y)], 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (zeros_behind, ["pad"]),
+        (both_ends, ["concat", "pad", "pad"]),
+        (put_in, ["pad", "pad"]),
+        (features, ["mean", "reshape", "pad", "reshape"]),
+    ],
+)
+def test_values_among_constants_of_one_number_are_padded(function: Callable[[Tensor], Tensor], expected: list[str]) -> None:
+    assert ops(check(Apply(function), (1, 4, 6, 8), sizes=[(8, 10)])) == ["conv", *expected]
+
+
+def between(y: Tensor) -> Tensor:
+    return torch.cat([y, torch.zeros(y.shape[0], 3, *y.shape[2:]), y], 1)
+
+
+def images(y: Tensor) -> Tensor:
+    return torch.cat([y, torch.zeros(y.shape[0], *y.shape[1:])], 0)
+
+
 def strided(y: Tensor) -> Tensor:
     y[:, ::2].relu_()
     return y
@@ -102,7 +142,15 @@ def first_image(y: Tensor) -> Tensor:
     return y
 
 
-@pytest.mark.parametrize(("function", "reason"), [(strided, "a write to every second place"), (first_image, "a part of the batch")])
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (strided, "a write to every second place"),
+        (first_image, "a part of the batch"),
+        (between, "a constant between the values"),
+        (images, "a concatenation of batches"),
+    ],
+)
 def test_writes_without_a_counterpart(function: Callable[[Tensor], Tensor], reason: str) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         from_torch(Apply(function), torch.zeros(1, 4, 6, 6))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, alike, axis_of, collapsed, lifted, permuted, same, size_of
+from cosparse.compress.importer.layout import Filled, Value, alike, axis_of, collapsed, lifted, permuted, same, size_of
 from cosparse.compress.importer.ops_pointwise import activation, affine
 from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
@@ -64,6 +64,13 @@ def glu(call: Call) -> Value:
 def filled(call: Call) -> Value:
     value = {"ones_like": 1.0, "full_like": None}.get(call.op, 0.0)
     return affine(call, call.value(), 0, call.number("fill_value") if value is None else value)
+
+
+@handles("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+def constant_of_a_size(call: Call) -> Filled:
+    """What joins it with values pads them."""
+    number = {"zeros": 0.0, "ones": 1.0}.get(call.op.removeprefix("new_"))
+    return Filled(call.shape, call.number("fill_value") if number is None else number)
 
 
 def pairwise(call: Call, op: str, a: Value, b: Value) -> Value:

@@ -7,11 +7,30 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Atom, Size, Value, axis_of, same, size_of, whole
+from cosparse.compress.importer.layout import Atom, Filled, Size, Value, axis_of, same, size_of, stored, whole
 from cosparse.compress.importer.names import base
+from cosparse.compress.importer.ops_pool import padded
 from cosparse.compress.importer.table import handles
 
 JOINS = ("cat", "concat", "concatenate")
+
+
+def with_filled(call: Call, tensors: Sequence[Value | Filled], dim: int) -> Value:
+    """The concatenation of values with tensors of one number before or behind them: padding."""
+    places = [i for i, t in enumerate(tensors) if isinstance(t, Value)]
+    inner = [t for t in tensors[places[0] : places[-1] + 1] if isinstance(t, Value)] if places else []
+    if not inner or len(inner) != places[-1] + 1 - places[0]:
+        raise Unsupported("a constant between the values that are joined")
+    shape = tuple(sum(t.shape[dim] for t in inner) if i == dim else size for i, size in enumerate(inner[0].shape))
+    x = call.as_stored(joined(call, inner, dim, shape, "values"))
+    for filled, front in [*((t, True) for t in tensors[: places[0]]), *((t, False) for t in tensors[places[-1] + 1 :])]:
+        if dim == 0 or not isinstance(filled, Filled):
+            raise Unsupported("a concatenation of batches")
+        amount = [call.fixed(filled.shape[dim], "a number of constants") if i == dim else 0 for i in (1, 2, 3)]
+        before, after = (amount, [0] * 3) if front else ([0] * 3, amount)
+        shape = tuple(size + filled.shape[dim] if i == dim else size for i, size in enumerate(x.shape))
+        x = stored(padded(call, x, before, after, number=filled.number), shape)
+    return x
 
 
 def _tensors(call: Call) -> list[Value]:
@@ -36,7 +55,10 @@ def require_no_constant(call: Call) -> None:
 
 @handles(*JOINS)
 def cat(call: Call) -> Value:
-    tensors, dim = _tensors(call), call.dim(rank=len(call.shape))
+    dim = call.dim(rank=len(call.shape))
+    if any(isinstance(t, Filled) for t in call.get("tensors")):
+        return with_filled(call, call.get("tensors"), dim)
+    tensors = _tensors(call)
     if len(call.shape) not in (2, 4) and all(not t.dims[dim] and same(t.shape[dim], size_of(1)) for t in tensors):
         return _stacked(call, tensors, dim, dim + 1)
     return joined(call, tensors, dim, call.shape)

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Size, Value, lifted, same, size_of
+from cosparse.compress.importer.layout import Filled, Size, Value, lifted, same, size_of
 from cosparse.compress.importer.ops_arithmetic import numbers_by_channel
-from cosparse.compress.importer.ops_join import joined
+from cosparse.compress.importer.ops_join import joined, with_filled
 from cosparse.compress.importer.ops_pointwise import affine
 from cosparse.compress.importer.ops_slice import part, position
 from cosparse.compress.importer.table import handles
@@ -19,13 +19,16 @@ from cosparse.compress.importer.table import handles
 @handles("copy", "fill")
 def copy(call: Call) -> Value:
     """The second argument in the shape of the first."""
-    return _spread(call, call.value("self"), call.get("src" if call.op == "copy" else "value"))
+    source = call.get("src" if call.op == "copy" else "value")
+    if isinstance(source, Value):
+        return replace(lifted(source, len(call.shape)), shape=call.shape, origin=call.node)
+    return _spread(call, call.value("self"), source)
 
 
 @handles("slice_scatter")
 def slice_scatter(call: Call) -> Value:
-    x, dim = call.value("self"), call.dim()
-    size = x.shape[dim]
+    x, dim = call.get("self"), call.dim(rank=len(call.shape))
+    size = call.shape[dim]
     if call.integer("step") != 1:
         raise Unsupported("a write to every second place or fewer")
     start, stop = (None if (n := call.arguments[name]) is None else call.size(n) for name in ("start", "end"))
@@ -34,8 +37,8 @@ def slice_scatter(call: Call) -> Value:
 
 @handles("select_scatter")
 def select_scatter(call: Call) -> Value:
-    x, dim, source = call.value("self"), call.dim(), call.get("src")
-    start = position(call.size(call.arguments["index"]), x.shape[dim], size_of(0))
+    x, dim, source = call.get("self"), call.dim(rank=len(call.shape)), call.get("src")
+    start = position(call.size(call.arguments["index"]), call.shape[dim], size_of(0))
     if isinstance(source, Value):
         shape = (*source.shape[:dim], size_of(1), *source.shape[dim:])
         source = replace(source, dims=(*source.dims[:dim], (), *source.dims[dim:]), shape=shape)
@@ -44,8 +47,13 @@ def select_scatter(call: Call) -> Value:
     return _written(call, x, dim, start, start + 1, source)
 
 
-def _written(call: Call, x: Value, dim: int, start: Size, stop: Size, source: Any) -> Value:
+def _written(call: Call, x: Any, dim: int, start: Size, stop: Size, source: Any) -> Value:
     """x with [start:stop] along `dim` replaced: what lies before, the source, what lies behind, joined."""
+    if isinstance(x, Filled) and isinstance(source, Value):
+        ends = [(size_of(0), start), (stop, x.shape[dim])]
+        before, behind = ([replace(x, shape=_resized(x.shape, dim, b - a))] if not same(a, b) else [] for a, b in ends)
+        return with_filled(call, [*before, source, *behind], dim)
+    x = call.value("self")
     if any(atom.axis == 0 for atom in x.dims[dim]):
         raise Unsupported("a write to a part of the batch")
     if not isinstance(source, Value):
@@ -58,8 +66,10 @@ def _written(call: Call, x: Value, dim: int, start: Size, stop: Size, source: An
     return joined(call, pieces, dim, call.shape)
 
 
+def _resized(shape: tuple[Size, ...], dim: int, size: Size) -> tuple[Size, ...]:
+    return (*shape[:dim], size, *shape[dim + 1 :])
+
+
 def _spread(call: Call, like: Value, source: Any) -> Value:
-    """A value or a constant in the shape of `like`."""
-    if isinstance(source, Value):
-        return replace(lifted(source, len(like.shape)), shape=like.shape, origin=call.node)
+    """A constant in the shape of `like`."""
     return affine(call, like, 0, numbers_by_channel(call, like, source))

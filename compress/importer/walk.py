@@ -28,7 +28,7 @@ from cosparse.compress.importer import (  # noqa: F401
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
-from cosparse.compress.importer.layout import Value, sizes_of, stored
+from cosparse.compress.importer.layout import Filled, Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place, source
 from cosparse.compress.importer.rearrange import as_stored
 from cosparse.compress.importer.regions import REASONS
@@ -43,6 +43,10 @@ NEXT_STEP = "docs/operators.md lists what is supported and what usually takes th
 
 RANKS = {1: "keep the last axis: [N, 1]", 3: "flatten(1), or reshape outside the network"}
 """What to do about an output of this rank."""
+
+
+KEEP = ("slice", "select", "narrow", "view", "reshape", "expand", "unsqueeze", "to", "_to_copy", "type_as", "clone", "contiguous", "detach")
+"""Operations after which a tensor of one number is still one."""
 
 
 class Refused:
@@ -116,6 +120,8 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     if not random and all(_is_constant(operand) for operand in operands):
         return _constant(node, values)
+    if operands and isinstance(operands[0], Filled) and base(node.target) in KEEP:
+        return replace(operands[0], shape=sizes_of(tensor.shape))
     if handler is None:
         raise Unsupported(REASONS.get(base(node.target), ""))
     if not tensor.is_floating_point():
