@@ -12,13 +12,15 @@ pad a last, partial block are no parameters.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from cosparse.compress import given, masks, transforms
+from cosparse.compress.flow import Flow
 from cosparse.errors import Error
 
 
@@ -27,7 +29,7 @@ class LayerCount:
     """One layer: `pixels` = multiply-adds per weight and image; `form` = how it is stored, with the reason where it was left dense.
 
     `params` are its kept coefficients, `params_matrices` the numbers of its transform's own matrices, `flops_basis` the transform's steps.
-    `opened`: the density of open group columns, where the mask was chosen in filter groups.
+    `opened`: the density of open group columns, where the mask was chosen in filter groups. `used`: an output depends on its result.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LayerCount:
     form: str
     params_matrices: int = 0
     opened: float | None = None
+    used: bool = True
 
     @property
     def flops(self) -> float:
@@ -115,6 +118,8 @@ class Report:
         for layer in layers:
             if layer["opened"] is None:
                 del layer["opened"]
+            if layer["used"]:
+                del layer["used"]
         rest = {"params_other": self.params_other, "flops_functional": self.flops_functional}
         return json.dumps({**self.totals(), **rest, "layers": layers}, indent=1)
 
@@ -177,18 +182,20 @@ def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) ->
     modules = {name: module for name, module in model.named_modules() if isinstance(module, masks.Layer)}
     calls: dict[str, int] = {}
     pixels = dict.fromkeys(modules, 0.0)
+    flow, results = Flow(), dict[str, list[int]]()
 
     def observe(name: str):
         def hook(module: masks.Layer, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor], output: torch.Tensor) -> None:
             calls[name] = calls.get(name, 0) + 1
             pixels[name] += _pixels(module, args[0] if args else kwargs["input"], output) / inputs[0].shape[0]
+            results.setdefault(name, []).append(flow.at(output))
 
         return hook
 
     hooks = [module.register_forward_hook(observe(name), with_kwargs=True) for name, module in modules.items()]
     try:
-        with given.evaluating(model), FlopCounterMode(display=False) as counter:
-            given.run(model, inputs)
+        with given.evaluating(model), FlopCounterMode(display=False) as counter, flow:
+            used = flow.reached(tree_leaves(given.run(model, inputs)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -198,7 +205,8 @@ def count(model: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) ->
     for name in [*calls, *(name for name in modules if name not in calls)]:
         weight = modules[name].weight
         tied = isinstance(weight, nn.Parameter) and id(weight) in seen
-        layers.append(_layer(name, modules[name], calls.get(name, 0), pixels[name], tied))
+        line = _layer(name, modules[name], calls.get(name, 0), pixels[name], tied)
+        layers.append(line if name not in results or used.intersection(results[name]) else replace(line, used=False))
         seen.add(id(weight))
     total = counter.get_total_flops() / 2 / inputs[0].shape[0]
     functional = max(0.0, total - sum(layer.flops_dense for layer in layers))

@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from cosparse.errors import Error, UnsupportedError
 
+QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.nn.quantized.")
+
 SHORT = (torch.float16, torch.bfloat16)
 
 
@@ -36,10 +38,19 @@ def taken(model: nn.Module) -> nn.Module:
         next_step = "give the module that was scripted or traced"
         raise UnsupportedError(about, "a module whose layers can be seen", "one of torch.jit", next_step)
     model = bare(model)
+    if quantized := [name or "itself" for name, module in model.named_modules() if _quantized(module)]:
+        layers = f"quantized ones ({', '.join(quantized[:2])}{', ...' if len(quantized) > 2 else ''})"
+        next_step = "give the float model: load(dtype='int8', calibration=x) quantizes it"
+        raise UnsupportedError(about, "layers with float weights", layers, next_step)
     if isinstance(model, torch.fx.GraphModule) and "eval" in vars(model):
         next_step = "give the module that was exported"
         raise UnsupportedError(about, "a module whose layers can be seen", "a program of torch.export", next_step)
     return model
+
+
+def _quantized(module: nn.Module) -> bool:
+    """Whether it is one of torch's quantized layers, not what such a layer keeps its weights in."""
+    return type(module).__module__.startswith(QUANTIZED) and not type(module).__name__.endswith("PackedParams")
 
 
 def require_memory(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from cosparse.compress import masks, transforms
+from cosparse.compress import computed, masks, transforms
 from cosparse.compress.count import LayerCount, Report
 from cosparse.compress.transforms import Spec, Transform
 from cosparse.errors import Error
@@ -65,8 +65,10 @@ def _cannot(module: masks.Layer, layer: LayerCount, tied: bool) -> str:
     """Why the layer can carry no mask, or the empty string."""
     if layer.calls == 0:
         return "never runs on the example"
+    if not layer.used:
+        return "its result is not used"
     if not isinstance(module.weight, nn.Parameter):
-        return "its weight is computed from other parameters"
+        return computed.reason(module)
     if own_forward(module):
         return f"{type(module).__name__} has a forward of its own"
     if tied:
@@ -107,7 +109,7 @@ def choose(
     if unknown := sorted(set(wanted) - {layer.name for layer in report.layers}):
         raise Error(f"layers[{unknown[0]!r}]", "the path of a Conv2d, ConvTranspose2d or Linear", "no such layer")
     owners = Counter(id(module._parameters.get("weight")) for module in model.modules())
-    running = [layer.name for layer in report.layers if layer.calls]
+    running = [layer.name for layer in report.layers if layer.calls and layer.used]
     return tuple(
         _choice(layer, modules[layer.name], spec, block, wanted.get(layer.name), layer.name in running[-1:], owners)
         for layer in report.layers

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from cosparse.bench import zoo
-from cosparse.compress import Budget, count, impose, masks
+from cosparse.compress import Budget, computed, count, impose, masks
 from cosparse.compress.layers import block_size, choose
 from cosparse.errors import Error
 from tests.compress_nets import Awkward, seeded
@@ -165,7 +168,8 @@ def test_layers_that_no_mask_fits_are_counted_with_their_reasons() -> None:
     computed = [nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 3, padding=1)) for _ in range(3)]
     model, example = nn.Sequential(nn.Conv2d(3, 16, 3), *computed), torch.zeros(1, 3, 12, 12)
     reasons = (
-        r"4 of 4 layers are left dense: its weight is computed from other parameters \(3: 1, 2, \.\.\.\); "
+        r"4 of 4 layers are left dense: its weight is computed from other parameters: "
+        r"torch.nn.utils.parametrize.remove_parametrizations\(m, 'weight'\) makes it plain \(3: 1, 2, \.\.\.\); "
         r"reads 3 input channels: 27 columns in all \(1: 0\)"
     )
     with pytest.raises(Error, match=rf"with 0 layers masked, .* lower Budget.floor \({reasons}\)"):
@@ -213,10 +217,55 @@ def test_last_layer_to_run_is_the_classifier() -> None:
     why = {choice.name: choice.why for choice in choose(model, report)}
     assert why == {
         "body": "",
-        "normed": "its weight is computed from other parameters",
+        "normed": "its weight is computed from other parameters: "
+        "torch.nn.utils.parametrize.remove_parametrizations(m, 'weight') makes it plain",
         "head": "classifier: the last layer",
         "unused": "never runs on the example",
     }
+
+
+class Idle(nn.Module):
+    """Layers that run for nothing, one of them the last; `changed` is read through memory that is written in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.project = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+        self.changed, self.head, self.shape = nn.Conv2d(16, 16, 3), nn.Linear(16, 4), nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        self.project(x)
+        y = torch.zeros(x.shape[0], 16, x.shape[2] - 2, x.shape[3] - 2)
+        y[:, :8] = self.changed(x)[:, 4:12]
+        y = y.mean((2, 3))
+        return self.head(y).view(self.shape(y).shape[0], -1)
+
+
+def test_layers_whose_result_is_not_used_are_left_dense() -> None:
+    imposed = impose(Idle(), Budget(density=0.5), EXAMPLE)
+    report = count(imposed, EXAMPLE)
+    assert {layer.name: layer.form for layer in report.layers if layer.name != "stem"} == {
+        "project": "dense: its result is not used",
+        "changed": "dct 8x1",
+        "head": "dense: classifier: the last layer",
+        "shape": "dense: its result is not used",
+    }
+    assert [layer["name"] for layer in json.loads(report.to_json())["layers"] if "used" in layer] == ["project", "shape"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "call"),
+    [
+        (nn.utils.parametrizations.orthogonal, "parametrize.remove_parametrizations(m, 'weight')"),
+        (nn.utils.spectral_norm, "remove_spectral_norm(m)"),
+        (lambda m: nn.utils.prune.l1_unstructured(m, "weight", 0.5), "prune.remove(m, 'weight')"),
+    ],
+)
+def test_computed_weights_name_the_call_that_makes_them_plain(wrap: Callable[[nn.Module], nn.Module], call: str) -> None:
+    module = wrap(nn.Linear(8, 8))
+    assert computed.reason(module).endswith(f": torch.nn.utils.{call} makes it plain")
+    eval(f"torch.nn.utils.{call}", {"torch": torch, "m": module})
+    assert isinstance(module.weight, nn.Parameter)
 
 
 def test_block_is_checked() -> None:

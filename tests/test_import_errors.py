@@ -122,7 +122,7 @@ FORMS = {
     "random": Form(Apply(lambda x: x + torch.rand(1)), "aten.rand.default"),
     "bicubic": Form(Apply(lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")), "aten.upsample_bicubic2d.vec"),
     "computed weight": Form(Apply(lambda x: F.conv2d(x, x.mean(0, keepdim=True))), "aten.mean.dim"),
-    "one dimension": Form(Apply(lambda x: F.conv1d(x.flatten(2), torch.ones(2, 4, 3))), "aten.conv1d"),
+    "one dimension": Form(Apply(lambda x: F.conv_transpose1d(x.flatten(2), torch.ones(4, 2, 3))), "aten.conv_transpose1d"),
     "steep softplus": Form(nn.Softplus(threshold=3), "a softplus with a threshold below 20"),
     "data decides": Form(Apply(lambda x: x if x.sum() > 0 else -x), "a model that torch.export can follow"),
     "fixed batch": Form(Apply(lambda x: x.view(2, -1)), "a batch of any size"),

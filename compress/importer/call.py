@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx
 
 from cosparse.compress.importer.draft import Draft
-from cosparse.compress.importer.layout import Size, Value, size_of, sizes_of, stored
+from cosparse.compress.importer.layout import Filled, Size, Value, size_of, sizes_of, stored
 from cosparse.compress.importer.names import base, path
 from cosparse.compress.importer.rearrange import as_stored
 
-Result = Value | tuple[Value, ...]
+Result = Value | Filled | Tensor | tuple[Value, ...]
 Handler = Callable[["Call"], Result]
 
 
@@ -41,7 +41,8 @@ class Call:
         """The argument, which must be a tensor computed from the inputs."""
         value = self.get(name or self.first)
         if not isinstance(value, Value):
-            raise Unsupported(f"a constant as {name or self.first}")
+            place = "" if (name or self.first) in ("self", "input", "x") else f" as {name}"
+            raise Unsupported(f"a constant{place} where a value that depends on the input is expected")
         return value
 
     def plain(self, name: str = "") -> str:
@@ -59,7 +60,7 @@ class Call:
         """The argument, which must be a constant tensor, in float64."""
         value = self.get(name)
         if not isinstance(value, Tensor):
-            raise Unsupported(f"a computed {name}")
+            raise Unsupported(f"a {name} that depends on the input")
         return value.detach().to(torch.float64).numpy()
 
     def optional(self, name: str) -> numpy.ndarray | None:

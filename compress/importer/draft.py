@@ -17,6 +17,8 @@ class Draft:
         self.nodes: list[Node] = []
         self.taken: set[str] = set(inputs)
         self.arranged: dict[Any, str] = {}
+        # Concatenations: the axis, and what was joined with its size there. A part of one is looked for among these.
+        self.pieces: dict[str, tuple[int, list[tuple[str, Any]]]] = {}
 
     def add(self, name: str, op: str, inputs: list[str], attrs: dict[str, Any], tensors: dict[str, numpy.ndarray]) -> str:
         """Appends a node called `name`, or `name#2` where that is taken, and returns its name."""

@@ -55,6 +55,14 @@ class Value:
         return any(not same(product(a.size for a in dim), size) for dim, size in zip(self.dims, self.shape, strict=True))
 
 
+@dataclass(frozen=True)
+class Filled:
+    """A tensor of one number in a shape that depends on the input's: `torch.zeros(x.shape[0], ...)`."""
+
+    shape: tuple[Size, ...]
+    number: float
+
+
 def size_of(number: Any) -> Size:
     """An int or SymInt as a sympy expression."""
     return number.node.expr if isinstance(number, torch.SymInt) else sympy.Integer(number)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+LIBRARY = str(Path(torch.__file__).parent)
+
 
 def base(target: Any) -> str:
     """aten.relu_.default -> relu: the operation's name without overload and in-place mark."""
@@ -47,9 +49,8 @@ def path(node: fx.Node, op: str = "") -> str:
 
 def source(node: fx.Node) -> str:
     """The line of the user's code that the operation comes from, as "FILE:LINE", or the empty string."""
-    library = str(Path(torch.__file__).parent)
     lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in lines if not file.startswith(library)]
+    own = [(file, line) for file, line in lines if not file.startswith(LIBRARY)]
     return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Size, Value, alike, collapsed, lifted, same, size_of
+from cosparse.compress.importer.layout import Filled, Size, Value, alike, axis_of, collapsed, lifted, permuted, same, size_of
 from cosparse.compress.importer.ops_pointwise import FLOAT32_MAX, activation, affine
+from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
 
 MOST_PRODUCTS = 16  # powers up to this are products
@@ -75,10 +76,26 @@ def _whole_power(call: Call, x: Value, exponent: int) -> Value:
         square = pairwise(call, "mul", square, square)
 
 
-@handles("zeros_like", "ones_like", "full_like")
+@handles("glu")
+def glu(call: Call) -> Value:
+    """The first half times the sigmoid of the second."""
+    x, dim = call.value(), call.dim()
+    half = x.shape[dim] / 2
+    first, second = (part(call, x, dim, *limits) for limits in ((size_of(0), half), (half, x.shape[dim])))
+    return pairwise(call, "mul", first, activation(call, "sigmoid", x=second))
+
+
+@handles("zeros_like", "ones_like", "full_like", "empty_like")
 def filled(call: Call) -> Value:
-    value = {"zeros_like": 0.0, "ones_like": 1.0}.get(call.op)
+    value = {"ones_like": 1.0, "full_like": None}.get(call.op, 0.0)
     return affine(call, call.value(), 0, call.number("fill_value") if value is None else value)
+
+
+@handles("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+def constant_of_a_size(call: Call) -> Filled:
+    """What joins it with values pads them."""
+    number = {"zeros": 0.0, "ones": 1.0}.get(call.op.removeprefix("new_"))
+    return Filled(call.shape, call.number("fill_value") if number is None else number)
 
 
 def pairwise(call: Call, op: str, a: Value, b: Value, suffix: str = "", shape: tuple[Size, ...] | None = None) -> Value:
@@ -106,8 +123,8 @@ def combined(call: Call, op: str, a: Any, b: Any) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
         return pairwise(call, op, a, b)
     x = a if isinstance(a, Value) else b
-    x = lifted(x, len(call.shape))
-    c = _by_channel(call, x, b if isinstance(a, Value) else a)
+    x = _over_channels(call, lifted(x, len(call.shape)), b if isinstance(a, Value) else a)
+    c = numbers_by_channel(call, x, b if isinstance(a, Value) else a)
     if op in ("maximum", "minimum"):
         if c.min() < c.max():
             raise Unsupported(f"a {op} with a constant that varies over the channels")
@@ -124,7 +141,18 @@ def combined(call: Call, op: str, a: Any, b: Any) -> Value:
     return pairwise(call, "div", affine(call, x, 0, c, "numerator"), x)
 
 
-def _by_channel(call: Call, x: Value, constant: Any) -> numpy.ndarray:
+def _over_channels(call: Call, x: Value, constant: Any) -> Value:
+    """x with a dimension over its channels where the constant varies along one alone, which runs over height or width (N, H, W, C)."""
+    sizes = (1,) * (len(x.dims) - constant.ndim) + tuple(constant.shape) if isinstance(constant, Tensor) else ()
+    along = [dim for dim, size in enumerate(sizes) if size > 1]
+    if len(along) != 1 or len(x.dims) != 4 or x.expanded or axis_of(x, along[0]) not in (2, 3):
+        return x
+    order = [0, along[0], *(dim for dim in (1, 2, 3) if dim != along[0])]
+    stored = call.as_stored(permuted(x, order, x.origin or call.node))
+    return permuted(stored, [order.index(dim) for dim in range(4)], call.node)
+
+
+def numbers_by_channel(call: Call, x: Value, constant: Any) -> numpy.ndarray:
     """The constant as float64 numbers, one a stored channel of `x` (lifted to the result's rank)."""
     if not isinstance(constant, Tensor | int | float):
         raise Unsupported("an operand depends on the input's size")

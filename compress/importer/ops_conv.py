@@ -28,7 +28,8 @@ def conv_attrs(values: numpy.ndarray, stride: list[int], pad: list[int], dilatio
     }
 
 
-def _tensors(values: numpy.ndarray, bias: numpy.ndarray | None) -> dict[str, numpy.ndarray]:
+def weighted(values: numpy.ndarray, bias: numpy.ndarray | None) -> dict[str, numpy.ndarray]:
+    """The tensors of a convolution or linear layer."""
     return {"values": values} if bias is None else {"values": values, "bias": bias}
 
 
@@ -46,7 +47,7 @@ def conv2d(call: Call) -> Value:
     else:
         pad = [0] * 4 if call.arguments["padding"] == "valid" else call.integers("padding") * 2
     attrs = conv_attrs(weight, call.integers("stride"), pad, dilation, call.integer("groups"))
-    return call.result(call.emit("conv", [call.plain()], attrs, _tensors(weight, call.optional("bias"))))
+    return call.result(call.emit("conv", [call.plain()], attrs, weighted(weight, call.optional("bias"))))
 
 
 @handles("conv_transpose2d")
@@ -67,7 +68,7 @@ def _transposed(call: Call) -> Value:
         bias = numpy.tile(bias, phases) if groups == 1 else numpy.repeat(bias, phases)
     pad = [vertical.pad[0], horizontal.pad[0], vertical.pad[1], horizontal.pad[1]]
     attrs = conv_attrs(values, [1, 1], pad, [vertical.dilation, horizontal.dilation], groups)
-    name = call.emit("conv", [call.plain()], attrs, _tensors(values, bias))
+    name = call.emit("conv", [call.plain()], attrs, weighted(values, bias))
     crop = [vertical.crop[0], horizontal.crop[0], vertical.crop[1], horizontal.crop[1]]
     if stride != [1, 1] or any(crop):
         rearrange = {"block": stride, "order": "dcr" if groups == 1 else "crd", "crop": crop}
@@ -82,7 +83,10 @@ def linear(call: Call) -> Value:
 
 @handles("matmul", "mm")
 def matmul(call: Call) -> Value:
-    weight = call.constant("mat2" if "mat2" in call.arguments else "other")
+    other = "mat2" if "mat2" in call.arguments else "other"
+    if isinstance(call.get("self"), Value) and isinstance(call.get(other), Value):
+        raise Unsupported("a product of two values, as attention has")
+    weight = call.constant(other)
     if weight.ndim != 2:
         raise Unsupported("a product with a constant that is no matrix")
     return _linear(call, call.value(), weight.T, None)
@@ -100,7 +104,7 @@ def _linear(call: Call, x: Value, weight: numpy.ndarray, bias: numpy.ndarray | N
     """Weight [O, F] over the last dimension: `linear` on [N, F]; where that dimension is the channels of an image, a 1x1 convolution."""
     filters, channels = weight.shape
     if len(x.shape) == 2:
-        tensors = _tensors(weight, bias)
+        tensors = weighted(weight, bias)
         attrs = {"filters": filters, "channels": channels, "transform": "identity", "format": "dense", "block": 1}
         return call.result(call.emit("linear", [call.as_stored(x).name], attrs, tensors))
     last = len(x.dims) - 1
@@ -108,7 +112,7 @@ def _linear(call: Call, x: Value, weight: numpy.ndarray, bias: numpy.ndarray | N
         raise Unsupported("a linear layer over another dimension than the channels")
     values = weight.reshape(filters, channels, 1, 1)
     attrs = conv_attrs(values, [1, 1], [0] * 4, [1, 1], 1)
-    name = call.emit("conv", [x.name], attrs, _tensors(values, bias))
+    name = call.emit("conv", [x.name], attrs, weighted(values, bias))
     sizes = (x.sizes[0], size_of(filters), *x.sizes[2:])
     return Value(name, sizes, (*x.dims[:-1], whole(1, sizes[1])), call.shape)
 

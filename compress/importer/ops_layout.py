@@ -1,11 +1,15 @@
-"""Views, permutations, concatenation: what moves numbers without changing them."""
+"""Views, permutations, expansions: what moves numbers without changing them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Atom, Value, axis_of, lifted, permuted, same, size_of, viewed, whole
+from cosparse.compress.importer.layout import Value, lifted, permuted, viewed
+from cosparse.compress.importer.names import base
+from cosparse.compress.importer.ops_join import require_no_constant
 from cosparse.compress.importer.table import handles
 
 
@@ -46,8 +50,16 @@ def movedim(call: Call) -> Value:
     return permuted(x, [moved[i] if i in moved else rest.pop(0) for i in range(rank)], call.node)
 
 
+BROADCASTS = ("add", "sub", "mul", "div", "rsub", "copy", "fill")
+
+
 @handles("expand", "expand_as")
-def expand(call: Call) -> Value:
+def expand(call: Call) -> Value | Tensor:
+    """A constant stays as it is where all that follows broadcasts it anyway."""
+    constant = call.get("self")
+    if isinstance(constant, Tensor) and all(base(user.target) in BROADCASTS for user in call.node.users):
+        return constant
+    require_no_constant(call)
     return replace(lifted(call.value(), len(call.shape)), shape=call.shape, origin=call.node)
 
 
@@ -60,46 +72,3 @@ def pixel_shuffle(call: Call) -> Value:
 @handles("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(call: Call) -> Value:
     return call.result(call.emit("channel_shuffle", [call.plain()], {"groups": call.integer("groups")}))
-
-
-def _tensors(call: Call) -> list[Value]:
-    tensors = call.get("tensors")
-    if not all(isinstance(t, Value) for t in tensors):
-        raise Unsupported("a constant among the tensors")
-    return list(tensors)
-
-
-@handles("cat", "concat", "concatenate")
-def cat(call: Call) -> Value:
-    tensors, dim = _tensors(call), call.dim(rank=len(call.shape))
-    if len(tensors) == 1:
-        return tensors[0]
-    first = tensors[0]
-    axis = axis_of(first, dim)
-    others = [d for i, d in enumerate(first.dims) if i != dim]
-    if axis is None or any(
-        t.expanded or len(t.sizes) != len(first.sizes) or axis_of(t, dim) != axis or [d for i, d in enumerate(t.dims) if i != dim] != others
-        for t in tensors
-    ):
-        tensors, axis = [call.as_stored(t) for t in tensors], dim
-        first = tensors[0]
-    if axis == 0:
-        raise Unsupported("a concatenation of batches")
-    name = call.emit("concat", [t.name for t in tensors], {"axis": axis})
-    sizes = tuple(call.shape[dim] if i == axis else size for i, size in enumerate(first.sizes))
-    dims = tuple(whole(axis, sizes[axis]) if i == dim else d for i, d in enumerate(first.dims))
-    return Value(name, sizes, dims, call.shape)
-
-
-@handles("stack")
-def stack(call: Call) -> Value:
-    """A concatenation of channels whose slowest factor is the new dimension."""
-    tensors, dim = _tensors(call), call.dim(rank=len(call.shape))
-    first = tensors[0]
-    if any(t.expanded or t.dims != first.dims or not all(map(same, t.sizes, first.sizes)) for t in tensors):
-        raise Unsupported("a stack of tensors with different layouts")
-    channels = call.fixed(first.sizes[1], "channels")
-    name = call.emit("concat", [t.name for t in tensors], {"axis": 1}) if len(tensors) > 1 else first.name
-    sizes = (first.sizes[0], size_of(channels * len(tensors)), *first.sizes[2:])
-    new = (Atom(1, size_of(len(tensors)), channels),) if len(tensors) > 1 else ()
-    return Value(name, sizes, (*first.dims[:dim], new, *first.dims[dim:]), call.shape, call.node)

@@ -96,6 +96,13 @@ def softplus(call: Call) -> Value:
     return affine(call, inner, 1 / beta, 0, "unscale")
 
 
+@handles("log_sigmoid")
+def log_sigmoid(call: Call) -> Value:
+    """-softplus(-x)."""
+    inner = activation(call, "softplus", x=affine(call, call.value(), -1, 0, "negative"))
+    return affine(call, inner, -1, 0, "result")
+
+
 def by_channel(call: Call) -> Value:
     """The argument with its dimension 1 over the stored channels, as norms and prelu count them."""
     x = call.value()

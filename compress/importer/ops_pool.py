@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, size_of
+from cosparse.compress.importer.layout import Value, size_of, stored
 from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
 
@@ -57,9 +57,13 @@ def pad(call: Call) -> Value:
     before, after = [max(0, n) for n in before[1:]], [max(0, n) for n in after[1:]]
     if not any(before + after):
         return x
-    value = call.arguments.get("value") or 0
-    attrs = {"before": before, "after": after, "mode": mode, "value": float(value)}
-    if rank == 4:
-        return call.result(call.emit("pad", [x.name], attrs))
+    return stored(padded(call, x, before, after, mode, float(call.arguments.get("value") or 0)), call.shape)
+
+
+def padded(call: Call, x: Value, before: list[int], after: list[int], mode: str = "constant", number: float = 0.0) -> str:
+    """The stored value x padded by so many channels, rows and columns; features are the channels of an image of one pixel."""
+    attrs = {"before": before, "after": after, "mode": mode, "value": number}
+    if len(x.shape) == 4:
+        return call.emit("pad", [x.name], attrs)
     image = call.emit("reshape", [x.name], {"shape": [-1, 1, 1]}, suffix="before")
-    return call.result(call.emit("reshape", [call.emit("pad", [image], attrs)], {"shape": [-1]}, suffix="after"))
+    return call.emit("reshape", [call.emit("pad", [image], attrs)], {"shape": [-1]}, suffix="after")

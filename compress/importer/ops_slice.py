@@ -26,23 +26,38 @@ def part(call: Call, x: Value, dim: int, start: Size, stop: Size, step: int = 1,
     atom = x.dims[dim][0]
     axis, whole_axis = atom.axis, axis_of(x, dim) is not None
     if whole_axis:
-        limits = [_bound(call, start, size, 0), _bound(call, stop, size, END), step]
         new: Dim = (Atom(axis, count),)
-        total, scaled = count, 1
+        name, total, scaled = _cut(call, x.name, axis, (start, stop, size, step), suffix), count, 1
     elif same(atom.size * atom.stride, x.sizes[axis]):
-        limits = [call.fixed(start, "start") * atom.stride, call.fixed(stop, "stop") * atom.stride, 1]
         new = (Atom(axis, count, atom.stride),)
-        total, scaled = count * atom.stride, 1
+        limits = (start * atom.stride, stop * atom.stride, x.sizes[axis], 1)
+        name, total, scaled = _cut(call, x.name, axis, limits, suffix), count * atom.stride, 1
     else:
-        scaled = call.fixed(atom.size, "size")
-        limits, new, total = [call.fixed(start, "start"), END, scaled], (), x.sizes[axis] / scaled
-    name = call.emit("slice", [x.name], {"axis": axis, "start": limits[0], "stop": limits[1], "step": limits[2]}, suffix=suffix)
+        scaled, new = call.fixed(atom.size, "size"), ()
+        attrs = {"axis": axis, "start": call.fixed(start, "start"), "stop": END, "step": scaled}
+        name, total = call.emit("slice", [x.name], attrs, suffix=suffix), x.sizes[axis] / scaled
     sizes = tuple(total if i == axis else s for i, s in enumerate(x.sizes))
     shape = tuple(count if i == dim else s for i, s in enumerate(x.shape))
     dims = tuple(
         (() if same(count, size_of(1)) else new) if i == dim else tuple(_scaled(a, axis, scaled) for a in d) for i, d in enumerate(x.dims)
     )
     return Value(name, sizes, dims, shape, x.origin)
+
+
+def _cut(call: Call, name: str, axis: int, limits: tuple[Size, Size, Size, int], suffix: str) -> str:
+    """The stored value that is [start:stop:step] of `name` along `axis`, of which it has `size`: of a concatenation, what went in."""
+    start, stop, size, step = limits
+    along, pieces = call.draft.pieces.get(name, (0, []))
+    at = size_of(0)
+    for piece, length in pieces if along == axis and step == 1 else []:
+        end = at + length
+        if same(at, start) and same(end, stop):
+            return piece
+        if all(bound.is_Integer for bound in (at, start, stop, end)) and at <= start and stop <= end:
+            return _cut(call, piece, axis, (start - at, stop - at, length, step), suffix)
+        at = end
+    attrs = {"axis": axis, "start": _bound(call, start, size, 0), "stop": _bound(call, stop, size, END), "step": step}
+    return call.emit("slice", [name], attrs, suffix=suffix)
 
 
 def _scaled(atom: Atom, axis: int, factor: int) -> Atom:
@@ -67,7 +82,7 @@ def _bound(call: Call, bound: Size, size: Size, at_end: int) -> int:
     return -call.fixed(size - bound, "a slice's bound")
 
 
-def _position(bound: Size | None, size: Size, default: Size) -> Size:
+def position(bound: Size | None, size: Size, default: Size) -> Size:
     """A bound counted from the start, clamped to 0..size."""
     if bound is None:
         return default
@@ -85,21 +100,21 @@ def slice_(call: Call) -> Value:
     x, dim, step = call.value(), call.dim(), call.integer("step")
     size = x.shape[dim]
     start, stop = (None if (n := call.arguments[name]) is None else call.size(n) for name in ("start", "end"))
-    first, last = _position(start, size, size_of(0)), _position(stop, size, size)
+    first, last = position(start, size, size_of(0)), position(stop, size, size)
     return replace(part(call, x, dim, first, last, step), origin=call.node)
 
 
 @handles("narrow")
 def narrow(call: Call) -> Value:
     x, dim = call.value(), call.dim()
-    start = _position(call.size(call.arguments["start"]), x.shape[dim], size_of(0))
+    start = position(call.size(call.arguments["start"]), x.shape[dim], size_of(0))
     return part(call, x, dim, start, start + call.size(call.arguments["length"]))
 
 
 @handles("select")
 def select(call: Call) -> Value:
     x, dim = call.value(), call.dim()
-    start = _position(call.size(call.arguments["index"]), x.shape[dim], size_of(0))
+    start = position(call.size(call.arguments["index"]), x.shape[dim], size_of(0))
     return _without(part(call, x, dim, start, start + 1), dim)
 
 

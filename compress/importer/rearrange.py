@@ -9,7 +9,7 @@ from torch import fx
 
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.layout import ONE, Atom, Dim, Size, Value, axis_of, joined, product, same, stored, stored_dims, whole
-from cosparse.compress.importer.names import base, path
+from cosparse.compress.importer.names import base, path, place
 
 
 def as_stored(draft: Draft, value: Value, user: fx.Node) -> Value | str:
@@ -27,9 +27,21 @@ def as_stored(draft: Draft, value: Value, user: fx.Node) -> Value | str:
     if key not in draft.arranged:
         name = _repeated(draft, value, user) if value.expanded else _arranged(draft, value, value.origin or user)
         if name is None:
-            return f"an order of dimensions that no operator gives, to shape {list(value.shape)}"
+            what = "an expansion" if value.expanded else "an order of dimensions"
+            return f"{what} that no operator gives, to shape {in_words(value.shape)}" + _made(value.origin, user)
         draft.arranged[key] = name
     return stored(draft.arranged[key], value.shape)
+
+
+def in_words(shape: Sequence[Size]) -> str:
+    """A shape whose free sizes are named N, H and W, in place of the symbols that stand for them."""
+    letters = "NCHW" if len(shape) == 4 else "N" + "?" * len(shape)
+    return f"[{', '.join(str(size) if size.is_Integer else letter for size, letter in zip(shape, letters, strict=False))}]"
+
+
+def _made(origin: fx.Node | None, user: fx.Node) -> str:
+    """Where the layout comes from, if not from the operation that cannot take it."""
+    return f", made by {place(origin)}" if origin is not None and origin is not user else ""
 
 
 def _arranged(draft: Draft, value: Value, origin: fx.Node) -> str | None:
@@ -63,14 +75,18 @@ def _rows(draft: Draft, value: Value, origin: fx.Node) -> str | None:
 
 
 def _repeated(draft: Draft, value: Value, user: fx.Node) -> str | None:
-    """An expanded tensor: one pixel repeated over the height and width that a nearest-neighbour upsampling to them gives."""
+    """An expanded tensor: a channel is joined with itself, a pixel repeated over height and width by a nearest-neighbour upsampling."""
+    name, count = path(value.origin or user, "expand"), value.shape[1]
+    if not value.dims[1] and count.is_Integer and count > 1:
+        one = as_stored(draft, replace(value, shape=(value.shape[0], ONE, *value.shape[2:])), user)
+        return None if isinstance(one, str) else draft.add(name, "concat", [one.name] * int(count), {"axis": 1}, {})
     if len(value.shape) != 4 or any(value.dims[2:]) or not all(size.is_Integer for size in value.shape[2:]):
         return None
     pixel = as_stored(draft, Value(value.name, value.sizes, value.dims, (*value.shape[:2], ONE, ONE)), user)
     if isinstance(pixel, str):
         return None
     attrs = {"mode": "nearest", "size": [int(size) for size in value.shape[2:]], "factor": [0, 0], "align_corners": 0}
-    return draft.add(path(value.origin or user, "expand"), "upsample", [pixel.name], attrs, {})
+    return draft.add(name, "upsample", [pixel.name], attrs, {})
 
 
 def _reshape(draft: Draft, name: str, source: str, before: Sequence[Size], after: Sequence[Size]) -> str | None:

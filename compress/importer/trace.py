@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
@@ -17,8 +15,11 @@ from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import MappingKey, tree_flatten_with_path
 
 from cosparse.compress import given
+from cosparse.compress.importer.functional import cleared
 from cosparse.compress.importer.layout import size_of
 from cosparse.compress.importer.names import layers, module_path
+from cosparse.compress.importer.quiet import quiet, why
+from cosparse.compress.importer.regions import opened
 from cosparse.compress.importer.sizes import Range, traced
 from cosparse.errors import ShapeError, UnsupportedError
 
@@ -41,18 +42,6 @@ class Program:
     sizes: tuple[tuple[Range, Range] | None, ...] = ()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the log of inequalities that sympy could not solve: they then count as unknown, which is harmless."""
-    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool) -> Program:
     """The program that `model` runs on inputs shaped like `inputs`, batch free, height and width too where `free_size`.
 
@@ -62,7 +51,8 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
         if not isinstance(x, Tensor):
             raise ShapeError(f"model {name}, input {i}", "a tensor", type(x).__name__)
         if x.ndim not in (2, 4) or not x.is_floating_point() or not x.numel():
-            raise ShapeError(f"model {name}, input {i}", "floating point [N, C, H, W] or [N, F]", f"{x.dtype} {list(x.shape)}")
+            next_step = "" if x.is_floating_point() else "give a float32 example; of pixels, with the values 0..255"
+            raise ShapeError(f"model {name}, input {i}", "floating point [N, C, H, W] or [N, F]", f"{x.dtype} {list(x.shape)}", next_step)
     # A size of 1 would be taken for fixed.
     inputs = tuple(x if x.shape[0] > 1 else x.repeat(2, *[1] * (x.ndim - 1)) for x in inputs)
     image_axes = (2, 3) if free_size else ()
@@ -74,9 +64,11 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
         try:
             exported = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
-            raise UnsupportedError(f"model {name}", "a model that torch.export can follow", given.first_line(error)) from error
+            raise UnsupportedError(f"model {name}", "a model that torch.export can follow", why(error)) from error
+        opened(exported.graph_module)
         if _aliased_mutation(exported.graph):
             exported = exported.run_decompositions({})
+            cleared(exported.graph)
     program = _program(exported, keys, name)
     classes = layers(model)
     for node in program.operations:
@@ -98,7 +90,8 @@ def _program(exported: ExportedProgram, keys: Sequence[str | None], name: str) -
     for node in inputs:
         if size_of(node.meta["val"].shape[0]).is_Integer:
             fixed = f"code that fixes it to {node.meta['val'].shape[0]}"
-            raise UnsupportedError(f"model {name}, input {node.name}", "a batch of any size", fixed)
+            next_step = "x.size(0) or flatten(1) in place of len(x) or of a number"
+            raise UnsupportedError(f"model {name}, input {node.name}", "a batch of any size", fixed, next_step)
     values = _without_mutation(graph)
     returned = [value for value, spec in zip(values, signature.output_specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
     outputs = tuple((key, value) for key, value in zip(keys, returned, strict=True) if value is not None)

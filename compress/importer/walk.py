@@ -12,13 +12,27 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosparse.compress import given
-from cosparse.compress.importer import ops_arithmetic, ops_conv, ops_layout, ops_pointwise, ops_pool, ops_reduce, ops_resize, ops_slice  # noqa: F401
+from cosparse.compress.importer import (  # noqa: F401
+    ops_arithmetic,
+    ops_conv,
+    ops_conv1d,
+    ops_join,
+    ops_layout,
+    ops_pick,
+    ops_pointwise,
+    ops_pool,
+    ops_reduce,
+    ops_resize,
+    ops_scatter,
+    ops_slice,
+)
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
-from cosparse.compress.importer.layout import Value, sizes_of, stored
+from cosparse.compress.importer.layout import Filled, Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place, source
 from cosparse.compress.importer.rearrange import as_stored
+from cosparse.compress.importer.regions import REASONS
 from cosparse.compress.importer.sizes import settled
 from cosparse.compress.importer.table import HANDLERS
 from cosparse.compress.importer.trace import Program, trace
@@ -26,6 +40,14 @@ from cosparse.engine.graph import Graph, Input, Node, unique_name
 from cosparse.errors import UnsupportedError
 
 NEXT_STEP = "docs/operators.md lists what is supported and what usually takes the place of the rest"
+
+
+RANKS = {1: "keep the last axis: [N, 1]", 3: "flatten(1), or reshape outside the network"}
+"""What to do about an output of this rank."""
+
+
+KEEP = ("slice", "select", "narrow", "view", "reshape", "expand", "unsqueeze", "to", "_to_copy", "type_as", "clone", "contiguous", "detach")
+"""Operations after which a tensor of one number is still one."""
 
 
 class Refused:
@@ -69,7 +91,8 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     outputs, unfit = _outputs(program, draft, values)
     if problems or unfit:
         found = "; ".join([*_listed(problems), *unfit])
-        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, NEXT_STEP)
+        next_steps = [step for rank, step in RANKS.items() if any(f"a tensor of rank {rank}:" in reason for reason in unfit)]
+        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, "; ".join([*next_steps, NEXT_STEP]))
     sources = tuple(
         Input(node.name, (None, *x.shape[1:]), sizes=sizes) for node, x, sizes in zip(program.inputs, inputs, program.sizes, strict=True)
     )
@@ -98,8 +121,10 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     if not random and all(_is_constant(operand) for operand in operands):
         return _constant(node, values)
+    if operands and isinstance(operands[0], Filled) and base(node.target) in KEEP:
+        return replace(operands[0], shape=sizes_of(tensor.shape))
     if handler is None:
-        raise Unsupported
+        raise Unsupported(REASONS.get(base(node.target), ""))
     if not tensor.is_floating_point():
         raise Unsupported(f"a result of {tensor.dtype}")
     return handler(Call(node, draft, values))

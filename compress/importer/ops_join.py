@@ -1,0 +1,112 @@
+"""Concatenations and stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from cosparse.compress.importer.call import Call, Unsupported
+from cosparse.compress.importer.layout import Atom, Filled, Size, Value, axis_of, same, size_of, stored, whole
+from cosparse.compress.importer.names import base
+from cosparse.compress.importer.ops_pool import padded
+from cosparse.compress.importer.table import handles
+
+JOINS = ("cat", "concat", "concatenate")
+
+
+def with_filled(call: Call, tensors: Sequence[Value | Filled], dim: int) -> Value:
+    """The concatenation of values with tensors of one number before or behind them: padding."""
+    places = [i for i, t in enumerate(tensors) if isinstance(t, Value)]
+    inner = [t for t in tensors[places[0] : places[-1] + 1] if isinstance(t, Value)] if places else []
+    if not inner or len(inner) != places[-1] + 1 - places[0]:
+        raise Unsupported("a constant between the values that are joined")
+    shape = tuple(sum(t.shape[dim] for t in inner) if i == dim else size for i, size in enumerate(inner[0].shape))
+    x = call.as_stored(joined(call, inner, dim, shape, "values"))
+    for filled, front in [*((t, True) for t in tensors[: places[0]]), *((t, False) for t in tensors[places[-1] + 1 :])]:
+        if dim == 0 or not isinstance(filled, Filled):
+            raise Unsupported("a concatenation of batches")
+        amount = [call.fixed(filled.shape[dim], "a number of constants") if i == dim else 0 for i in (1, 2, 3)]
+        before, after = (amount, [0] * 3) if front else ([0] * 3, amount)
+        shape = tuple(size + filled.shape[dim] if i == dim else size for i, size in enumerate(x.shape))
+        x = stored(padded(call, x, before, after, number=filled.number), shape)
+    return x
+
+
+def _tensors(call: Call) -> list[Value]:
+    tensors = call.get("tensors")
+    if not all(isinstance(t, Value) for t in tensors):
+        raise Unsupported("a constant among the values that are joined")
+    return list(tensors)
+
+
+PASSING = ("expand", "repeat", "tile", "transpose", "permute", "view", "unsqueeze", "to", "_to_copy", "type_as", "contiguous", "clone")
+
+
+def require_no_constant(call: Call) -> None:
+    """Says what a constant, spread over the batch, was wanted for, where it is to be joined with values."""
+    followers = list(call.node.users) if isinstance(call.get("self"), Tensor) else []
+    for user in followers:
+        operation = base(user.target)
+        if operation in JOINS:
+            raise Unsupported("a constant among the values that are joined")
+        followers += list(user.users) if operation in PASSING else []
+
+
+@handles(*JOINS)
+def cat(call: Call) -> Value:
+    dim = call.dim(rank=len(call.shape))
+    if any(isinstance(t, Filled) for t in call.get("tensors")):
+        return with_filled(call, call.get("tensors"), dim)
+    tensors = _tensors(call)
+    if len(call.shape) not in (2, 4) and all(not t.dims[dim] and same(t.shape[dim], size_of(1)) for t in tensors):
+        return _stacked(call, tensors, dim, dim + 1)
+    return joined(call, tensors, dim, call.shape)
+
+
+def joined(call: Call, tensors: Sequence[Value], dim: int, shape: Sequence[Size], suffix: str = "") -> Value:
+    """The concatenation of shape `shape` along dimension `dim`, without a node where there is one tensor alone."""
+    if len(tensors) == 1:
+        return tensors[0]
+    first = tensors[0]
+    axis = axis_of(first, dim)
+    others = [d for i, d in enumerate(first.dims) if i != dim]
+    if axis is None or any(
+        t.expanded or len(t.sizes) != len(first.sizes) or axis_of(t, dim) != axis or [d for i, d in enumerate(t.dims) if i != dim] != others
+        for t in tensors
+    ):
+        tensors, axis = [call.as_stored(t) for t in tensors], dim
+        first = tensors[0]
+    if axis == 0:
+        raise Unsupported("a concatenation of batches")
+    name = _concat(call, tensors, axis, suffix)
+    sizes = tuple(shape[dim] if i == axis else size for i, size in enumerate(first.sizes))
+    dims = tuple(whole(axis, sizes[axis]) if i == dim else d for i, d in enumerate(first.dims))
+    return Value(name, sizes, dims, tuple(shape))
+
+
+def _concat(call: Call, tensors: Sequence[Value], axis: int, suffix: str = "") -> str:
+    name = call.emit("concat", [t.name for t in tensors], {"axis": axis}, suffix=suffix)
+    call.draft.pieces[name] = (axis, [(t.name, t.sizes[axis]) for t in tensors])
+    return name
+
+
+@handles("stack")
+def stack(call: Call) -> Value:
+    dim = call.dim(rank=len(call.shape))
+    return _stacked(call, _tensors(call), dim, dim)
+
+
+def _stacked(call: Call, tensors: Sequence[Value], dim: int, behind: int) -> Value:
+    """A concatenation of channels whose slowest factor is dimension `dim` of the result, before dimension `behind` of the tensors."""
+    first = tensors[0]
+    if any(t.expanded or t.dims != first.dims or not all(map(same, t.sizes, first.sizes)) for t in tensors):
+        if len(first.shape) not in (2, 4):
+            raise Unsupported("a stack of tensors with different layouts")
+        tensors = [call.as_stored(t) for t in tensors]
+        first = tensors[0]
+    channels = call.fixed(first.sizes[1], "channels")
+    name = _concat(call, tensors, 1) if len(tensors) > 1 else first.name
+    sizes = (first.sizes[0], size_of(channels * len(tensors)), *first.sizes[2:])
+    new = (Atom(1, size_of(len(tensors)), channels),) if len(tensors) > 1 else ()
+    return Value(name, sizes, (*first.dims[:dim], new, *first.dims[behind:]), call.shape, call.node)
