@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Atom, Value, axis_of, lifted, permuted, same, size_of, viewed, whole
+from cosparse.compress.importer.layout import Atom, Value, in_order, lifted, permuted, product, same, size_of, viewed
+from cosparse.compress.importer.regroup import laid
 from cosparse.compress.importer.table import handles
 
 
@@ -74,21 +75,48 @@ def cat(call: Call) -> Value:
     tensors, dim = _tensors(call), call.dim(rank=len(call.shape))
     if len(tensors) == 1:
         return tensors[0]
-    first = tensors[0]
-    axis = axis_of(first, dim)
-    others = [d for i, d in enumerate(first.dims) if i != dim]
-    if axis is None or any(
-        t.expanded or len(t.sizes) != len(first.sizes) or axis_of(t, dim) != axis or [d for i, d in enumerate(t.dims) if i != dim] != others
-        for t in tensors
-    ):
-        tensors, axis = [call.as_stored(t) for t in tensors], dim
-        first = tensors[0]
+    if (place := _joint(tensors, dim)) is None:
+        if dim == 0:
+            raise Unsupported("a concatenation of batches")
+        tensors = _side_by_side(call, tensors, dim)
+        place = _joint(tensors, dim) or (dim, 1)
+    axis, stride = place
     if axis == 0:
         raise Unsupported("a concatenation of batches")
     name = call.emit("concat", [t.name for t in tensors], {"axis": axis})
-    sizes = tuple(call.shape[dim] if i == axis else size for i, size in enumerate(first.sizes))
-    dims = tuple(whole(axis, sizes[axis]) if i == dim else d for i, d in enumerate(first.dims))
-    return Value(name, sizes, dims, call.shape)
+    sizes = tuple(call.shape[dim] * stride if i == axis else size for i, size in enumerate(tensors[0].sizes))
+    new = (Atom(axis, call.shape[dim], stride),)
+    return Value(name, sizes, tuple(new if i == dim else d for i, d in enumerate(tensors[0].dims)), call.shape)
+
+
+def _joint(tensors: list[Value], dim: int) -> tuple[int, int] | None:
+    """The stored axis of which `dim` is the slowest factor in all tensors, and its stride there; None where they do not lie alike."""
+    axis, stride = next(((d[0].axis, d[0].stride) for t in tensors if len(d := t.dims[dim]) == 1), (0, 0))
+    others = [d for i, d in enumerate(tensors[0].dims) if i != dim]
+    for t in tensors:
+        size = product(atom.size for atom in t.dims[dim])
+        if t.expanded or len(t.sizes) != len(tensors[0].sizes) or [d for i, d in enumerate(t.dims) if i != dim] != others:
+            return None
+        if not stride or len(t.dims[dim]) > 1 or not same(size * stride, t.sizes[axis]):
+            return None
+        if t.dims[dim] and (t.dims[dim][0].axis, t.dims[dim][0].stride) != (axis, stride):
+            return None
+    return axis, stride
+
+
+def _side_by_side(call: Call, tensors: list[Value], dim: int) -> list[Value]:
+    """The tensors stored so that `dim` is an axis of its own, and all other dimensions lie alike."""
+    rank = len(call.shape)
+    if rank in (2, 4):
+        return [call.as_stored(t) for t in tensors]
+    outer, inner = range(1, dim), range(dim + 1, rank)
+    if not inner:
+        groups = outer, [], [dim]
+    elif not outer and all(in_order(replace(t, dims=(t.dims[0], *(t.dims[i] for i in inner), t.dims[dim]))) for t in tensors):
+        groups = inner, [], [dim]
+    else:
+        groups = outer, [dim], inner
+    return [laid(call, t, *groups) for t in tensors]
 
 
 @handles("stack")
