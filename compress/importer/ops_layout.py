@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cosparse.compress.importer.call import Call, Unsupported
@@ -110,12 +111,11 @@ def _side_by_side(call: Call, tensors: list[Value], dim: int) -> list[Value]:
     if rank in (2, 4):
         return [call.as_stored(t) for t in tensors]
     outer, inner = range(1, dim), range(dim + 1, rank)
+    groups: tuple[Sequence[int], ...] = outer, [dim], inner
     if not inner:
         groups = outer, [], [dim]
     elif not outer and all(in_order(replace(t, dims=(t.dims[0], *(t.dims[i] for i in inner), t.dims[dim]))) for t in tensors):
         groups = inner, [], [dim]
-    else:
-        groups = outer, [dim], inner
     return [laid(call, t, *groups) for t in tensors]
 
 
