@@ -19,6 +19,7 @@ from cosparse.engine.graph import Graph
 from cosparse.errors import Error
 from cosparse.kernels import reference
 from cosparse.kernels.conv import unpack
+from cosparse.kernels.view import outputs_of
 
 TOLERANCE = 1e-4
 """Largest difference of an output relative to the largest output."""
@@ -77,7 +78,7 @@ def _example(values: np.ndarray) -> str:
 
 def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...], wanted: list[np.ndarray], tolerance: float) -> float:
     values = reference.trace(graph, *(x.cpu().numpy() for x in inputs))
-    got = [values[name] for name in graph.outputs]
+    got = list(outputs_of(graph, values))
     if [y.shape for y in got] != [y.shape for y in wanted]:
         next_step = f"{NOT_WRITTEN}; {DROPPED}" if any(y.shape == (1, *x.shape) for x, y in zip(wanted, got, strict=False)) else NOT_WRITTEN
         raise Error(f"outputs of {graph.name!r}", f"shapes {[y.shape for y in wanted]}", f"{[y.shape for y in got]}", next_step)

@@ -90,7 +90,9 @@ std::shared_ptr<Graph> assemble(const std::string& name, const std::byte* head, 
   const Json json = parse_json(graph->json, "graph");
   const auto& fields = expect<Json::Object>(json, "graph", "an object");
   const int64_t version = read_version(fields);
-  expect_fields(fields, {"format", "version", "checksum", "name", "inputs", "outputs", "nodes", "preprocessing", "provenance"}, "graph");
+  std::vector<std::string> known = {"format", "version", "checksum", "name", "inputs", "outputs", "nodes", "preprocessing", "provenance"};
+  if (version >= 3 && find(fields, "views")) known.push_back("views");
+  expect_fields(fields, known, "graph");
   const std::string& stored = expect<std::string>(*find(fields, "checksum"), "graph: checksum", "a string");
   const auto head_bytes = static_cast<size_t>(8 + container.header_bytes);
   const size_t at = 8 + find_digest(stored, {reinterpret_cast<const char*>(head + 8), head_bytes - 8}), behind = at + kChecksumDigits;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -62,6 +63,14 @@ struct Input {
   SizeRange heights, widths;      // for which the network computes what its source did
 };
 
+// An axis behind the batch of an output as the caller has it: a size, the size of an axis of the stored value, or what the others leave.
+struct ViewAxis {
+  int64_t size = 0;
+  int axis = 0;
+  bool is_rest() const { return size == 0 && axis == 0; }
+};
+using View = std::vector<ViewAxis>;
+
 struct Graph {
   std::string name, file;
   std::vector<Input> inputs;
@@ -70,6 +79,7 @@ struct Graph {
   std::string json;          // the GRAPH string of the file, for Python (inspect, metadata)
   std::vector<std::unique_ptr<Tensor>> tensors;
   int64_t file_bytes = 0;
+  std::vector<std::optional<View>> views;  // of the outputs, in their order; empty: each is given as it is stored
   const std::string& value_name(int v) const { return v < (int)inputs.size() ? inputs[v].name : nodes[v - inputs.size()].name; }
 };
 
@@ -80,7 +90,7 @@ std::shared_ptr<Graph> parse_artifact(const std::string& name, const std::byte* 
 
 // Output shape of one node; throws Error(Fault::shape) that names the node.
 Shape infer_shape(const Node& node, const std::vector<Shape>& inputs);
-// Shapes of all values for the given input shapes, in value-id order; checks rank and channels of the inputs too.
+// Shapes of all values for the given input shapes, in value-id order; checks rank and channels of the inputs too, and views of the outputs.
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& inputs);
 
 }  // namespace cosparse

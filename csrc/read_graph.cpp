@@ -3,6 +3,7 @@
 #include <set>
 
 #include "check.h"
+#include "view.h"
 
 namespace cosparse {
 namespace {
@@ -157,6 +158,7 @@ void read_graph(const Json::Object& json, int64_t version, Graph& graph) {
   expect_few(expect<Json::Array>(*find(json, "outputs"), "graph", "outputs as a list of names").size(), "outputs");
   graph.outputs = read_references(*find(json, "outputs"), ids, "graph", "outputs");
   if (graph.outputs.empty()) refuse("graph: outputs", "at least one", "none");
+  if (const Json* views = find(json, "views")) graph.views = read_views(*views, graph);
   for (const Node& node : graph.nodes) check_node(node);
   check_tensors_used(graph);
 }

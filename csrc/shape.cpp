@@ -4,6 +4,7 @@
 #include "container.h"
 #include "message.h"
 #include "schema.h"
+#include "view.h"
 
 namespace cosparse {
 namespace {
@@ -78,6 +79,7 @@ std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& in
     for (int value : node.inputs) of_node.push_back(shapes[static_cast<size_t>(value)]);
     shapes.push_back(infer_shape(node, of_node));
   }
+  for (size_t i = 0; i < graph.views.size(); ++i) view_sizes(graph, i, shapes[static_cast<size_t>(graph.outputs[i])]);
   return shapes;
 }
 

@@ -16,6 +16,7 @@ from cosparse import _C
 from cosparse.atomic import replacing
 from cosparse.engine.graph import Graph, Input, Node
 from cosparse.errors import ArtifactError, Error
+from cosparse.kernels.view import Axis, View
 
 VERSION = 3
 """The highest version that is written, and only where the first one has no words for the graph."""
@@ -56,12 +57,22 @@ def read(path: str | os.PathLike[str]) -> Graph:
         ),
         preprocessing=network["preprocessing"],
         provenance=network["provenance"],
+        views=tuple(map(view_of, network.get("views", ()))),
     )
 
 
 def _input(fields: dict[str, Any]) -> Input:
     sizes = fields.get("sizes")
     return Input(fields["name"], tuple(fields["shape"]), fields["dtype"], (tuple(sizes[0]), tuple(sizes[1])) if sizes else None)
+
+
+def view_of(entries: list[Any] | None) -> View | None:
+    """A view as the JSON has it: sizes, null, {"axis": 2}."""
+    return None if entries is None else tuple(Axis(entry["axis"]) if isinstance(entry, dict) else entry for entry in entries)
+
+
+def _entries(view: View | None) -> list[Any] | None:
+    return None if view is None else [{"axis": entry.axis} if isinstance(entry, Axis) else entry for entry in view]
 
 
 def to_bytes(graph: Graph) -> bytes:
@@ -110,12 +121,14 @@ def _network(graph: Graph, roles: list[dict[str, str]]) -> dict[str, Any]:
         ],
         "preprocessing": graph.preprocessing,
         "provenance": graph.provenance,
-    }
+    } | ({"views": [_entries(view) for view in graph.views]} if any(view is not None for view in graph.views) else {})
 
 
 def _version(graph: Graph) -> int:
     """The lowest version that can state the graph."""
-    if any(i.sizes for i in graph.inputs) or any(n.op in _SINCE_3 or n.attrs.get("kind") in _KINDS_SINCE_3 for n in graph.nodes):
+    viewed = any(view is not None for view in graph.views)
+    newer = any(n.op in _SINCE_3 or n.attrs.get("kind") in _KINDS_SINCE_3 for n in graph.nodes)
+    if viewed or newer or any(i.sizes for i in graph.inputs):
         return 3
     new = any(_SINCE_2 & n.attrs.keys() or (n.op == "conv" and n.attrs.get("transform") == "matrix") for n in graph.nodes)
     return 2 if new else 1

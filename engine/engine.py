@@ -15,19 +15,38 @@ import numpy
 
 from cosparse import _C
 from cosparse.engine.arrays import back_to, to_numpy, to_output
+from cosparse.engine.artifact import view_of
 from cosparse.engine.buffers import require_apart
 from cosparse.engine.log import logger
 from cosparse.engine.plan import Plan, PlanRow, ProfileRow
 from cosparse.errors import Error, ShapeError, UnsupportedError
+from cosparse.kernels.view import View
 
 
 @dataclass(frozen=True)
 class ValueSpec:
-    """Name, shape (None for the batch) and dtype of an input or output."""
+    """Name, shape (None for the batch) and dtype of an input or output.
+
+    `view`: of an output that is given in another shape than the stored value's, what decides `shape` (cosparse.kernels.view).
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    view: View | None = None
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The axes behind the batch whose sizes may follow from the height and width of the network's inputs."""
+        if self.view is None:
+            return (2, 3) if len(self.shape) == 4 else ()
+        return tuple(place for place, entry in enumerate(self.view, 1) if not isinstance(entry, int))
+
+
+def output_specs(names: Sequence[str], views: Sequence[View | None], shapes: Sequence[Sequence[int]]) -> tuple[ValueSpec, ...]:
+    """`shapes`: those at batch 1 and the example's size."""
+    views = views or (None,) * len(names)
+    return tuple(ValueSpec(name, (None, *shape[1:]), "float32", view) for name, view, shape in zip(names, views, shapes, strict=True))
 
 
 class Engine:
@@ -71,8 +90,8 @@ class Engine:
         self.name: str = document["name"]
         self.file_bytes: int = artifact.file_bytes
         self.inputs = tuple(ValueSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in document["inputs"])
-        shapes = _C.infer_shapes(artifact, [self._example_shape(i, 1) for i in range(len(self.inputs))])
-        self.outputs = tuple(ValueSpec(name, (None, *shapes[name][1:]), "float32") for name in document["outputs"])
+        shapes = _C.output_shapes(artifact, [self._example_shape(i, 1) for i in range(len(self.inputs))])
+        self.outputs = output_specs(document["outputs"], [view_of(v) for v in document.get("views", ())], shapes)
         self.metadata: dict[str, Any] = {
             "name": self.name,
             "preprocessing": document["preprocessing"],
@@ -116,7 +135,8 @@ class Engine:
         inputs: one array for each of `self.inputs`, [N, C, H, W] or [N, F], float32; numpy, torch or anything with DLPack.
         out: memory for the answer (a sequence where the network has several outputs); written without a copy and returned. It may overlap
             neither an input nor other memory of `out`: a large batch runs in parts, whose answers would lie over what later parts read.
-        Returns an array of the first input's kind, or a tuple of them. Raises ShapeError, MemoryLimitError, Error.
+        Returns an array of the first input's kind, or a tuple of them, in the shapes that `self.outputs` state for the example.
+        Raises ShapeError, MemoryLimitError, Error.
         """
         arrays = self._arrays(inputs)
         if out is None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy
 
+from cosparse.kernels.view import View
+
 Attr = int | float | str | list[int]
 
 
@@ -54,6 +56,7 @@ class Node:
 class Graph:
     """A network: inputs, nodes in topological order, and the values that are its outputs.
 
+    `views`: for each output the shape in which it is given, None where that is the stored value's; empty where no output has one.
     `preprocessing` and `provenance` are JSON objects that the runtime hands on and never interprets.
     """
 
@@ -63,6 +66,7 @@ class Graph:
     nodes: tuple[Node, ...]
     preprocessing: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    views: tuple[View | None, ...] = ()
 
     def node(self, name: str) -> Node:
         """The node called `name`; KeyError where there is none."""

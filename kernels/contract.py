@@ -47,6 +47,8 @@ class Graph(Protocol):
     def nodes(self) -> Sequence[Node]: ...
     @property
     def outputs(self) -> Sequence[str]: ...
+    @property
+    def views(self) -> Sequence[Any]: ...  # kernels/view.py; empty where there are none
 
 
 def require(condition: bool, node: Node, expected: str, *inputs: np.ndarray) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from cosparse.errors import ShapeError, UnsupportedError
 from cosparse.kernels import activation, conv, eltwise, norm, pool, resample, shape_ops
 from cosparse.kernels.contract import Array, Graph, Node, Reference
+from cosparse.kernels.view import outputs_of
 
 REFERENCES: dict[str, Reference] = {
     op: reference for family in (conv, eltwise, activation, pool, norm, resample, shape_ops) for op, reference in family.REFERENCES.items()
@@ -39,6 +40,5 @@ def trace(graph: Graph, *inputs: np.ndarray) -> dict[str, Array]:
 
 
 def run(graph: Graph, *inputs: np.ndarray) -> tuple[Array, ...]:
-    """The network's outputs, float64, for inputs [N, C, H, W] or [N, F] of any float dtype."""
-    values = trace(graph, *inputs)
-    return tuple(values[name] for name in graph.outputs)
+    """The network's outputs, float64, in the shapes of their views, for inputs [N, C, H, W] or [N, F] of any float dtype."""
+    return outputs_of(graph, trace(graph, *inputs))

@@ -22,6 +22,11 @@ def sized(sizes: object) -> Mutation:
     return both(network(version=3), first_input(sizes=sizes))
 
 
+def viewed(*views: object) -> Mutation:
+    """Views of the outputs, as version 3 has them; each is of `softmax`, which has 3 numbers an image at the example's size."""
+    return network(version=3, outputs=["softmax"] * len(views), views=list(views))
+
+
 def many_nodes(parts: Parts) -> None:
     last = parts.network["nodes"][-1]
     parts.network["nodes"] = [dict(last, name=f"n{i}") for i in range(65537)]
@@ -100,6 +105,27 @@ CASES: list[Case] = [
     case("outputs empty", network(outputs=[]), "graph: outputs: expected at least one, got none"),
     case("output dangling", network(outputs=["y"]), "graph: expected outputs that name graph inputs or nodes, got 'y'"),
     case("output a number", network(outputs=[3]), "graph: expected outputs as a list of names, got the integer 3"),
+    case("views in version 2", network(version=2, views=[None]), "graph: expected no field but format, version", "got 'views'"),
+    case("views an object", network(version=3, views={}), "graph: views: expected a list, got an object of 0"),
+    case("views too few", network(version=3, views=[]), "graph: views: expected one for each of the ", "outputs, got 0"),
+    case("view a number", viewed(None, 10), "output 'softmax': expected a view as a list, or null, got the integer 10"),
+    case("view of 8 axes", viewed([10, *[1] * 7]), "output 'softmax': expected a view of at most 7 axes behind the batch, got 8"),
+    case("view of two nulls", viewed([None, 10, None]), "output 'softmax': expected a view of sizes", "got 2 of null"),
+    case("view of size 0", viewed([0, None]), "output 'softmax': expected a view of sizes from 1 to 2147483647", "got 0"),
+    case("view of a negative size", viewed([-1, 10]), "output 'softmax': expected a view of sizes from 1 to 2147483647", "got -1"),
+    case("view of a large size", viewed([2**31]), "output 'softmax': expected a view of sizes from 1 to 2147483647", "got 2147483648"),
+    case("view of a truth", viewed([True]), "output 'softmax': expected a view of sizes", "got true"),
+    case("view of a list", viewed([[10]]), "output 'softmax': expected a view of sizes", "got a list of 1"),
+    case("view of axis 0", viewed([{"axis": 0}]), "output 'softmax': expected a view of sizes", "got axis 0"),
+    case("view of axis 4", viewed([{"axis": 4}]), "output 'softmax': expected a view of sizes", "got axis 4"),
+    case("view of a word", viewed([{"axis": "H"}]), "output 'softmax': expected a view of sizes", "got the string 'H'"),
+    case("view of another field", viewed([{"axes": 1}]), "output 'softmax': view: expected the field 'axis', got none"),
+    case("view of two fields", viewed([{"axis": 1, "of": "x"}]), "output 'softmax': view: expected no field but axis, got 'of'"),
+    case("view of an axis that is none", viewed([{"axis": 2}, None]), "output 'softmax': expected a value that has axis 2", "[1, 3]"),
+    case("view of more numbers", viewed([3, 4]), "output 'softmax': expected as many numbers as the view [N, 3, 4] has, got [1, 3]"),
+    case("view of fewer numbers", viewed([]), "output 'softmax': expected as many numbers as the view [N] has, got [1, 3]"),
+    case("view that does not divide", viewed([2, None]), "output 'softmax': expected as many numbers as the view [N, 2, null] has"),
+    case("view beyond 64 bits", viewed([2**31 - 1] * 7), "output 'softmax': expected as many numbers as the view [N, 2147483647, "),
     case("nodes an object", network(nodes={}), "graph: nodes: expected a list, got an object of 0"),
     case("nodes too many", many_nodes, "graph: nodes: expected at most 65536 nodes, got 65537"),
     case("node a string", network(nodes=["conv"]), "node 0 of the list: expected an object, got the string 'conv'"),

@@ -29,6 +29,7 @@ class FakeGraph:
     inputs: tuple[FakeInput, ...]
     nodes: tuple[FakeNode, ...]
     outputs: tuple[str, ...]
+    views: tuple[Any, ...] = ()
 
 
 def node(op: str, tensors: dict[str, np.ndarray] | None = None, /, **attrs: Any) -> FakeNode:

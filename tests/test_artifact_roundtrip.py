@@ -18,6 +18,7 @@ from cosparse import _C
 from cosparse.engine import artifact
 from cosparse.engine.graph import Graph, Input, Node, consumers, drop_nodes, replace_nodes, unique_name
 from cosparse.errors import ArtifactError, UnsupportedError
+from cosparse.kernels.view import Axis
 
 DATA = pathlib.Path(__file__).parent / "data"
 
@@ -32,6 +33,25 @@ def test_equal_and_of_the_lowest_version(path, graph, version):
     artifact.write(path, graph())
     assert artifact.read(path) == graph()
     assert json.loads(_C.read_artifact(path).json)["version"] == version
+
+
+def test_views_of_outputs(path):
+    """Of one value in several shapes; a graph without them stays of the lowest version."""
+    base = every_op()
+    graph = replace(base, outputs=("x", "x", "softmax"), views=((None, Axis(3)), None, ()))
+    sizes = base.inputs[0].shape[1:]
+    with pytest.raises(ArtifactError, match=r"output 'softmax': expected as many numbers as the view \[N\] has, got \[1, 3\]"):
+        artifact.write(path, graph)
+    graph = replace(graph, views=((None, Axis(3)), None, (3, 1)))
+    artifact.write(path, graph)
+    assert artifact.read(path) == graph
+    document = json.loads(_C.read_artifact(path).json)
+    assert (document["version"], document["views"]) == (3, [[None, {"axis": 3}], None, [3, 1]])
+    shapes = _C.output_shapes(_C.read_artifact(path), [(2, *i.shape[1:]) for i in base.inputs])
+    assert shapes == [(2, sizes[0] * sizes[1], sizes[2]), (2, *sizes), (2, 3, 1)]
+    artifact.write(path, replace(graph, views=(None, None, None)))
+    assert json.loads(_C.read_artifact(path).json)["version"] == 1
+    assert artifact.read(path).views == ()
 
 
 def test_written_again_it_has_the_same_bytes(path):

@@ -111,12 +111,14 @@ FORMS = {
     "training dropout": Form(Apply(lambda x: F.dropout(x, 0.5, training=True)), "dropout at inference"),
     "batch statistics": Form(nn.BatchNorm2d(4, track_running_stats=False), "batch norm with the statistics of the batch"),
     "layer norm of all": Form(nn.LayerNorm([4, 6, 6]), "a layer norm over more or other dimensions"),
-    "softmax of columns": Form(nn.Softmax(3), "a softmax over another dimension"),
+    "softmax of the batch": Form(nn.Softmax(0), "a softmax over the batch"),
     "position": Form(Apply(lambda x: x + torch.ones(6, 6)), "a constant that varies over batch, height or width"),
     "part of the batch": Form(Apply(lambda x: x[:1] * x), "a part of the batch"),
     "batches": Form(Apply(lambda x: torch.cat([x, x])), "a concatenation of batches"),
     "comparison": Form(Apply(lambda x: (x > 0) * x), "aten.gt.Scalar"),
-    "rank 3 output": Form(Apply(lambda x: x.flatten(2)), "output 0: a tensor of rank 3"),
+    "batch in an output": Form(
+        Apply(lambda x: x.flatten()), "output 0: the batch mixed with another axis; cut the network before its head"
+    ),
     "batch moved": Form(Apply(lambda x: x.transpose(0, 1)), "the batch mixed with another axis"),
     "constant output": Form(Apply(lambda x: (x, torch.ones(3))), "output 1: a constant"),
     "random": Form(Apply(lambda x: x + torch.rand(1)), "aten.rand.default"),

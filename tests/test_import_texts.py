@@ -38,13 +38,6 @@ def text_of(function: Callable[[Tensor], Tensor]) -> str:
     return str(caught.value)
 
 
-def test_outputs_of_other_ranks_say_what_to_keep() -> None:
-    found = "output 0: a tensor of rank 1: values have rank 2 or 4; keep the last axis: [N, 1]; docs/operators.md lists"
-    assert found in text_of(lambda y: y.mean((2, 3))[:, 0])
-    found = "a tensor of rank 3: values have rank 2 or 4; flatten(1), or reshape outside the network; docs"
-    assert found in text_of(lambda y: y.flatten(2))
-
-
 def test_examples_of_whole_numbers_are_to_be_floats() -> None:
     with pytest.raises(ShapeError, match=r"got torch.uint8 \[1, 4, 6, 6\]; give a float32 example; of pixels, with the values 0..255"):
         from_torch(nn.ReLU(), X.byte())

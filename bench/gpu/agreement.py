@@ -24,6 +24,7 @@ from cosparse.engine import artifact
 from cosparse.engine.gpu.torch_ops import OPS, Function
 from cosparse.engine.graph import Graph
 from cosparse.errors import Error
+from cosparse.kernels.view import viewed, views_of
 
 SLICE = 16
 """Images of one pass in float64: activations of a large batch would fill the memory."""
@@ -57,7 +58,7 @@ class Network:
                 for name in set(node.inputs):
                     if last[name] == node.name and name not in self.graph.outputs:
                         del values[name]
-        return values[self.graph.outputs[0]]
+        return viewed(values[self.graph.outputs[0]], views_of(self.graph)[0])
 
     def _put(self, value: Tensor) -> Tensor:
         value = value.to(device=self.device, dtype=self.number if value.is_floating_point() else None)

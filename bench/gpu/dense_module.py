@@ -18,6 +18,7 @@ from cosparse.bench.peers import Shapes
 from cosparse.engine.gpu.torch_ops import OPS, constants
 from cosparse.engine.graph import Graph, Node
 from cosparse.errors import UnsupportedError
+from cosparse.kernels.view import view_sizes, views_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def build(graph: Graph, shapes: Shapes) -> Dense:
             top, left, bottom, right = _attrs(node)["pad"]
             inputs = [call(f"pad{place}", nn.ZeroPad2d((left, right, top, bottom)), *inputs)]
         values[node.name] = call(path, MODULES.get(node.op, Op)(node, shapes), *inputs)
-    made.output(values[graph.outputs[0]])
+    result, (view,) = values[graph.outputs[0]], views_of(graph)
+    made.output(result if view is None else made.call_method("reshape", (result, view_sizes(view, shapes[graph.outputs[0]]))))
     made.lint()
     return Dense(fx.GraphModule(modules, made).eval(), names)
 

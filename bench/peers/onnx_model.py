@@ -9,6 +9,7 @@ from cosparse.bench.peers import Shapes
 from cosparse.bench.peers.onnx_build import Builder
 from cosparse.bench.peers.onnx_ops import OPS
 from cosparse.engine.graph import Graph
+from cosparse.kernels.view import view_sizes, views_of
 
 OPSET, IR_VERSION = 20, 10  # read by every ONNX Runtime from 1.18 on
 
@@ -24,9 +25,12 @@ def to_onnx(graph: Graph, shapes: Shapes) -> onnx.ModelProto:
         model.shapes[node.name] = shapes[node.name]
         names[node.name] = OPS[node.op](model, node, *(names[source] for source in node.inputs))
         model.shapes[names[node.name]] = shapes[node.name]
-    for place, output in enumerate(graph.outputs):
-        model.nodes.append(helper.make_node("Identity", [names[output]], [f"out{place}"]))
+    given = [view_sizes(view, shapes[output]) for output, view in zip(graph.outputs, views_of(graph), strict=True)]
+    for place, (output, sizes) in enumerate(zip(graph.outputs, given, strict=True)):
+        same = sizes == tuple(shapes[output])
+        op, sources = ("Identity", [names[output]]) if same else ("Reshape", [names[output], model.integers(sizes)])
+        model.nodes.append(helper.make_node(op, sources, [f"out{place}"]))
     inputs = [helper.make_tensor_value_info(names[v.name], TensorProto.FLOAT, shapes[v.name]) for v in graph.inputs]
-    outputs = [helper.make_tensor_value_info(f"out{i}", TensorProto.FLOAT, shapes[v]) for i, v in enumerate(graph.outputs)]
+    outputs = [helper.make_tensor_value_info(f"out{i}", TensorProto.FLOAT, sizes) for i, sizes in enumerate(given)]
     content = helper.make_graph(model.nodes, graph.name, inputs, outputs, model.constants)
     return helper.make_model(content, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="cosparse")

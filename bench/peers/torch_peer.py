@@ -13,6 +13,7 @@ from cosparse.bench.peers import Arrays, Runner, Shapes
 from cosparse.engine import artifact
 from cosparse.engine.gpu.torch_ops import OPS, Function
 from cosparse.engine.graph import Graph
+from cosparse.kernels.view import outputs_of
 
 LAYOUTS = {"planar": torch.contiguous_format, "channels_last": torch.channels_last}
 Network = Callable[..., tuple[Tensor, ...]]
@@ -71,7 +72,7 @@ def build(graph: Graph, shapes: Shapes, layout: torch.memory_format, number: tor
             values[name] = function(*[values[source] for source in sources])
             for spent in done:
                 del values[spent]
-        return tuple(values[name] for name in graph.outputs)
+        return outputs_of(graph, values)
 
     return network
 

@@ -96,6 +96,12 @@ def stored(name: str, sizes: Sequence[Size]) -> Value:
     return Value(name, tuple(sizes), stored_dims(sizes), tuple(sizes))
 
 
+def in_order(value: Value) -> bool:
+    """Whether the tensor's numbers, read in order, are the stored value's."""
+    atoms = joined(atom for dim in value.dims for atom in dim)
+    return not value.expanded and atoms == joined(atom for dim in stored_dims(value.sizes) for atom in dim)
+
+
 def axis_of(value: Value, dim: int) -> int | None:
     """The stored axis that dimension `dim` covers as a whole; None where it is split, joined, expanded or of size 1."""
     atoms = value.dims[dim]

@@ -13,6 +13,7 @@ from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import Filled, Size, Value, alike, axis_of, collapsed, lifted, permuted, same, size_of
 from cosparse.compress.importer.ops_pointwise import FLOAT32_MAX, activation, affine
 from cosparse.compress.importer.ops_slice import part
+from cosparse.compress.importer.regroup import alongside
 from cosparse.compress.importer.table import handles
 
 MOST_PRODUCTS = 16  # powers up to this are products
@@ -103,7 +104,7 @@ def pairwise(call: Call, op: str, a: Value, b: Value, suffix: str = "", shape: t
     rank = max(len(a.dims), len(b.dims))
     a, b = (collapsed(lifted(x, rank)) for x in (a, b))
     if not alike(a, b):
-        a, b = call.as_stored(a), call.as_stored(b)
+        a, b = alongside(call, a, b)
     one = size_of(1)
     sizes = tuple(y if same(x, one) else x for x, y in zip(a.sizes, b.sizes, strict=True))
     dims = tuple(p or q for p, q in zip(a.dims, b.dims, strict=True))

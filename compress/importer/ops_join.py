@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Atom, Filled, Size, Value, axis_of, same, size_of, stored, whole
+from cosparse.compress.importer.layout import Atom, Filled, Size, Value, in_order, product, same, size_of, stored
 from cosparse.compress.importer.names import base
 from cosparse.compress.importer.ops_pool import padded
+from cosparse.compress.importer.regroup import laid
 from cosparse.compress.importer.table import handles
 
 JOINS = ("cat", "concat", "concatenate")
@@ -68,21 +70,47 @@ def joined(call: Call, tensors: Sequence[Value], dim: int, shape: Sequence[Size]
     """The concatenation of shape `shape` along dimension `dim`, without a node where there is one tensor alone."""
     if len(tensors) == 1:
         return tensors[0]
-    first = tensors[0]
-    axis = axis_of(first, dim)
-    others = [d for i, d in enumerate(first.dims) if i != dim]
-    if axis is None or any(
-        t.expanded or len(t.sizes) != len(first.sizes) or axis_of(t, dim) != axis or [d for i, d in enumerate(t.dims) if i != dim] != others
-        for t in tensors
-    ):
-        tensors, axis = [call.as_stored(t) for t in tensors], dim
-        first = tensors[0]
+    if (place := _joint(tensors, dim)) is None:
+        if dim == 0:
+            raise Unsupported("a concatenation of batches")
+        tensors = _side_by_side(call, tensors, dim)
+        place = _joint(tensors, dim) or (dim, 1)
+    axis, stride = place
     if axis == 0:
         raise Unsupported("a concatenation of batches")
     name = _concat(call, tensors, axis, suffix)
-    sizes = tuple(shape[dim] if i == axis else size for i, size in enumerate(first.sizes))
-    dims = tuple(whole(axis, sizes[axis]) if i == dim else d for i, d in enumerate(first.dims))
-    return Value(name, sizes, dims, tuple(shape))
+    sizes = tuple(shape[dim] * stride if i == axis else size for i, size in enumerate(tensors[0].sizes))
+    new = () if same(shape[dim], size_of(1)) else (Atom(axis, shape[dim], stride),)
+    return Value(name, sizes, tuple(new if i == dim else d for i, d in enumerate(tensors[0].dims)), tuple(shape))
+
+
+def _joint(tensors: Sequence[Value], dim: int) -> tuple[int, int] | None:
+    """The stored axis of which `dim` is the slowest factor in all tensors, and its stride there; None where they do not lie alike."""
+    axis, stride = next(((d[0].axis, d[0].stride) for t in tensors if len(d := t.dims[dim]) == 1), (0, 0))
+    others = [d for i, d in enumerate(tensors[0].dims) if i != dim]
+    for t in tensors:
+        size = product(atom.size for atom in t.dims[dim])
+        if t.expanded or len(t.sizes) != len(tensors[0].sizes) or [d for i, d in enumerate(t.dims) if i != dim] != others:
+            return None
+        if not stride or len(t.dims[dim]) > 1 or not same(size * stride, t.sizes[axis]):
+            return None
+        if t.dims[dim] and (t.dims[dim][0].axis, t.dims[dim][0].stride) != (axis, stride):
+            return None
+    return axis, stride
+
+
+def _side_by_side(call: Call, tensors: Sequence[Value], dim: int) -> list[Value]:
+    """The tensors stored so that `dim` is an axis of its own, and all other dimensions lie alike."""
+    rank = len(tensors[0].shape)
+    if rank in (2, 4):
+        return [call.as_stored(t) for t in tensors]
+    outer, inner = range(1, dim), range(dim + 1, rank)
+    groups: tuple[Sequence[int], ...] = outer, [dim], inner
+    if not inner:
+        groups = outer, [], [dim]
+    elif not outer and all(in_order(replace(t, dims=(t.dims[0], *(t.dims[i] for i in inner), t.dims[dim]))) for t in tensors):
+        groups = inner, [], [dim]
+    return [laid(call, t, *groups) for t in tensors]
 
 
 def _concat(call: Call, tensors: Sequence[Value], axis: int, suffix: str = "") -> str:

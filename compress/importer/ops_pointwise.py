@@ -9,6 +9,7 @@ import numpy
 
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import Value, axis_of
+from cosparse.compress.importer.regroup import ahead
 from cosparse.compress.importer.table import handles
 
 FLOAT32_MAX = float(numpy.finfo(numpy.float32).max)
@@ -164,9 +165,7 @@ def softmax(call: Call) -> Value:
     """Either kind."""
     x, dim = call.value(), call.dim()
     if x.expanded or axis_of(x, dim) != 1:
-        x = call.as_stored(x)
-        if dim != 1:
-            raise Unsupported("a softmax over another dimension than the channels")
+        x = ahead(call, x, dim)
     return replace(x, name=call.emit(call.op.removeprefix("_"), [x.name], {"axis": 1}))
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import Atom, Dim, Size, Value, axis_of, same, size_of
+from cosparse.compress.importer.regroup import apart
 from cosparse.compress.importer.table import handles
 
 END = 2**31 - 1
@@ -17,7 +18,7 @@ def part(call: Call, x: Value, dim: int, start: Size, stop: Size, step: int = 1,
     if same(start, size_of(0)) and same(stop, size) and step == 1:
         return x
     if axis_of(x, dim) is None and not _splits_off(x, dim, stop - start, step):
-        x = call.as_stored(x)
+        x = apart(call, x, dim)
     if any(atom.axis == 0 for atom in x.dims[dim]):
         raise Unsupported("a part of the batch")
     count = (stop - start + step - 1) // step

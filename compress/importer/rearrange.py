@@ -60,7 +60,7 @@ def _arranged(draft: Draft, value: Value, origin: fx.Node) -> str | None:
         size, order_name = block
         attrs = {"block": size, "order": order_name, "crop": [0, 0, 0, 0]}
         return draft.add(path(origin, "depth_to_space"), "depth_to_space", [value.name], attrs, {})
-    return _by_runs(draft, value, origin, flat, ordered)
+    return _by_runs(draft, value, origin)
 
 
 def _rows(draft: Draft, value: Value, origin: fx.Node) -> str | None:
@@ -141,8 +141,10 @@ def _depth_to_space(value: Value) -> tuple[list[int], str] | None:
     return None
 
 
-def _by_runs(draft: Draft, value: Value, origin: fx.Node, flat: list[Atom], ordered: list[Atom]) -> str | None:
+def _by_runs(draft: Draft, value: Value, origin: fx.Node) -> str | None:
     """Reshape, permute, reshape: where the order has at most three runs of atoms that lie together."""
+    flat = list(joined(atom for dim in value.dims for atom in dim))
+    ordered = sorted(flat, key=lambda atom: (atom.axis, -atom.stride))
     runs: list[Dim] = []
     for atom in flat[1:]:
         if len(flat) > 4 and runs and (at := ordered.index(runs[-1][-1]) + 1) < len(ordered) and ordered[at] == atom:

@@ -31,7 +31,7 @@ from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
 from cosparse.compress.importer.layout import Filled, Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place, source
-from cosparse.compress.importer.rearrange import as_stored
+from cosparse.compress.importer.output import Output, as_output
 from cosparse.compress.importer.regions import REASONS
 from cosparse.compress.importer.sizes import settled
 from cosparse.compress.importer.table import HANDLERS
@@ -40,10 +40,6 @@ from cosparse.engine.graph import Graph, Input, Node, unique_name
 from cosparse.errors import UnsupportedError
 
 NEXT_STEP = "docs/operators.md lists what is supported and what usually takes the place of the rest"
-
-
-RANKS = {1: "keep the last axis: [N, 1]", 3: "flatten(1), or reshape outside the network"}
-"""What to do about an output of this rank."""
 
 
 KEEP = ("slice", "select", "narrow", "view", "reshape", "expand", "unsqueeze", "to", "_to_copy", "type_as", "clone", "contiguous", "detach")
@@ -89,15 +85,15 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
             problems[node] = str(reason)
             values[node] = Refused()
     outputs, unfit = _outputs(program, draft, values)
+    views = tuple(output.view for output in outputs) if any(output.view is not None for output in outputs) else ()
     if problems or unfit:
         found = "; ".join([*_listed(problems), *unfit])
-        next_steps = [step for rank, step in RANKS.items() if any(f"a tensor of rank {rank}:" in reason for reason in unfit)]
-        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, "; ".join([*next_steps, NEXT_STEP]))
+        raise UnsupportedError(f"model {name}", "operators that an artifact can hold", found, NEXT_STEP)
     sources = tuple(
         Input(node.name, (None, *x.shape[1:]), sizes=sizes) for node, x, sizes in zip(program.inputs, inputs, program.sizes, strict=True)
     )
-    graph = simplified(Graph(name, sources, tuple(outputs), tuple(draft.nodes)))
-    ranks = [node.meta["val"].ndim for _, node in program.outputs]
+    graph = simplified(Graph(name, sources, tuple(o.name for o in outputs), tuple(draft.nodes), views=views))
+    ranks = [output.rank for output in outputs]
     return _named(replace(graph, nodes=tuple(map(_single, graph.nodes))), [key for key, _ in program.outputs], ranks)
 
 
@@ -156,19 +152,19 @@ def _listed(problems: dict[fx.Node, str]) -> list[str]:
     ]
 
 
-def _outputs(program: Program, draft: Draft, values: dict[fx.Node, Any]) -> tuple[list[str], list[str]]:
-    """The names of the outputs, and what is wrong with those that are none."""
-    names, unfit = [], []
+def _outputs(program: Program, draft: Draft, values: dict[fx.Node, Any]) -> tuple[list[Output], list[str]]:
+    """The outputs, and what is wrong with those that are none."""
+    outputs, unfit = [], []
     for i, (key, node) in enumerate(program.outputs):
         value = values.get(node) if isinstance(node, fx.Node) else None
         if isinstance(value, Refused):
             continue
-        result = as_stored(draft, value, node) if isinstance(value, Value) else "a constant"
+        result = as_output(draft, value, node) if isinstance(value, Value) else "a constant"
         if isinstance(result, str):
             unfit.append(f"output {key or i}: {result}")
         else:
-            names.append(result.name)
-    return names, unfit
+            outputs.append(result)
+    return outputs, unfit
 
 
 def _single(node: Node) -> Node:

@@ -22,6 +22,7 @@ def command(
 ) -> None:
     """Show a network's graph, layers, densities, bytes and provenance."""
     from cosparse.engine import artifact as reader
+    from cosparse.kernels.view import views_of, words
 
     graph = reader.read(artifact)
     size = artifact.stat().st_size
@@ -32,6 +33,7 @@ def command(
         "name": graph.name,
         "inputs": [{"name": value.name, "shape": list(value.shape), "dtype": value.dtype} for value in graph.inputs],
         "outputs": list(graph.outputs),
+        "views": [None if view is None else words(view) for view in views_of(graph)],
         "layers": layers,
         "preprocessing": graph.preprocessing,
         "provenance": graph.provenance,
@@ -64,10 +66,15 @@ def _layer(node: Node) -> dict[str, Any]:
 
 
 def _summary(graph: Graph, size: int, layers: list[dict[str, Any]]) -> str:
+    from cosparse.kernels.view import views_of, words
+
     inputs = ", ".join(f"{value.name} {_shape(value.shape)}" for value in graph.inputs)
     stored, dense = (sum(layer[key] for layer in layers) for key in ("parameters", "dense_parameters"))
     kept = f"{stored:,} of {dense:,} parameters ({stored / dense:.1%})" if dense else "no parameters"
-    return f"{graph.name}: {inputs} -> {', '.join(graph.outputs)}; {len(graph.nodes)} nodes, {kept}, {size:,} bytes\n"
+    outputs = ", ".join(
+        name if view is None else f"{name} {words(view)}" for name, view in zip(graph.outputs, views_of(graph), strict=True)
+    )
+    return f"{graph.name}: {inputs} -> {outputs}; {len(graph.nodes)} nodes, {kept}, {size:,} bytes\n"
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

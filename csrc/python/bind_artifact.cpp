@@ -9,6 +9,7 @@
 #include "graph.h"
 #include "message.h"
 #include "schema.h"
+#include "view.h"
 #include "without_gil.h"
 
 namespace py = pybind11;
@@ -74,6 +75,18 @@ py::dict shapes(const Artifact& artifact, const std::vector<std::vector<int64_t>
   return out;
 }
 
+py::list output_shapes(const Artifact& artifact, const std::vector<std::vector<int64_t>>& inputs) {
+  const Graph& graph = *artifact.graph;
+  std::vector<Shape> given;
+  for (const auto& sizes : inputs) given.push_back(to_shape(sizes));
+  const std::vector<Shape> values = infer_shapes(graph, given);
+  py::list out;
+  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+    out.append(py::tuple(py::cast(view_sizes(graph, i, values[static_cast<size_t>(graph.outputs[i])]))));
+  }
+  return out;
+}
+
 py::dict operators() {
   py::dict out;
   for (const OpRule& rule : schema()) {
@@ -131,6 +144,7 @@ void bind_artifact(py::module_& m) {
   m.def("read_artifact", &read, py::arg("path"), "Reads and checks a file.");
   m.def("parse_artifact", &parse, py::arg("content"), py::arg("name") = "artifact", "Checks the bytes of a file; `name` leads its errors.");
   m.def("infer_shapes", &shapes, py::arg("artifact"), py::arg("inputs"), "Value name -> shape, for these shapes of the inputs.");
+  m.def("output_shapes", &output_shapes, py::arg("artifact"), py::arg("inputs"), "Shapes of the outputs as a caller has them, views included.");
   m.def("operators", &operators, "The operator table: op -> number of inputs, attributes, tensor roles (optional ones end in '?').");
   m.def(
       "blake2b",

@@ -17,7 +17,7 @@ std::shared_ptr<const Graph> share(const Artifact& artifact);
 // For the engine that has them from now on. Error where any other engine reads them.
 std::unique_ptr<StoredWeights> take_over(Artifact& artifact);
 
-// Artifact, read_artifact, parse_artifact, infer_shapes, operators, blake2b; and Error -> cosparse.errors for the whole module.
+// Artifact, read_artifact, parse_artifact, infer_shapes, output_shapes, operators, blake2b; and Error -> cosparse.errors for the whole module.
 void bind_artifact(pybind11::module_& m);
 
 }  // namespace cosparse

@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "error.h"
 #include "memory_limit.h"
+#include "view.h"
 #include "without_gil.h"
 
 namespace py = pybind11;
@@ -23,10 +24,6 @@ Shape shape_of(const std::vector<int64_t>& sizes, const std::string& name) {
   if (sizes.size() == 2) return {sizes[0], sizes[1], 1, 1, 2};
   if (sizes.size() == 4) return {sizes[0], sizes[1], sizes[2], sizes[3], 4};
   throw Error(Fault::shape, "input '" + name + "'", "4 axes [N, C, H, W] or 2 axes [N, F]", std::to_string(sizes.size()) + " axes", "");
-}
-
-std::vector<int64_t> sizes_of(const Shape& s) {
-  return s.rank == 2 ? std::vector<int64_t>{s.n, s.c} : std::vector<int64_t>{s.n, s.c, s.h, s.w};
 }
 
 std::vector<Shape> shapes_of(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
@@ -68,7 +65,7 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
   std::vector<Array> results;
   std::vector<float*> to;
   for (size_t i = 0; i < values.size(); ++i) {
-    const auto sizes = sizes_of(schedule->outputs[i]);
+    const auto sizes = view_sizes(engine.graph(), i, schedule->outputs[i]);
     results.push_back(out ? (*out)[i] : Array(sizes));
     if (out && array_sizes({results.back()})[0] != sizes) {
       const auto text = [](const std::vector<int64_t>& s) { return py::str(py::tuple(py::cast(s))).cast<std::string>(); };

@@ -13,13 +13,14 @@ import torch
 
 from cosparse import _C
 from cosparse.engine import artifact
-from cosparse.engine.engine import ValueSpec
+from cosparse.engine.engine import ValueSpec, output_specs
 from cosparse.engine.gpu.dense_network import DenseNetwork
 from cosparse.engine.gpu.measure import microseconds, replay_us
 from cosparse.engine.gpu.plan import Built, Planner
 from cosparse.engine.plan import Plan, PlanRow, ProfileRow
 from cosparse.errors import Error, ShapeError, UnsupportedError
 from cosparse.kernels.gpu import boundary
+from cosparse.kernels.view import viewed
 
 DTYPES = ("float16", "bfloat16")
 OLDEST = (8, 0)
@@ -83,8 +84,7 @@ class GpuEngine:
         self._device, self.dtype = device, dtype
         self.name, self.file_bytes = graph.name, self._checked.file_bytes
         self.inputs = tuple(ValueSpec(i.name, i.shape, i.dtype) for i in graph.inputs)
-        shapes = self._shapes(self._example(1))
-        self.outputs = tuple(ValueSpec(name, (None, *shapes[name][1:]), "float32") for name in graph.outputs)
+        self.outputs = output_specs(graph.outputs, graph.views, _C.output_shapes(self._checked, [list(s) for s in self._example(1)]))
         self.metadata: dict[str, Any] = {"name": graph.name, "preprocessing": graph.preprocessing, "provenance": graph.provenance}
         self._planner = Planner(graph, device, dtype, tune, dense)
         self._ready: dict[Shapes, Ready] = {}
@@ -130,11 +130,12 @@ class GpuEngine:
 
     def _answer(self, ready: Ready, out: Any) -> tuple[Any, ...]:
         if out is None:
-            return tuple(y.clone() for y in ready.outputs)
+            return tuple(viewed(y.clone(), spec.view) for y, spec in zip(ready.outputs, self.outputs, strict=True))
         given = tuple(out) if len(self.outputs) > 1 else (out,)
         if len(given) != len(ready.outputs):
             raise Error("out", f"{len(ready.outputs)} tensors", str(len(given)))
-        for mine, theirs, spec in zip(ready.outputs, given, self.outputs, strict=True):
+        for y, theirs, spec in zip(ready.outputs, given, self.outputs, strict=True):
+            mine = viewed(y, spec.view)
             if tuple(theirs.shape) != tuple(mine.shape):
                 raise ShapeError(f"out for output '{spec.name}'", str(list(mine.shape)), str(list(theirs.shape)))
             theirs.copy_(mine, non_blocking=True)
@@ -205,10 +206,10 @@ class GpuEngine:
 
     def _make(self, shapes: Shapes) -> Ready:
         try:
-            built = self._planner.build(self._shapes(shapes))
+            sizes = self._shapes(shapes)
+            built = self._planner.build(sizes)
             inputs = [torch.zeros(shape, dtype=self._planner.dtype, device=self._device) for shape in shapes]
-            outputs = [torch.empty(_rank(planes.shape, spec), dtype=torch.float32, device=self._device)
-                       for planes, spec in zip(built.outputs, self.outputs, strict=True)]  # fmt: skip
+            outputs = [torch.empty(sizes[spec.name], dtype=torch.float32, device=self._device) for spec in self.outputs]
             ready = Ready(built, inputs, outputs)
             ready.run()  # compiles what no measurement has compiled
             if self._device.type == "cuda":
@@ -257,10 +258,6 @@ class GpuEngine:
 
     def __repr__(self) -> str:
         return f"<cosparse.GpuEngine {self.name}: {self.device}, {self.dtype}, {self.isa}>"
-
-
-def _rank(shape: tuple[int, int, int, int], spec: ValueSpec) -> tuple[int, ...]:
-    return shape if len(spec.shape) == 4 else shape[:2]
 
 
 def load_gpu(

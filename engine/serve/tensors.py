@@ -37,8 +37,8 @@ def shown(value: object) -> str:
 
 def public_shape(spec: ValueSpec, max_scale: float | None) -> list[int]:
     """The shape in the words of the protocol: -1 for what varies."""
-    free = 2 if max_scale is not None and len(spec.shape) == 4 else len(spec.shape)
-    return [-1 if size is None or axis >= free else size for axis, size in enumerate(spec.shape)]
+    free = () if max_scale is None else spec.free
+    return [-1 if size is None or axis in free else size for axis, size in enumerate(spec.shape)]
 
 
 def metadata(model: Model, versions: list[str], max_scale: float | None) -> dict[str, Any]:
