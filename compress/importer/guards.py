@@ -2,8 +2,8 @@
 
 A guard is a condition on symbols, one for each free size. torch keeps the bounds of single symbols in `range_constraints` and everything
 else, as "a quarter of the height is 16" or "half the height is even", in its shape environment. Guards that the model's own lines have
-asked stand for a branch. Those that torch's operators have asked may stand for an error, for a number that an operator took as fixed, or for
-nothing but the order of memory; and for a branch too, where the model's code asks the same later, since torch asks nothing twice.
+asked stand for a branch. Those that torch's operators have asked may stand for an error, for a number that an operator took as fixed, or
+for nothing but the order of memory; and for a branch too, where the model's code asks the same later, since torch asks nothing twice.
 """
 
 from __future__ import annotations
@@ -61,9 +61,13 @@ class Way:
         return [s for s in dict.fromkeys(found) if s not in self.batch]
 
     def where(self, known: Mapping[Any, Any]) -> Way:
-        """The way where these expressions have these values: guards that are then true say nothing."""
+        """The way where these expressions have these values: guards then true say nothing, nor do bounds that torch drew from them."""
+        if not known:
+            return self
         guards = (replace(g, condition=None if g.condition is None else g.condition.xreplace(known)) for g in self.guards)
-        return replace(self, guards=tuple(dict.fromkeys(g for g in guards if g.condition != sympy.true)))
+        left = dict.fromkeys(g for g in guards if g.condition != sympy.true)
+        drawn = {g for g in left if not g.own and isinstance(g.condition, sympy.LessThan) and g.condition.lhs.is_Symbol}
+        return replace(self, guards=tuple(g for g in left if g not in drawn))
 
     def says(self, size: Size, number: int) -> bool:
         """Whether a guard has fixed the size to the number."""
@@ -136,6 +140,11 @@ def _folded(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return lambda *terms: reduce(function, terms)
 
 
+def _divided(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """0 where the divisor is, so that the other sizes of an array are evaluated."""
+    return lambda a, b: np.where(np.equal(b, 0), 0, function(a, np.where(np.equal(b, 0), 1, b)))
+
+
 def _rounded(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: function(np.asarray(x, np.float64)).astype(np.int64)
 
@@ -146,10 +155,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "Mul": _folded(np.multiply),
     **dict.fromkeys(("Max", "Maximum"), _folded(np.maximum)),
     **dict.fromkeys(("Min", "Minimum"), _folded(np.minimum)),
-    **dict.fromkeys(("FloorDiv", "CleanDiv"), np.floor_divide),
-    **dict.fromkeys(("Mod", "PythonMod"), np.mod),
-    "CeilDiv": lambda a, b: -np.floor_divide(-a, b),
-    "ModularIndexing": lambda x, a, b: np.mod(np.floor_divide(x, a), b),
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), _divided(np.floor_divide)),
+    **dict.fromkeys(("Mod", "PythonMod"), _divided(np.mod)),
     **dict.fromkeys(("IntTrueDiv", "FloatTrueDiv"), lambda a, b: np.asarray(a, np.float64) / np.asarray(b, np.float64)),
     **dict.fromkeys(("Pow", "PowByNatural", "FloatPow"), lambda a, b: np.asarray(a, object if b >= 0 else np.float64) ** b),
     "ToFloat": lambda x: np.asarray(x, np.float64),
@@ -175,16 +182,17 @@ def holds(guard: Guard, at: Mapping[Any, Any], example: Mapping[Any, int]) -> An
     """Whether the guard holds: one truth value for each of the sizes that `at` has, arrays that broadcast."""
     if guard.condition is None:
         return _folded(np.logical_and)(True, *(np.equal(x, example[s]) for s, x in at.items()))
-    return np.asarray(value(guard.condition, at), bool)
+    with np.errstate(all="ignore"):
+        return np.asarray(value(guard.condition, at), bool)
 
 
 def text(guard: Guard, names: Mapping[Any, str]) -> str:
     """The condition with the symbols by name, and the line that asks it."""
     if guard.condition is None:
-        return f"a condition that cannot be read{guard.where and f', {guard.where}'}"
+        return f"a condition that cannot be read{guard.where and f' at {guard.where}'}"
     shown = guard.condition.xreplace({s: sympy.Symbol(name, integer=True, positive=True) for s, name in names.items()})
     signs = {"Equality": "==", "Unequality": "!="}
     sign = signs.get(type(shown).__name__)
     line = f"{shown.lhs} {sign} {shown.rhs}" if sign else str(shown)
-    return line + (f", {guard.where}" if guard.where else "")
-
+    line = line.replace("TruncToInt", "int").replace("ToFloat", "float")
+    return line + (f" at {guard.where}" if guard.where else "")

@@ -27,7 +27,7 @@ Sizes = dict[Any, int]
 
 
 def box(guards: Iterable[Guard], example: Mapping[Any, int], symbols: Iterable[Any], within: Ranges | None = None) -> Ranges:
-    """For each of `symbols` a range with the example's size; where all of them are in theirs, and the others as in the example, all hold."""
+    """For each of `symbols` a range with the example's size; where all are in theirs, the others as in the example, all guards hold."""
     ranges = dict(within) if within is not None else dict.fromkeys(symbols, (1, MOST))
     guards = list(guards)
     for symbol in ranges:
@@ -81,7 +81,8 @@ def _crossings(side: Callable[[Any], np.ndarray], base: list[int]) -> set[int]:
 
     A relation that turns often, as that of a remainder, does so up to DENSE too.
     """
-    signs = _evaluated(side, base)
+    with np.errstate(all="ignore"):
+        signs = _evaluated(side, base)
     found: set[int] = set()
     turns = np.flatnonzero((signs[1:] != signs[:-1]) & (np.diff(base) > 1))
     for i in turns if len(turns) <= TURNS else ():
@@ -123,7 +124,7 @@ def _cut(guard: Guard, ranges: Ranges, example: Mapping[Any, int]) -> Ranges:
     if not broken(guard, ranges, example):
         return ranges
     kept: list[tuple[int, Any, Range]] = []
-    for symbol in guard.symbols & set(ranges):
+    for symbol in (s for s in ranges if s in guard.symbols):
         axes, true = _grid(guard, ranges, example)
         place = list(axes).index(symbol)
         fine = true.all(axis=tuple(i for i in range(true.ndim) if i != place))

@@ -46,7 +46,7 @@ def broken_batches(guard: Guard, way: Way) -> list[int]:
 
 
 def reasons(way: Way, guards: Iterable[Guard], ranges: Ranges, names: Sequence[str]) -> str:
-    """What each end of the ranges is there for: a condition that the next size breaks, the model's own first, then the simplest. Empty where all is free."""
+    """What each end of the ranges is there for: a condition that the next size breaks, the model's own first. Empty where all is free."""
     called: dict[Any, str] = {}
     for name, shape in zip(names, way.shapes, strict=True):
         for axis, size in zip(("height", "width"), shape[2:], strict=False):

@@ -14,19 +14,21 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from cosparse.compress import given
 from cosparse.compress.importer.guards import Guard, Way, holds
 from cosparse.compress.importer.ranges import Range, Ranges, along, box, broken, points
 from cosparse.compress.importer.shapes import EVERYTHING, broken_batches, ranges_of, reasons, shapes_at
-from cosparse.compress.importer.trial import NEITHER, OTHER, SAME, Trial
+from cosparse.compress.importer.trial import NEITHER, OTHER, REFUSED, SAME, Trial
 from cosparse.engine.graph import Graph
 from cosparse.errors import UnsupportedError
 
+BEYOND = 64  # sizes, each a tenth larger than the one before, that all break a guard: so do all others
 TRIED = 8  # sizes at most on one side of the example
 BATCHES = 64  # above, a batch by which one of torch's operators decides is not tried
 
 
 def settled(graph: Graph, way: Way, model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Graph, str]:
-    """The graph with the sizes for which it is the model, None where those are all, and the conditions that limit them, in words.
+    """The graph with the sizes for which it is the model, and in words the conditions that limit them where torch takes more.
 
     Raises UnsupportedError where model and graph differ at a batch.
     """
@@ -38,24 +40,27 @@ def settled(graph: Graph, way: Way, model: nn.Module, inputs: Sequence[Tensor]) 
     for side in (0, 1):
         ranges = _widened(trial, asked, ranges, outer, side)
     for guard in asked:
-        if len(guard.symbols & set(ranges)) > 1 and not _harmless(trial, guard, ranges):
-            ranges = box([guard], way.example, way.sizes, ranges)
+        if len(guard.symbols & set(ranges)) > 1:
+            ranges = _together(trial, guard, ranges)
     ranges = _apart(trial, ranges)
     _batches(trial, asked, ranges)
     sizes = [ranges_of(shape, ranges) for shape in way.shapes]
-    graph = replace(
-        graph, inputs=tuple(replace(v, sizes=None if s == EVERYTHING else s) for v, s in zip(graph.inputs, sizes, strict=True))
-    )
+    graph = replace(graph, inputs=tuple(replace(v, sizes=None if s == EVERYTHING else s) for v, s in zip(graph.inputs, sizes, strict=True)))
     agreed = [g for g in asked if any(outcome == SAME and not holds(g, at, way.example) for at, outcome in trial.seen())]
-    return graph, reasons(way, [g for g in way.guards if g not in agreed], ranges, [value.name for value in graph.inputs])
+    below = {s: {outcome for at, outcome in trial.seen() if at[s] < low} for s, (low, _) in ranges.items()}
+    limits = {s: (1, high) if below[s] and below[s] <= {NEITHER, REFUSED} else (low, high) for s, (low, high) in ranges.items()}
+    return graph, reasons(way, [g for g in way.guards if g not in agreed], limits, [value.name for value in graph.inputs])
 
 
 def _without_ones(trial: Trial, ranges: Ranges) -> Ranges:
     """The ranges from 2 where a size of 1 is something else: torch.export takes 1 for a case of its own and asks nothing about it."""
     ones = [s for s, (low, _) in ranges.items() if low == 1]
-    if not ones or trial(dict.fromkeys(ones, 1)) != OTHER:
+    outcome = trial(dict.fromkeys(ones, 1)) if ones else SAME
+    if outcome in (SAME, NEITHER):
         return ranges
-    alone = [s for s in ones if trial({s: 1}) == OTHER] or ones
+    if outcome == OTHER and given.single_differs(trial.model, trial.inputs):
+        raise UnsupportedError(f"model {trial.graph.name}", *given.ONE_IMAGE)
+    alone = [s for s in ones if trial({s: 1}) in (OTHER, REFUSED)] or ones
     return {s: (2, high) if s in alone else (low, high) for s, (low, high) in ranges.items()}
 
 
@@ -104,7 +109,7 @@ class Side:
         """One size for each guard of which the first trials say too little: none broke it, or those that did were refused to the end."""
         if OTHER in self.outcomes.values():
             return []
-        agreed, tried = self._known((SAME,)).any(axis=1), self._known((SAME, NEITHER)).any(axis=1)
+        agreed, tried = self._known((SAME,)).any(axis=1), self._known((SAME, NEITHER, REFUSED)).any(axis=1)
         open_ = ~tried | (~agreed & self.below & self.broken[:, -1:].any(axis=1))
         found = [n for row in self.broken[open_] for n in self._best(row & self.affordable)]
         return [n for n in dict.fromkeys(found) if n not in self.outcomes][:TRIED]
@@ -115,36 +120,46 @@ class Side:
     def end(self) -> int:
         """The farthest size up to which each guard that is broken on the way was broken in a trial without harm.
 
-        Where neither torch nor the graph takes a size that breaks a guard, and no smaller one keeps it, the range ends: the rest is refused
-        by both.
+        Harm is another answer than torch's. Sizes that torch refuses, odd ones for instance, stay in the range where others are beyond
+        them; where none is, the range ends.
         """
         if OTHER in self.outcomes.values():
             return self.inner
-        agreed, tried = self._known((SAME,)).any(axis=1), self._known((SAME, NEITHER)).any(axis=1)
+        agreed, refused, tried = (self._known(outcomes).any(axis=1) for outcomes in ((SAME,), (REFUSED,), (SAME, NEITHER, REFUSED)))
         stop = len(self.sizes)
-        for row, same, known in zip(self.broken, agreed, tried, strict=True):
+        for row, same, alone, known in zip(self.broken, agreed, refused, tried, strict=True):
+            kept = np.flatnonzero(~row)
+            last = int(kept[-1]) + 1 if len(kept) else 0
             if not known:
                 stop = min(stop, int(np.flatnonzero(row)[0]))
-            elif self.below and not same and row[-1]:
-                kept = np.flatnonzero(~row)
-                stop = min(stop, int(kept[-1]) + 1 if len(kept) else 0)
+            elif not same and (last < len(row) if self.below else alone and last + BEYOND < len(row)):
+                stop = min(stop, last)
         return self.outer if stop == len(self.sizes) else self.sizes[stop - 1] if stop else self.inner
 
 
-def _harmless(trial: Trial, guard: Guard, ranges: Ranges) -> bool:
-    """Whether the guard of several symbols holds in the ranges, or was broken in a trial without harm."""
+def _together(trial: Trial, guard: Guard, ranges: Ranges) -> Ranges:
+    """The ranges cut to where the guard, one of several symbols, holds, unless it was broken in a trial without harm.
+
+    Where torch alone refused, they are not cut to a single size.
+    """
     found = broken(guard, ranges, trial.way.example)
-    if not found:
-        return True
-    seen = [outcome for at, outcome in trial.seen() if not bool(holds(guard, at, trial.way.example))]
-    return OTHER not in seen and (SAME in seen or NEITHER in seen or trial(found[0]) in (SAME, NEITHER))
+    seen = {outcome for at, outcome in trial.seen() if not bool(holds(guard, at, trial.way.example))} or {
+        trial(found[0]) if found else SAME
+    }
+    if not found or seen <= {SAME, NEITHER}:
+        return ranges
+    cut = box([guard], trial.way.example, trial.way.sizes, ranges)
+    pins = any(cut[s] != r and cut[s][0] == cut[s][1] for s, r in ranges.items())
+    return ranges if pins and seen <= {SAME, NEITHER, REFUSED} else cut
 
 
 def _apart(trial: Trial, ranges: Ranges) -> Ranges:
     """The ranges, a symbol at the example's size where it is that of several heights or widths and trials with unequal ones differ."""
     way = trial.way
     for symbol, (low, high) in ranges.items():
-        places = [(i, axis) for i, shape in enumerate(way.shapes) for axis in (2, 3) if axis < len(shape) and symbol in shape[axis].free_symbols]
+        places = [
+            (i, axis) for i, shape in enumerate(way.shapes) for axis in (2, 3) if axis < len(shape) and symbol in shape[axis].free_symbols
+        ]
         own = way.example[symbol]
         other = max(low, own // 2 + 1) if low < own else min(high, own + 1)
         if len(places) < 2 or low == high:
@@ -152,7 +167,7 @@ def _apart(trial: Trial, ranges: Ranges) -> Ranges:
         for i, axis in places[:2]:
             shapes = shapes_at(way, 1, dict(way.example))
             shapes[i][axis] = other
-            if trial.run(shapes) == OTHER:
+            if trial.run(shapes) in (OTHER, REFUSED):
                 ranges = {**ranges, symbol: (own, own)}
     return ranges
 
@@ -162,7 +177,8 @@ def _batches(trial: Trial, guards: Sequence[Guard], ranges: Ranges) -> None:
     at = {s: max(low, min(trial.way.example[s], 32)) for s, (low, _) in ranges.items()}
     for guard in guards:
         for batch in [n for n in broken_batches(guard, trial.way) if n <= BATCHES][:1]:
-            if trial(at, batch) == OTHER:
+            if trial(at, batch) in (OTHER, REFUSED):
                 about = f"model {trial.graph.name}"
-                raise UnsupportedError(about, "the same network for every batch", f"one that computes something else for {batch} images")
-
+                raise UnsupportedError(
+                    about, given.ONE_IMAGE[0], f"one that computes something else for {batch} images", given.ONE_IMAGE[2]
+                )

@@ -61,7 +61,8 @@ def quiet() -> Iterator[None]:
 def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool) -> Program:
     """The program that `model` runs on inputs shaped like `inputs`, batch free, height and width too where `free_size`.
 
-    Raises UnsupportedError where torch.export cannot follow the model, or the model decides by the batch, ShapeError for inputs that are no images or rows.
+    Raises UnsupportedError where torch.export cannot follow the model, or the model decides by the batch, ShapeError for inputs that are
+    no images or rows.
     """
     for i, x in enumerate(inputs):
         if not isinstance(x, Tensor):
@@ -86,7 +87,7 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
     way = followed(exported, program.inputs, inputs)
     if (guard := batch_guard(way)) is not None:
         decided = f"code that decides by it, {text(guard, dict.fromkeys(way.batch, 'batch'))}"
-        raise UnsupportedError(f"model {name}", "the same network for every batch", decided, "an artifact takes any batch: leave that out")
+        raise UnsupportedError(f"model {name}", given.ONE_IMAGE[0], decided, given.ONE_IMAGE[2])
     classes = layers(model)
     ones: dict[Any, Any] = {}
     for node in program.operations:

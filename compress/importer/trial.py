@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from cosparse.engine.graph import Graph
 from cosparse.errors import Error
 from cosparse.kernels import reference
 
-SAME, NEITHER, OTHER = "same", "neither", "other"
-"""Outcomes: equal outputs; model and graph both refuse the sizes; anything else."""
+SAME, NEITHER, REFUSED, OTHER = "same", "neither", "refused", "other"
+"""Outcomes: equal outputs; the graph refuses sizes that the model refuses, or makes nothing of; the model alone refuses; all else."""
 
 CLOSE = 1e-3  # of the largest value: another way through the code gives another shape or differs by far more
 PIXELS = 17_000  # of an input, that are always worth a trial: twice the sides of a 64x64 image
@@ -60,17 +60,22 @@ class Trial:
         try:
             got = list(reference.run(self.graph, *(x.float().cpu().numpy() for x in inputs)))
         except (ValueError, IndexError, ZeroDivisionError):
-            return NEITHER if wanted is None else OTHER
-        if wanted is not None and _close(got, wanted):
+            return NEITHER if wanted is None or any(not y.size for y in wanted) else OTHER
+        if wanted is None:
+            return REFUSED
+        if _close(got, wanted):
             return SAME
-        if wanted is None or [y.shape for y in got] != [y.shape for y in wanted]:
+        if [y.shape for y in got] != [y.shape for y in wanted]:
             return OTHER
         # As in verify.py: float32's own rounding, in a deep network, may part them.
         exact = _outputs(self.model, inputs, given.exact_outputs)
         return SAME if exact is not None and _close(got, exact) else OTHER
 
 
-def _outputs(model: nn.Module, inputs: list[Tensor], run) -> list[np.ndarray] | None:  # type: ignore[no-untyped-def]
+Outputs = Callable[[nn.Module, tuple[Tensor, ...]], list[np.ndarray] | None]
+
+
+def _outputs(model: nn.Module, inputs: list[Tensor], run: Outputs) -> list[np.ndarray] | None:
     """What the model gives; None where it does not take the inputs."""
     try:
         with given.evaluating(model):
