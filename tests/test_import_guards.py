@@ -82,7 +82,7 @@ def test_the_engine_computes_what_torch_computes_or_refuses(name: str) -> None:
     for size in TRIED:
         x = torch.randn(2, 3, *size)
         if not all(sizes[0] <= n <= sizes[1] for n in size):
-            with pytest.raises(cosparse.ShapeError, match="input 'x': expected a height|width"):
+            with pytest.raises(cosparse.ShapeError, match=r"input .x.: expected a (height|width)"):
                 engine(x.numpy())
             continue
         with torch.no_grad():

@@ -86,8 +86,10 @@ def _crossings(side: Callable[[Any], np.ndarray], base: list[int]) -> set[int]:
     found: set[int] = set()
     turns = np.flatnonzero((signs[1:] != signs[:-1]) & (np.diff(base) > 1))
     for i in turns if len(turns) <= TURNS else ():
-        edge = _edge(lambda x: float(side(np.array(x, object))), base[i], base[i + 1])
-        found |= {edge - 1, edge, edge + 1}
+        edge = base[i]
+        while signs[i + 1] != float(side(np.array(edge, object))):  # once, or twice where they are equal for a while
+            edge = _edge(lambda x: float(side(np.array(x, object))), edge, base[i + 1])
+            found |= {edge - 1, edge}
     return found
 
 
