@@ -14,14 +14,19 @@ from torch import nn
 from cosparse.compress import given
 from cosparse.compress.count import Report, as_tuple, count
 from cosparse.compress.importer import from_torch
+from cosparse.compress.importer.ranges import MOST
 from cosparse.compress.pack import Packed, pack
 from cosparse.compress.verify import TOLERANCE, check_outputs, check_weights
 from cosparse.engine import artifact
+from cosparse.engine.graph import Graph
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written: the layers as stored, the counts, and the largest output difference from torch, relative to the largest output."""
+    """What was written: the layers as stored, the counts, and the largest output difference from torch, relative to the largest output.
+
+    `sizes`: the heights and widths that the artifact takes, and why no others, where torch takes more; else empty.
+    """
 
     path: Path
     name: str
@@ -29,12 +34,14 @@ class ExportReport:
     layers: tuple[Packed, ...]
     counts: Report
     difference: float
+    sizes: str = ""
 
     def __str__(self) -> str:
         lines = [f"{'layer':32} {'op':7} {'stored as':14} {'density':>8} {'bytes dense':>12} {'bytes':>10}"]
         for layer in self.layers:
             form = "dense" if layer.block == 1 and layer.density == 1 else f"{layer.transform} {layer.block}x1"
             lines.append(f"{layer.name:32} {layer.op:7} {form:14} {layer.density:8.3f} {layer.bytes_dense:12,} {layer.bytes:10,}")
+        lines += [self.sizes] * bool(self.sizes)
         lines.append(f"{self.path}: {self.bytes:,} bytes; outputs within {self.difference:.2g} of torch's largest")
         return "\n".join(lines)
 
@@ -70,4 +77,20 @@ def export(
     opened = {"opened": counts.opened} if counts.opened else {}
     notes = {**packed.provenance, **counts.totals(), **opened, "check": check, **(provenance or {})}
     artifact.write(path, replace(packed, preprocessing=dict(preprocessing or {}), provenance=notes))
-    return ExportReport(Path(path), packed.name, os.path.getsize(path), layers, counts, difference)
+    return ExportReport(Path(path), packed.name, os.path.getsize(path), layers, counts, difference, _sizes(packed))
+
+
+def _sizes(graph: Graph) -> str:
+    """The sizes that the graph takes, in words; empty where the model takes no others."""
+    why = str(graph.provenance["import"]["size"])  # type: ignore[call-overload, index]
+    if why == "free":
+        return ""
+    taken = [f"input {x.name!r}: " + " and ".join(map(_range, ("height", "width"), x.sizes)) for x in graph.inputs if x.sizes]
+    return f"{', '.join(taken)}; {why}" if taken else ""
+
+
+def _range(axis: str, limits: tuple[int, int]) -> str:
+    low, high = limits
+    if high == MOST:
+        return f"any {axis}" if low == 1 else f"a {axis} of at least {low}"
+    return f"a {axis} of {low}" if low == high else f"a {axis} from {low} to {high}"

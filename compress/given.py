@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,11 @@ from cosparse.errors import Error, UnsupportedError
 
 QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.", "torch.nn.quantized.")
 
+ONE_IMAGE = (
+    "the same network for every batch",
+    "one that computes something else for a single image",
+    "an artifact takes any batch: leave out what decides by it",
+)
 SHORT = (torch.float16, torch.bfloat16)
 
 
@@ -126,6 +131,17 @@ def exact_outputs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[np
         return outputs(copied(model).double(), tuple(x.double() if x.is_floating_point() else x for x in inputs))
     except Error:
         return None
+
+
+def single_differs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether the model gives other numbers, in the same shape, for one image than for the same one among two."""
+    try:
+        one = outputs(model, tuple(x[:1] for x in inputs))
+        two = outputs(model, tuple(torch.cat([x[:1], x[:1]]) for x in inputs))
+    except Error:
+        return False
+    pairs = [(y, z[:1]) for y, z in zip(one, two, strict=True)]
+    return any(y.shape == z.shape and float(np.abs(y - z).max(initial=0.0)) > 1e-3 * float(np.abs(z).max(initial=0.0)) for y, z in pairs)
 
 
 def first_line(error: Exception) -> str:

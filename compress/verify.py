@@ -94,6 +94,8 @@ def _difference(graph: Graph, model: nn.Module, inputs: tuple[torch.Tensor, ...]
     for name, ours, theirs in zip(graph.outputs, got, wanted, strict=True):
         largest, error = _scale(theirs), _scale(ours - theirs)
         if not error <= tolerance * largest:
+            if given.single_differs(model, inputs):
+                raise Error(f"output {name!r}", *given.ONE_IMAGE)
             where = _first_different(values, graph, model, inputs, tolerance)
             next_step = f"{NOT_WRITTEN}; the first node whose value no torch module gives: {where}"
             raise Error(

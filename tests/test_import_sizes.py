@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import cosparse
 from cosparse.compress.importer import from_torch
-from cosparse.compress.importer.sizes import MOST
+from cosparse.compress.importer.ranges import MOST
 from cosparse.compress.importer.trace import trace
 from cosparse.engine import artifact
 

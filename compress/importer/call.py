@@ -80,7 +80,11 @@ class Call:
 
     def size(self, number: Any) -> Size:
         """A number in the arguments, which may be a symbol, as an expression."""
-        return size_of(number.meta["val"] if isinstance(number, fx.Node) else number)
+        return self._known((size_of(number.meta["val"] if isinstance(number, fx.Node) else number),))[0]
+
+    def _known(self, sizes: tuple[Size, ...]) -> tuple[Size, ...]:
+        """Sizes that are 1, though torch writes them as expressions of the input's size (trace.py), as 1."""
+        return tuple(size.xreplace(ones) for size in sizes) if (ones := self.node.meta.get("ones")) else sizes
 
     def integers(self, name: str, count: int = 2) -> list[int]:
         """A list argument; one number stands for all."""
@@ -107,7 +111,7 @@ class Call:
     def shape(self) -> tuple[Size, ...]:
         """The result's shape; of the first where there are several."""
         value = self.node.meta["val"]
-        return sizes_of((value[0] if isinstance(value, list | tuple) else value).shape)
+        return self._known(sizes_of((value[0] if isinstance(value, list | tuple) else value).shape))
 
     def dim(self, name: str = "dim", rank: int | None = None) -> int:
         """A dimension argument, counted from 0."""

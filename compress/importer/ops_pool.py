@@ -13,6 +13,9 @@ from cosparse.compress.importer.table import handles
 @handles("max_pool2d", "max_pool2d_with_indices")
 def max_pool2d(call: Call) -> Value | tuple[Value, ...]:
     attrs = {**_window(call), "dilation": call.integers("dilation"), "ceil": int(call.flag("ceil_mode"))}
+    if attrs["dilation"] == [1, 1] and _global(call, attrs):
+        result = _pixel(call, "adaptive_max_pool")
+        return result if call.op == "max_pool2d" else (result,)
     result = call.result(call.emit("max_pool", [call.plain()], attrs))
     return result if call.op == "max_pool2d" else (result,)
 
@@ -21,6 +24,8 @@ def max_pool2d(call: Call) -> Value | tuple[Value, ...]:
 def avg_pool2d(call: Call) -> Value:
     divisor = 0 if call.arguments["divisor_override"] is None else call.integer("divisor_override")
     count = int(call.flag("count_include_pad"))
+    if not divisor and _global(call, _window(call)):
+        return _pixel(call, "adaptive_avg_pool")
     attrs = {**_window(call), "ceil": int(call.flag("ceil_mode")), "count_pad": count, "divisor": divisor}
     return call.result(call.emit("avg_pool", [call.plain()], attrs))
 
@@ -28,6 +33,16 @@ def avg_pool2d(call: Call) -> Value:
 def _window(call: Call) -> dict[str, Any]:
     kernel = call.integers("kernel_size")
     return {"kernel": kernel, "stride": call.integers("stride") or kernel, "pad": call.integers("padding") * 2}
+
+
+def _global(call: Call, window: dict[str, Any]) -> bool:
+    """Whether the window is the whole map, at other sizes too: the code has taken it from there (trace.py)."""
+    return bool(call.node.meta.get("whole")) and not any(window["pad"])
+
+
+def _pixel(call: Call, op: str) -> Value:
+    """A pool to one pixel."""
+    return call.result(call.emit(op, [call.plain()], {"size": [1, 1]}))
 
 
 @handles("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any
 
@@ -16,13 +16,16 @@ from torch.utils._pytree import MappingKey, tree_flatten_with_path
 
 from cosparse.compress import given
 from cosparse.compress.importer.functional import cleared
-from cosparse.compress.importer.layout import size_of
-from cosparse.compress.importer.names import layers, module_path
+from cosparse.compress.importer.guards import Way, followed, text
+from cosparse.compress.importer.layout import ONE, Size, size_of
+from cosparse.compress.importer.names import base, layers, module_path
 from cosparse.compress.importer.quiet import quiet, why
+from cosparse.compress.importer.ranges import Range, box
 from cosparse.compress.importer.regions import opened
-from cosparse.compress.importer.sizes import Range, traced
+from cosparse.compress.importer.shapes import batch_guard, ranges_of
 from cosparse.errors import ShapeError, UnsupportedError
 
+POOLS = ("avg_pool2d", "max_pool2d", "max_pool2d_with_indices")
 AXES = ("batch", "channels", "height", "width")
 
 
@@ -30,8 +33,9 @@ AXES = ("batch", "channels", "height", "width")
 class Program:
     """Live operations in order, without mutation. `constants`: parameters, buffers, literals; `outputs`: dict key or None, and value.
 
-    `fixed` says which heights and widths the model's code has fixed to the example's, though they were to be free; `sizes`, for each input,
-    the heights and the widths for which the program is the model's: least and greatest, None for an input without them.
+    `fixed` says which heights and widths the model's code has fixed to the example's, though they were to be free; `way` what torch.export
+    has asked about sizes, and `sizes`, for each input, the heights and the widths for which all of that holds: least and greatest, None for
+    an input without them.
     """
 
     operations: tuple[fx.Node, ...]
@@ -40,12 +44,14 @@ class Program:
     constants: dict[fx.Node, Tensor]
     fixed: tuple[str, ...] = ()
     sizes: tuple[tuple[Range, Range] | None, ...] = ()
+    way: Way = field(default_factory=Way)
 
 
 def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool) -> Program:
     """The program that `model` runs on inputs shaped like `inputs`, batch free, height and width too where `free_size`.
 
-    Raises UnsupportedError where torch.export cannot follow the model or fixes the batch, ShapeError for inputs that are no images or rows.
+    Raises UnsupportedError where torch.export cannot follow the model, or the model decides by the batch, ShapeError for inputs that are
+    no images or rows.
     """
     for i, x in enumerate(inputs):
         if not isinstance(x, Tensor):
@@ -70,10 +76,20 @@ def trace(model: nn.Module, inputs: Sequence[Tensor], name: str, free_size: bool
             exported = exported.run_decompositions({})
             cleared(exported.graph)
     program = _program(exported, keys, name)
+    way = followed(exported, program.inputs, inputs)
+    if (guard := batch_guard(way)) is not None:
+        decided = f"code that decides by it, {text(guard, dict.fromkeys(way.batch, 'batch'))}"
+        raise UnsupportedError(f"model {name}", given.ONE_IMAGE[0], decided, given.ONE_IMAGE[2])
     classes = layers(model)
+    ones: dict[Any, Any] = {}
     for node in program.operations:
         node.meta["layer"] = classes.get(module_path(node), "")
-    program = replace(program, sizes=tuple(traced(node, exported) for node in program.inputs))
+        node.meta["ones"] = ones
+        if base(node.target) in POOLS and _whole(node, way):
+            node.meta["whole"] = True
+            ones |= dict.fromkeys((size for size in _pixel(node) if not size.is_Integer), ONE)
+    way = way.where(ones)
+    program = replace(program, way=way, sizes=tuple(ranges_of(shape, box(way.guards, way.example, way.sizes)) for shape in way.shapes))
     if not free_size:
         return program
     wanted = [(node, axis) for node, given in zip(program.inputs, free, strict=True) for axis in given]
@@ -104,6 +120,21 @@ def _program(exported: ExportedProgram, keys: Sequence[str | None], name: str) -
             pending.extend(node.all_input_nodes)
     operations = tuple(n for n in graph.nodes if n in live and n.op == "call_function")
     return Program(operations, inputs, outputs, constants)
+
+
+def _whole(pool: fx.Node, way: Way) -> bool:
+    """Whether the pool's window was made from the size of its input, so that it takes in the whole of it at other sizes too."""
+    source, window = pool.args[0], pool.args[1]
+    if not isinstance(source, fx.Node) or not isinstance(window, Sequence) or len(window) != 2:
+        return False
+    sizes = zip(source.meta["val"].shape[-2:], window, strict=True)
+    return all(isinstance(n, int) and (size_of(size) == n or way.says(size_of(size), n)) for size, n in sizes)
+
+
+def _pixel(pool: fx.Node) -> list[Size]:
+    """Height and width of what such a pool gives, which are 1, and which torch writes as expressions of the input's size."""
+    value = pool.meta["val"]
+    return [size_of(size) for size in (value[0] if isinstance(value, list | tuple) else value).shape[-2:]]
 
 
 def _key(path: Sequence[Any]) -> str | None:

@@ -67,9 +67,10 @@ def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str =
         program = trace(model, inputs, name, free_size=True)
         graph, reason = _imported(program, inputs, name), "; ".join(program.fixed)
     except UnsupportedError as error:
-        graph, reason = _imported(trace(model, inputs, name, free_size=False), inputs, name), error.got
-    size = f"the example's, for {reason}" if reason else "free"
-    graph = settled(graph, model, inputs)
+        program = trace(model, inputs, name, free_size=False)
+        graph, reason = _imported(program, inputs, name), error.got
+    graph, limits = settled(graph, program.way, model, inputs)
+    size = f"the example's, for {reason}" if reason else f"limited by {limits}" if limits else "free"
     return replace(graph, provenance={"import": {"torch": str(torch.__version__), "size": size}})
 
 

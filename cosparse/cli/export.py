@@ -86,4 +86,7 @@ def command(
             onnx_file.write(out, [list(x.shape) for x in inputs], onnx)
     result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}
     summary = f"{out}: {written.bytes:,} bytes; outputs within {written.difference:.2g} of torch's largest"
+    if written.sizes:
+        result["sizes"] = written.sizes
+        summary = f"{written.sizes}\n{summary}"
     emit(result, json, str(written.counts), f"\n{summary}")
