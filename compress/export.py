@@ -82,7 +82,7 @@ def export(
 
 def _sizes(graph: Graph) -> str:
     """The sizes that the graph takes, in words; empty where the model takes no others."""
-    why = str(graph.provenance["import"]["size"])  # type: ignore[call-overload, index]
+    why = str(graph.provenance["import"]["size"])
     if why == "free":
         return ""
     taken = [f"input {x.name!r}: " + " and ".join(map(_range, ("height", "width"), x.sizes)) for x in graph.inputs if x.sizes]

@@ -104,7 +104,7 @@ def _guard(guard: Any, replacements: Mapping[Any, Any], values: Mapping[Any, int
     condition = getattr(guard, "expr", None)
     for _ in range(len(replacements) + 1):
         condition = condition.xreplace(replacements) if condition is not None else None
-    frame = getattr(getattr(guard, "sloc", None), "framework_loc", None)
+    frame: Any = getattr(getattr(guard, "sloc", None), "framework_loc", None)
     file = Path(getattr(frame, "filename", "") or "")
     own = not file.is_relative_to(LIBRARY) or file == CALLS
     where = f"{file.name}:{frame.lineno}" if own and file.name and file != CALLS else ""

@@ -8,7 +8,7 @@ or all go back to the example.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def _points(condition: Any, symbol: Any, example: tuple[tuple[Any, int], ...]) -
     base = sorted(sizes)
     for relation in condition.atoms(Relational) if condition is not None else ():
         if symbol in relation.free_symbols:
-            sizes |= _crossings(lambda x, r=relation: _side(r, symbol, x, dict(example)), base)
+            sizes |= _crossings(partial(_side, relation, symbol, dict(example)), base)
     return sorted(sizes)
 
 
@@ -71,7 +71,7 @@ def _evaluated(function: Callable[[np.ndarray], Any], sizes: list[int]) -> np.nd
     return np.concatenate([np.broadcast_to(function(part), part.shape) for part in parts if len(part)] or [np.zeros(0, bool)])
 
 
-def _side(relation: Any, symbol: Any, x: Any, example: Mapping[Any, int]) -> np.ndarray:
+def _side(relation: Any, symbol: Any, example: Mapping[Any, int], x: Any) -> np.ndarray:
     at = {**example, symbol: x}
     return np.sign(np.asarray(np.subtract(value(relation.lhs, at), value(relation.rhs, at))).astype(np.float64))
 
@@ -129,7 +129,7 @@ def _cut(guard: Guard, ranges: Ranges, example: Mapping[Any, int]) -> Ranges:
     for symbol in (s for s in ranges if s in guard.symbols):
         axes, true = _grid(guard, ranges, example)
         place = list(axes).index(symbol)
-        fine = true.all(axis=tuple(i for i in range(true.ndim) if i != place))
+        fine = np.atleast_1d(true.all(axis=tuple(i for i in range(true.ndim) if i != place)))
         sizes, own = axes[symbol], axes[symbol].index(example[symbol])
         first = last = own
         while first and fine[first - 1]:

@@ -125,7 +125,9 @@ class Side:
         """
         if OTHER in self.outcomes.values():
             return self.inner
-        agreed, refused, tried = (self._known(outcomes).any(axis=1) for outcomes in ((SAME,), (REFUSED,), (SAME, NEITHER, REFUSED)))
+        agreed, refused, tried = (
+            np.atleast_1d(self._known(outcomes).any(axis=1)) for outcomes in ((SAME,), (REFUSED,), (SAME, NEITHER, REFUSED))
+        )
         stop = len(self.sizes)
         for row, same, alone, known in zip(self.broken, agreed, refused, tried, strict=True):
             kept = np.flatnonzero(~row)
@@ -143,7 +145,7 @@ def _together(trial: Trial, guard: Guard, ranges: Ranges) -> Ranges:
     Where torch alone refused, they are not cut to a single size.
     """
     found = broken(guard, ranges, trial.way.example)
-    seen = {outcome for at, outcome in trial.seen() if not bool(holds(guard, at, trial.way.example))} or {
+    seen: set[str | None] = {outcome for at, outcome in trial.seen() if not bool(holds(guard, at, trial.way.example))} or {
         trial(found[0]) if found else SAME
     }
     if not found or seen <= {SAME, NEITHER}:
