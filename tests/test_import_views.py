@@ -106,6 +106,17 @@ def test_maps_of_a_pyramid(join, views):
     assert graph.provenance["import"]["size"] == "free"
 
 
+def test_a_size_that_torch_gives_as_a_quotient():
+    """Of maps that grew by interpolation, whose sizes are no symbols but sums and products of them."""
+
+    def then(y):
+        z = nn.functional.interpolate(y[:, :, ::2, ::2], scale_factor=2)
+        return torch.cat([anchors(z), anchors(y)], 1)
+
+    graph = check(Head(then), (1, 3, 8, 12), sizes=[(6, 8)])
+    assert graph.views == ((None, 4),)
+
+
 def test_boxes_and_scores_of_one_head():
     """Split along the last axis, each part treated by itself, and joined again."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Atom, Value, in_order, lifted, permuted, product, same, size_of, viewed
+from cosparse.compress.importer.layout import Atom, Size, Value, in_order, lifted, permuted, product, same, size_of, viewed
 from cosparse.compress.importer.regroup import laid
 from cosparse.compress.importer.table import handles
 
@@ -16,10 +16,18 @@ def view(call: Call) -> Value:
     x = call.value()
     if x.expanded:
         x = call.as_stored(x)
-    result = viewed(x, call.shape, call.node)
+    result = viewed(x, _written(call), call.node)
     if result is None:
         raise Unsupported("a view that splits an axis unevenly or by a size that depends on the input's")
     return result
+
+
+def _written(call: Call) -> tuple[Size, ...]:
+    """The result's sizes, as numbers where the program has numbers: torch may give what -1 leaves beside them as a quotient of symbols."""
+    sizes = call.arguments.get("size", call.arguments.get("shape")) if call.op in ("view", "reshape", "_unsafe_view") else None
+    if not isinstance(sizes, list | tuple) or len(sizes) != len(call.shape):
+        return call.shape
+    return tuple(size_of(n) if type(n) is int and n > 0 else size for n, size in zip(sizes, call.shape, strict=True))
 
 
 @handles("permute")
@@ -86,8 +94,9 @@ def cat(call: Call) -> Value:
         raise Unsupported("a concatenation of batches")
     name = call.emit("concat", [t.name for t in tensors], {"axis": axis})
     sizes = tuple(call.shape[dim] * stride if i == axis else size for i, size in enumerate(tensors[0].sizes))
-    new = (Atom(axis, call.shape[dim], stride),)
-    return Value(name, sizes, tuple(new if i == dim else d for i, d in enumerate(tensors[0].dims)), call.shape)
+    dims, shape = list(tensors[0].dims), list(tensors[0].shape)
+    dims[dim], shape[dim] = (Atom(axis, call.shape[dim], stride),), call.shape[dim]
+    return Value(name, sizes, tuple(dims), tuple(shape))
 
 
 def _joint(tensors: list[Value], dim: int) -> tuple[int, int] | None:
