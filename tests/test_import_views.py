@@ -96,6 +96,8 @@ def test_one_map(then, view, nodes):
         (lambda ys: torch.cat([y.flatten(2) for y in ys], 2).permute(0, 2, 1), ((None, 12),)),
         (lambda ys: torch.cat([y.flatten(2) for y in ys], 2).split((5, 7), 1), ((5, None), (7, None))),
         (lambda ys: (torch.cat([anchors(y) for y in ys], 1), torch.cat([y.flatten(2) for y in ys], 2)), ((None, 4), (12, None))),
+        (lambda ys: torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in ys], 1).view(ys[0].size(0), -1, 4), ((None, 4),)),
+        (lambda ys: torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in ys], 1).unflatten(1, (-1, 3)).softmax(-1), ((None, 3),)),
         (lambda ys: [yolo(y) for y in ys], ((3, Axis(2), None, 4), (3, Axis(2), None, 4))),
         (lambda ys: torch.cat([yolo(y).sigmoid().flatten(1, 3) for y in ys], 1), ((None, 4),)),
     ],
