@@ -29,7 +29,7 @@ void check_input(const Input& input, const Shape& shape, const Shape& first) {
     const std::string least = std::to_string(sizes.least), most = std::to_string(sizes.most);
     throw Error(Fault::shape, "input " + quoted(input.name),
                 "a " + what + (sizes.most == kMostSize ? " of at least " + least : sizes.least == sizes.most ? " of " + least : " from " + least + " to " + most),
-                text_of(shape), "the network computes something else at other sizes: export it with an example of this one");
+                text_of(shape), "the artifact holds the network for these sizes alone: export it with an example of this one");
   };
   within(input.heights, shape.h, "height"), within(input.widths, shape.w, "width");
   if (shape.n != first.n) wrong("the batch of the first input, " + std::to_string(first.n));

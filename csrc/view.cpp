@@ -60,9 +60,7 @@ std::vector<int64_t> view_sizes(const Graph& graph, size_t index, const Shape& s
   const std::vector<int64_t> own = {stored.n, stored.c, stored.h, stored.w};
   if (index >= graph.views.size() || !graph.views[index]) return {own.begin(), own.begin() + stored.rank};
   const View& view = *graph.views[index];
-  const auto misfit = [&](const std::string& want) {
-    throw Error(Fault::shape, about(graph, index), want, cosparse::text_of(stored), "");
-  };
+  const auto misfit = [&](const std::string& want) { throw Error(Fault::shape, about(graph, index), want, cosparse::text_of(stored), ""); };
   const int64_t count = stored.c * stored.h * stored.w;  // of one image, below 2^31
   int64_t product = 1;
   std::vector<int64_t> sizes = {stored.n};

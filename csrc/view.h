@@ -1,4 +1,5 @@
-// The shape in which an output is given to whoever calls from Python or over the network: [N, ...] of any rank over the stored value's numbers.
+// The shape in which an output is given to whoever calls from Python or over the network: [N, ...] of any rank, over the stored value's
+// numbers as they lie.
 #pragma once
 #include <optional>
 

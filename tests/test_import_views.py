@@ -96,6 +96,8 @@ def test_one_map(then, view, nodes):
         (lambda ys: torch.cat([y.flatten(2) for y in ys], 2).permute(0, 2, 1), ((None, 12),)),
         (lambda ys: torch.cat([y.flatten(2) for y in ys], 2).split((5, 7), 1), ((5, None), (7, None))),
         (lambda ys: (torch.cat([anchors(y) for y in ys], 1), torch.cat([y.flatten(2) for y in ys], 2)), ((None, 4), (12, None))),
+        (lambda ys: torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in ys], 1).view(ys[0].size(0), -1, 4), ((None, 4),)),
+        (lambda ys: torch.cat([y.permute(0, 2, 3, 1).flatten(1) for y in ys], 1).unflatten(1, (-1, 3)).softmax(-1), ((None, 3),)),
         (lambda ys: [yolo(y) for y in ys], ((3, Axis(2), None, 4), (3, Axis(2), None, 4))),
         (lambda ys: torch.cat([yolo(y).sigmoid().flatten(1, 3) for y in ys], 1), ((None, 4),)),
     ],
@@ -104,6 +106,17 @@ def test_maps_of_a_pyramid(join, views):
     graph = check(Pyramid(join), (1, 3, 8, 12), sizes=[(6, 8), (10, 4)])
     assert graph.views == views
     assert graph.provenance["import"]["size"] == "free"
+
+
+def test_a_size_that_torch_gives_as_a_quotient():
+    """Of maps that grew by interpolation, whose sizes are no symbols but sums and products of them."""
+
+    def then(y):
+        z = nn.functional.interpolate(y[:, :, ::2, ::2], scale_factor=2)
+        return torch.cat([anchors(z), anchors(y)], 1)
+
+    graph = check(Head(then), (1, 3, 8, 12), sizes=[(6, 8)])
+    assert graph.views == ((None, 4),)
 
 
 def test_boxes_and_scores_of_one_head():

@@ -15,6 +15,7 @@ import tritonclient.http as client
 from serve_parts import Running, binary, images, request, serving, write
 
 import cosparse
+from cosparse.engine.engine import ValueSpec
 from cosparse.engine.serve import Refused, http_infer
 
 
@@ -158,7 +159,7 @@ def test_a_bad_request_is_told_what_is_wrong(server: Running, case: str) -> None
 
 
 def model(name: str) -> Any:
-    spec = SimpleNamespace(name=name, shape=(None, 3, 8, 8))
+    spec = ValueSpec(name, (None, 3, 8, 8), "float32")
     return SimpleNamespace(name="small", inputs=(spec,), outputs=(spec,))
 
 

@@ -168,9 +168,19 @@ def _take(atoms: list[Atom], size: Size, end: int) -> Dim | None:
             halves = [Atom(atom.axis, sympy.Integer(outer), atom.stride * inner), Atom(atom.axis, sympy.Integer(inner), atom.stride)]
             atom = halves.pop(end)
             rest.insert(0 if end == 0 else len(rest), halves[0])
+        elif end == -1 and size.is_Integer and have.is_Integer and int(size) % int(have) == 0:
+            inner = size / have
+            if _divides(int(inner), atom.size):  # a free size: the flattened maps of a detector, read as rows of so many numbers
+                rest.append(Atom(atom.axis, sympy.expand(atom.size / inner), atom.stride * int(inner)))
+                atom = Atom(atom.axis, inner, atom.stride)
         taken.insert(len(taken) if end == 0 else 0, atom)
     atoms[:] = rest
     return joined(taken)
+
+
+def _divides(number: int, size: Size) -> bool:
+    """Whether a free size is a multiple of the number, whatever its symbols are."""
+    return number > 1 and not size.is_Integer and all(c.is_Integer for c in sympy.expand(size / number).as_coefficients_dict().values())
 
 
 def joined(atoms: Iterable[Atom]) -> Dim:

@@ -81,7 +81,8 @@ def joined(call: Call, tensors: Sequence[Value], dim: int, shape: Sequence[Size]
     name = _concat(call, tensors, axis, suffix)
     sizes = tuple(shape[dim] * stride if i == axis else size for i, size in enumerate(tensors[0].sizes))
     new = () if same(shape[dim], size_of(1)) else (Atom(axis, shape[dim], stride),)
-    return Value(name, sizes, tuple(new if i == dim else d for i, d in enumerate(tensors[0].dims)), tuple(shape))
+    dims = tuple(new if i == dim else d for i, d in enumerate(tensors[0].dims))
+    return Value(name, sizes, dims, tuple(shape[dim] if i == dim else size for i, size in enumerate(tensors[0].shape)))
 
 
 def _joint(tensors: Sequence[Value], dim: int) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Value, lifted, permuted, viewed
+from cosparse.compress.importer.layout import Size, Value, lifted, permuted, size_of, viewed
 from cosparse.compress.importer.names import base
 from cosparse.compress.importer.ops_join import require_no_constant
 from cosparse.compress.importer.table import handles
@@ -18,10 +18,18 @@ def view(call: Call) -> Value:
     x = call.value()
     if x.expanded:
         x = call.as_stored(x)
-    result = viewed(x, call.shape, call.node)
+    result = viewed(x, _written(call), call.node)
     if result is None:
         raise Unsupported("a view that splits an axis unevenly or by a size that depends on the input's")
     return result
+
+
+def _written(call: Call) -> tuple[Size, ...]:
+    """The result's sizes, as numbers where the program has numbers: torch may give what -1 leaves beside them as a quotient of symbols."""
+    sizes = call.arguments.get("size", call.arguments.get("shape")) if call.op in ("view", "reshape", "_unsafe_view") else None
+    if not isinstance(sizes, list | tuple) or len(sizes) != len(call.shape):
+        return call.shape
+    return tuple(size_of(n) if type(n) is int and n > 0 else size for n, size in zip(sizes, call.shape, strict=True))
 
 
 @handles("permute")

@@ -11,6 +11,8 @@ from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.layout import ONE, Atom, Dim, Size, Value, axis_of, joined, product, same, stored, stored_dims, whole
 from cosparse.compress.importer.names import base, path, place
 
+MOST_BLOCK = 65535  # of a depth_to_space
+
 
 def as_stored(draft: Draft, value: Value, user: fx.Node) -> Value | str:
     """The stored value that lies as the tensor `value` does, made where there is none yet; a reason where that cannot be had.
@@ -119,7 +121,9 @@ def _whole_axes(value: Value) -> list[int] | None:
 def _shuffle(value: Value) -> int | None:
     """Groups of a channel shuffle: channels (a, b) read as (b, a), all else in place."""
     match value.dims:
-        case (_, (Atom(1, _, 1), Atom(1, groups, _)), *rest) if [*rest] == [whole(i + 2, s) for i, s in enumerate(value.sizes[2:])]:
+        case (_, (Atom(1, _, 1), Atom(1, groups, _)), *rest) if groups.is_Integer and [*rest] == [
+            whole(i + 2, s) for i, s in enumerate(value.sizes[2:])
+        ]:
             return int(groups)
     return None
 
@@ -133,7 +137,10 @@ def _depth_to_space(value: Value) -> tuple[list[int], str] | None:
     i, j = rows[len(h) :], columns[len(w) :]
     if rows[: len(h)] != h or columns[: len(w)] != w or any(a.axis != 1 for a in (*channels, *i, *j)):
         return None
-    block = [int(product(a.size for a in i)), int(product(a.size for a in j))]
+    sizes = [product(a.size for a in i), product(a.size for a in j)]
+    if not all(size.is_Integer and size <= MOST_BLOCK for size in sizes):
+        return None
+    block = [int(size) for size in sizes]
     axis = whole(1, value.sizes[1])
     for order, atoms in (("crd", (*channels, *i, *j)), ("dcr", (*i, *j, *channels))):
         if joined(atoms) == axis:

@@ -144,7 +144,8 @@ void bind_artifact(py::module_& m) {
   m.def("read_artifact", &read, py::arg("path"), "Reads and checks a file.");
   m.def("parse_artifact", &parse, py::arg("content"), py::arg("name") = "artifact", "Checks the bytes of a file; `name` leads its errors.");
   m.def("infer_shapes", &shapes, py::arg("artifact"), py::arg("inputs"), "Value name -> shape, for these shapes of the inputs.");
-  m.def("output_shapes", &output_shapes, py::arg("artifact"), py::arg("inputs"), "Shapes of the outputs as a caller has them, views included.");
+  m.def("output_shapes", &output_shapes, py::arg("artifact"), py::arg("inputs"),
+        "Shapes of the outputs as a caller has them, views included, in their order.");
   m.def("operators", &operators, "The operator table: op -> number of inputs, attributes, tensor roles (optional ones end in '?').");
   m.def(
       "blake2b",
