@@ -120,5 +120,5 @@ def test_the_model_is_left_in_its_mode() -> None:
 def test_messages_name_the_range(tmp_path: Path) -> None:
     artifact.write(tmp_path / "net.cosparse", from_torch(Net(large_is_pooled), torch.randn(1, 3, 32, 32)))
     engine = cosparse.load(tmp_path / "net.cosparse", tune=False)
-    with pytest.raises(cosparse.ShapeError, match=r"input 'x': expected a height from 1 to 40, got \[1, 3, 41, 32\]; the network"):
+    with pytest.raises(cosparse.ShapeError, match=r"input 'x': expected a height from 1 to 40, got \[1, 3, 41, 32\]; the artifact"):
         engine(np.zeros((1, 3, 41, 32), np.float32))

@@ -21,7 +21,7 @@ def reduction(call: Call) -> Value:
 def largest(call: Call) -> Value | tuple[Value, ...]:
     """Of two tensors, or over one dimension with the places, which nothing may read."""
     if "other" in call.arguments:
-        return of_two(call)
+        return _of_two(call)
     if "dim" not in call.arguments:
         raise Unsupported(f"{WORDS['amax']} over the batch")
     x = call.value()
@@ -30,6 +30,10 @@ def largest(call: Call) -> Value | tuple[Value, ...]:
 
 @handles("maximum", "minimum")
 def of_two(call: Call) -> Value:
+    return _of_two(call)
+
+
+def _of_two(call: Call) -> Value:
     op = {"max": "maximum", "min": "minimum"}.get(call.op, call.op)
     return combined(call, op, call.get("self"), call.get("other"))
 
