@@ -88,9 +88,9 @@ def test_a_part_is_computed_and_put_back(function: Callable[[Tensor], Tensor], e
 
 @pytest.mark.parametrize("function", [channels, border, shifted])
 def test_writes_of_constants_and_into_height_and_width(function: Callable[[Tensor], Tensor]) -> None:
-    """Of one row or column a part would be empty, which no artifact holds."""
+    """Of a row or two a part would be empty, which no artifact holds."""
     size = check(Apply(function), (1, 4, 6, 8), sizes=[(8, 10)]).provenance["import"]["size"]
-    assert size == "free" if function is channels else "height of 1" in size
+    assert size == "free" if function is channels else "height of " in size
 
 
 def zeros_behind(y: Tensor) -> Tensor:
