@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,17 @@ from cosparse.kernels import reference
 HALF_ULP = 2.0**-24
 # What the engine promises of a whole network in float32: the largest error of an output, relative to the largest output.
 ENGINE_TOLERANCE = 1e-4
+
+
+class Apply(nn.Module):
+    """A function of x as a module, so that each idiom is one line of a table."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.function(x)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

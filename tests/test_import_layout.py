@@ -7,19 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from import_check import check, ops, randomise
+from import_check import Apply, check, ops, randomise
 from torch import Tensor, nn
-
-
-class Layout(nn.Module):
-    """A function of x, so that each layout idiom is one line of the table below."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.function(x)
 
 
 def shuffle(x: Tensor) -> Tensor:
@@ -91,7 +80,7 @@ IDIOMS: list[tuple[str, Callable[[Tensor], Tensor | tuple[Tensor, ...]], list[st
 
 @pytest.mark.parametrize(("function", "expected"), [pytest.param(f, e, id=name.replace(" ", "_")) for name, f, e in IDIOMS])
 def test_idiom(function: Callable[[Tensor], Tensor], expected: list[str]) -> None:
-    graph = check(Layout(function), (1, 8, 6, 8), sizes=[(8, 10)])
+    graph = check(Apply(function), (1, 8, 6, 8), sizes=[(8, 10)])
     assert ops(graph) == expected
     assert graph.provenance["import"]["size"] == "free"
 
@@ -114,7 +103,7 @@ def test_rows_take_the_same_idioms() -> None:
 
 
 def test_a_tensor_that_stays_as_it_is_needs_no_node() -> None:
-    graph = check(Layout(lambda x: (x.clone(), F.dropout(x, training=False).contiguous().to(x.dtype))), (1, 2, 3, 4))
+    graph = check(Apply(lambda x: (x.clone(), F.dropout(x, training=False).contiguous().to(x.dtype))), (1, 2, 3, 4))
     assert graph.nodes == ()
     assert graph.outputs == ("x", "x")
 
@@ -151,5 +140,5 @@ def test_channels_last_code_becomes_channel_first_nodes() -> None:
 
 
 def test_an_order_that_fits_no_single_operator_is_a_reshape_a_permute_and_a_reshape() -> None:
-    function = Layout(lambda x: x.view(-1, 2, 4, 48).permute(0, 2, 3, 1).reshape(-1, 8, 6, 8))
+    function = Apply(lambda x: x.view(-1, 2, 4, 48).permute(0, 2, 3, 1).reshape(-1, 8, 6, 8))
     assert ops(check(function, (1, 8, 6, 8))) == ["reshape", "permute", "reshape"]

@@ -7,22 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from import_check import check, ops
+from import_check import Apply, check, ops
 from torch import Tensor, nn
 
 from cosparse.compress.importer import from_torch
 from cosparse.errors import UnsupportedError
-
-
-class Layout(nn.Module):
-    """A function of x, so that each idiom is one line of the table below."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor | tuple[Tensor, ...]]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.function(x)
 
 
 def ensemble(x: Tensor) -> Tensor:
@@ -60,7 +49,7 @@ IDIOMS: list[tuple[str, Callable[[Tensor], Tensor | tuple[Tensor, ...]], list[st
 
 @pytest.mark.parametrize(("function", "expected"), [pytest.param(f, e, id=name.replace(" ", "_")) for name, f, e in IDIOMS])
 def test_idiom(function: Callable[[Tensor], Tensor], expected: list[str]) -> None:
-    assert ops(check(Layout(function), (1, 6, 5, 8))) == expected
+    assert ops(check(Apply(function), (1, 6, 5, 8))) == expected
 
 
 class Normalised(nn.Module):
@@ -128,12 +117,12 @@ class Coordinates(nn.Module):
 
 REFUSED = {
     "a constant among the values that are joined": Coordinates(),
-    "a product of two values, as attention has": Layout(lambda x: x @ x.transpose(2, 3)),
-    "an order of rows, columns or images in more than 16 pieces": Layout(lambda x: x.repeat(1, 1, 3, 1).flip(2)),
-    "indices that are computed, or of more than one dimension": Layout(lambda x: x[:, [[0, 1]]]),
-    "a roll over all dimensions as one": Layout(lambda x: x.roll(1)),
-    "a repetition of other elements than channels": Layout(lambda x: x.repeat_interleave(2, 2)),
-    "a constant where a value that depends on the input is expected": Layout(lambda x: torch.ones(1, 2).repeat(x.shape[0], 1) * x.mean()),
+    "a product of two values, as attention has": Apply(lambda x: x @ x.transpose(2, 3)),
+    "an order of rows, columns or images in more than 16 pieces": Apply(lambda x: x.repeat(1, 1, 3, 1).flip(2)),
+    "indices that are computed, or of more than one dimension": Apply(lambda x: x[:, [[0, 1]]]),
+    "a roll over all dimensions as one": Apply(lambda x: x.roll(1)),
+    "a repetition of other elements than channels": Apply(lambda x: x.repeat_interleave(2, 2)),
+    "a constant where a value that depends on the input is expected": Apply(lambda x: torch.ones(1, 2).repeat(x.shape[0], 1) * x.mean()),
 }
 
 

@@ -7,23 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from import_check import Apply
 from torch import Tensor, nn
 
 from cosparse.compress.importer import from_torch
 from cosparse.errors import UnsupportedError
 from cosparse.kernels import reference
-
-
-class Apply(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
 
 IMAGE, ROW = (2, 6, 5, 7), (2, 6)
 P = torch.tensor([3.0])
