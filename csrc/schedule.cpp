@@ -61,19 +61,23 @@ std::shared_ptr<const Schedule> Engine::make_schedule(const std::vector<Shape>& 
   const int64_t cached = std::max<int64_t>(1, kCachedFloats / std::max<int64_t>(1, one->arena_floats));
   if (how != Batches::together && threads > 1 && left >= threads) {
     const int64_t each = std::clamp<int64_t>(cached / threads, 1, left / threads), rounds = left / (each * threads);
-    const auto plan = plan_of(each, 1);
-    const int64_t floats = (plan->arena_floats + plan->scratch_floats) * threads;
     schedule->measured = left <= cached ? left : each * threads;
-    if (how == Batches::known) schedule->key = batch_key(inputs, schedule->measured);
-    const auto chosen = known.batches.find(batch_key(inputs, schedule->measured));
-    const bool few_left = left % threads == 0 || left > 2 * threads;  // else what is left over together takes as long as the rest
-    const bool small = options_.tune && few_left && weight_bytes() / (int64_t)sizeof(float) + floats <= kCachedFloats;
-    schedule->choice = chosen == known.batches.end() ? BatchChoice{small, ""} : chosen->second;
-    schedule->choice.apart =
-        (how == Batches::apart || schedule->choice.apart) && memory_allows(floats * (int64_t)sizeof(float), options_.max_memory);
-    if (schedule->choice.apart) {
-      schedule->parts.push_back({plan, rounds * threads, true});
-      left -= rounds * threads * each;
+    const auto key = batch_key(inputs, schedule->measured);
+    const auto chosen = known.batches.find(key);
+    if (how == Batches::known) schedule->key = key;
+    if (chosen != known.batches.end()) schedule->choice = chosen->second;
+    if (how == Batches::apart || chosen == known.batches.end() || schedule->choice.apart) {
+      const auto plan = plan_of(each, 1);
+      const int64_t floats = (plan->arena_floats + plan->scratch_floats) * threads;
+      const bool few_left = left % threads == 0 || left > 2 * threads;  // else what is left over together takes as long as the rest
+      const bool small = options_.tune && few_left && weight_bytes() / (int64_t)sizeof(float) + floats <= kCachedFloats;
+      if (chosen == known.batches.end()) schedule->choice.apart = small;
+      schedule->choice.apart =
+          (how == Batches::apart || schedule->choice.apart) && memory_allows(floats * (int64_t)sizeof(float), options_.max_memory);
+      if (schedule->choice.apart) {
+        schedule->parts.push_back({plan, rounds * threads, true});
+        left -= rounds * threads * each;
+      }
     }
   }
   if (const int64_t each = std::min(cached, left)) {

@@ -17,7 +17,7 @@ struct BatchTimes {
 };
 // Whether a batch runs apart, and why. Once it has run it stays so for as long as the engine lives: the other way's last bits may differ.
 struct BatchChoice {
-  bool apart;
+  bool apart = false;
   std::string why;
 };
 BatchChoice choose_batch(const BatchTimes& times);
