@@ -8,7 +8,7 @@ import malformed
 import numpy as np
 from engines import graph_of
 from nodes import conv
-from sample_graphs import every_op, every_transform
+from sample_graphs import every_op, every_transform, version_three
 
 from cosparse.engine import artifact
 from cosparse.engine.graph import Graph, Input, Node
@@ -19,7 +19,7 @@ LARGEST = 16_000  # bytes: what is larger takes the time of many small ones
 def single_nodes() -> list[Graph]:
     """Every node of the sample graphs on its own, with inputs of small sizes."""
     found = []
-    for whole in (every_op(), every_transform()):
+    for whole in (every_op(), every_transform(), version_three()):
         for node in whole.nodes:
             channels = node.attrs.get("channels") or next((len(node.tensors[r]) for r in ("scale", "slope") if r in node.tensors), 4)
             rank2 = node.op == "linear"
@@ -39,7 +39,7 @@ def blocks() -> list[Graph]:
 
 def write(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    contents = [artifact.to_bytes(graph) for graph in (*single_nodes(), *blocks(), every_op(), every_transform())]
+    contents = [artifact.to_bytes(graph) for graph in (*single_nodes(), *blocks(), every_op(), every_transform(), version_three())]
     contents += [case.to_bytes() for case in malformed.CASES[::3]]
     contents += [path.read_bytes() for path in (Path(__file__).parent / "data").glob("*.cosparse")]
     small = [content for content in contents if len(content) <= LARGEST]

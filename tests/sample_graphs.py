@@ -4,6 +4,7 @@ import numpy
 
 from cosparse.engine.graph import Attr, Graph, Input, Node
 from cosparse.kernels.transform import dct_matrix, walsh_matrix
+from cosparse.kernels.view import Axis
 
 RELU = {"kind": "relu", "alpha": 0.0, "beta": 0.0}
 CONV = {"stride": [1, 1], "dilation": [1, 1], "pad": [1, 1, 1, 1], "groups": 1}
@@ -72,15 +73,26 @@ def every_op() -> Graph:
 
 
 def version_three() -> Graph:
-    """What version 3 of the artifact adds: heights and widths that an input takes (another takes any), group_norm, log_softmax."""
+    """What version 3 of the artifact adds: sizes that an input takes (another takes any), views of outputs, operators, kinds of activations."""
     sized = Input("x", (None, 3, 8, 8), sizes=((4, 16), (8, 8)))
     tensors = {"scale": 2 + _floats(3), "shift": _floats(3)}
     nodes = (
         Node("norm", "group_norm", ("x",), {"groups": 3, "eps": 1e-5}, tensors),
-        Node("sum", "add", ("norm", "y")),
-        Node("log", "log_softmax", ("sum",), {"axis": 1}),
+        Node("most", "amax", ("norm",), {"axes": [2, 3], "keep": 1}),
+        Node("sums", "sum", ("x",), {"axes": [1, 3], "keep": 1}),
+        Node("max", "maximum", ("norm", "most")),
+        Node("min", "minimum", ("max", "sums")),
+        Node("abs", "activation", ("min",), {"kind": "abs", "alpha": 0.0, "beta": 0.0}),
+        Node("sqrt", "activation", ("abs",), {"kind": "sqrt", "alpha": 0.0, "beta": 0.0}),
+        Node("pow", "activation", ("sqrt",), {"kind": "pow", "alpha": 1.5, "beta": 0.0}),
+        Node("exp", "activation", ("y",), {"kind": "exp", "alpha": 0.0, "beta": 0.0}),
+        Node("add", "add", ("pow", "exp")),
+        Node("log", "activation", ("add",), {"kind": "log", "alpha": 0.0, "beta": 0.0}),
+        Node("probabilities", "log_softmax", ("log",), {"axis": 1}),
     )
-    return Graph("three", (sized, Input("y", (None, 3, 1, 1))), ("log",), nodes)
+    inputs = (sized, Input("y", (None, 3, 1, 1)))
+    views = ((3, Axis(2), 2, 4), None, (None,))
+    return Graph("three", inputs, ("probabilities", "most", "probabilities"), nodes, views=views)
 
 
 def every_transform() -> Graph:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sample_graphs import every_op, every_transform
+from sample_graphs import every_op, every_transform, version_three
 from small_net import small_net
 
 from cosparse.engine import artifact
@@ -11,7 +11,8 @@ from cosparse.engine import artifact
 
 def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in {"small": small_net(channels=8, size=4), "ops": every_op(), "transforms": every_transform()}.items():
+    graphs = {"small": small_net(channels=8, size=4), "ops": every_op(), "transforms": every_transform(), "three": version_three()}
+    for name, graph in graphs.items():
         artifact.write(folder / f"{name}.cosparse", graph)
 
 

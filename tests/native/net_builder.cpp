@@ -20,9 +20,22 @@ using List = std::vector<int64_t>;
 constexpr int kMostNodes = 10;
 constexpr int64_t kMostElements = 6000, kMostWeights = 20000;
 
+const char* const kOps[] = {"conv", "conv", "conv", "linear", "activation", "affine", "prelu", "add", "add", "sub", "mul", "div",
+                            "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "mean", "concat", "concat", "slice", "pad",
+                            "reshape", "permute", "upsample", "depth_to_space", "channel_shuffle", "layer_norm", "softmax"};
+const char* const kKinds[] = {"relu", "clip", "leaky_relu", "elu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "hardswish",
+                              "hardsigmoid", "softplus", "mish"};
+// Of version 3.
+const char* const kLaterOps[] = {"maximum", "minimum", "sum", "amax", "group_norm", "log_softmax"};
+const char* const kLaterKinds[] = {"sqrt", "abs", "exp", "log", "pow"};
+
+template <size_t N> bool is_in(const std::string& word, const char* const (&list)[N]) {
+  return std::find(list, list + N, word) != list + N;
+}
+
 class Builder {
  public:
-  explicit Builder(Bytes& bytes) : b_(bytes) {}
+  Builder(Bytes& bytes, bool later) : b_(bytes), later_(later) {}
 
   Net net() {
     const int inputs = b_.below(4) ? 1 : 2;
@@ -36,13 +49,30 @@ class Builder {
     const int values = (int)shapes_.size();
     net_.graph.outputs.push_back(values - 1);
     while (b_.left() && b_.below(3) == 0) net_.graph.outputs.push_back(b_.below(values));
+    if (later_ && b_.coin()) views();
     return std::move(net_);
   }
 
  private:
   Bytes& b_;
+  const bool later_;
   Net net_;
   std::vector<Shape> shapes_;
+
+  template <size_t N, size_t M> std::string word(const char* const (&list)[N], const char* const (&later)[M]) {
+    return later_ && b_.coin() ? later[b_.below((int)M)] : list[b_.below((int)N)];
+  }
+
+  void views() {
+    net_.graph.views.resize(net_.graph.outputs.size());
+    for (size_t i = 0; i < net_.graph.views.size(); ++i) {
+      const Shape& s = shapes_[(size_t)net_.graph.outputs[i]];
+      const int64_t part = s.c % 3 == 0 ? 3 : 1;
+      const cosparse::View all[] = {
+          {{s.c * s.h * s.w, 0}}, {{0, 0}, {part, 0}}, {{part, 0}, {0, 1 + b_.below(3)}, {0, 0}, {1, 0}}, {{0, 3}, {0, 2}, {0, 1}}};
+      if (const int which = b_.below(5)) net_.graph.views[i] = all[which - 1];
+    }
+  }
 
   int value() {  // a late one, mostly
     const int n = (int)shapes_.size();
@@ -151,11 +181,10 @@ class Builder {
   }
 
   void activation(Node& node) {
-    static const char* kinds[] = {"relu", "clip", "leaky_relu", "elu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "hardswish",
-                                  "hardsigmoid", "softplus", "mish"};
-    const std::string kind = kinds[b_.below(13)];
+    const std::string kind = word(kKinds, kLaterKinds);
     node.attrs["kind"] = kind;
     node.attrs["alpha"] = kind == "clip" || kind == "leaky_relu" || kind == "elu" ? (double)weight() : 0.0;
+    if (kind == "pow") node.attrs["alpha"] = (double)b_.one_of({-1, 0, 2, 3});
     node.attrs["beta"] = kind == "clip" ? node.number("alpha") + b_.below(7) : 0.0;
   }
 
@@ -197,13 +226,16 @@ class Builder {
     if (node.op == "max_pool" || node.op == "avg_pool") return pool(node, node.op == "max_pool");
     if (node.op == "upsample") return upsample(node);
     if (node.op.rfind("adaptive", 0) == 0) node.attrs["size"] = List{1 + b_.below(5), 1 + b_.below(5)};
-    if (node.op == "mean") node.attrs["axes"] = b_.coin() ? List{2, 3} : b_.coin() ? List{1} : List{1, 3}, node.attrs["keep"] = int64_t{1};
-    if (node.op == "mean" && node.list("axes") == List{2, 3}) node.attrs["keep"] = (int64_t)b_.below(2);
+    const bool reduces = node.op == "mean" || node.op == "sum" || node.op == "amax";
+    if (reduces) node.attrs["axes"] = b_.coin() ? List{2, 3} : b_.coin() ? List{1} : List{1, 3}, node.attrs["keep"] = int64_t{1};
+    if (reduces && node.list("axes") == List{2, 3}) node.attrs["keep"] = (int64_t)b_.below(2);
     if (node.op == "concat") node.attrs["axis"] = (int64_t)(x.rank == 4 ? 1 + b_.below(3) : 1);
-    if (node.op == "softmax") node.attrs["axis"] = int64_t{1};
-    if (node.op == "layer_norm") node.attrs["eps"] = 0.5;
+    if (node.op == "softmax" || node.op == "log_softmax") node.attrs["axis"] = int64_t{1};
+    const bool norm = node.op == "layer_norm" || node.op == "group_norm";
+    if (norm) node.attrs["eps"] = 0.5;
+    if (node.op == "group_norm") node.attrs["groups"] = (int64_t)(x.c % 3 == 0 ? 3 : x.c % 2 == 0 ? 2 : 1);
     for (const char* role : {"scale", "shift"})
-      if (node.op == "affine" || node.op == "layer_norm") tensor(node, role, Dtype::f32, {x.c});
+      if (node.op == "affine" || norm) tensor(node, role, Dtype::f32, {x.c});
     if (node.op == "prelu") tensor(node, "slope", Dtype::f32, {x.c});
     for (const char* op : {"slice", "pad", "reshape", "permute", "depth_to_space", "channel_shuffle"})
       if (node.op == op) rearrange(node, x);
@@ -211,24 +243,22 @@ class Builder {
 
   // A node that fits, or none: its tensors go with it.
   void add() {
-    static const char* ops[] = {"conv", "conv", "conv", "linear", "activation", "affine", "prelu", "add", "add", "sub", "mul", "div",
-                                "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "mean", "concat", "concat", "slice", "pad",
-                                "reshape", "permute", "upsample", "depth_to_space", "channel_shuffle", "layer_norm", "softmax"};
     Node node;
-    node.name = "n" + std::to_string(net_.graph.nodes.size()), node.op = ops[b_.below(28)];
+    node.name = "n" + std::to_string(net_.graph.nodes.size()), node.op = word(kOps, kLaterOps);
     node.inputs = {value()};
     const size_t tensors = net_.graph.tensors.size();
     try {
       const Shape x = shapes_[(size_t)node.inputs[0]];
       fill(node, x);
-      const bool two = node.op == "add" || node.op == "sub" || node.op == "mul" || node.op == "div" || node.op == "concat";
-      if (two) node.inputs.push_back(value());
+      if (is_in(node.op, {"add", "sub", "mul", "div", "maximum", "minimum", "concat"})) node.inputs.push_back(value());
       while (node.op == "concat" && b_.coin()) node.inputs.push_back(value());
       std::vector<Shape> in;
       for (int v : node.inputs) in.push_back(shapes_[(size_t)v]);
       const Shape out = cosparse::infer_shape(node, in);
       if (out.c * out.h * out.w > kMostElements) throw cosparse::Error(cosparse::Fault::usage, "net", "small values", "large ones", "");
-      net_.comparable = net_.comparable && node.op != "div" && node.op != "layer_norm" && node.op != "mul";
+      const bool steep = is_in(node.op, {"div", "mul", "layer_norm", "group_norm"}) ||
+                         (node.op == "activation" && is_in(node.text("kind"), {"sqrt", "exp", "log", "pow"}));
+      net_.comparable = net_.comparable && !steep;
       shapes_.push_back(out);
       net_.graph.nodes.push_back(std::move(node));
     } catch (const cosparse::Error&) {
@@ -237,9 +267,18 @@ class Builder {
   }
 };
 
+void next(std::string& list, const std::string& item) { list += (list.empty() ? "" : ",") + item; }
+
 std::string json(const List& list) {
   std::string text;
-  for (int64_t n : list) text += (text.empty() ? "" : ",") + std::to_string(n);
+  for (int64_t n : list) next(text, std::to_string(n));
+  return "[" + text + "]";
+}
+
+std::string json(const cosparse::View& view) {
+  std::string text;
+  for (const cosparse::ViewAxis& a : view)
+    next(text, a.is_rest() ? "null" : a.axis ? "{\"axis\":" + std::to_string(a.axis) + "}" : std::to_string(a.size));
   return "[" + text + "]";
 }
 
@@ -258,19 +297,19 @@ std::string escaped(const std::string& text) {
 
 }  // namespace
 
-Net build(Bytes& bytes) { return Builder(bytes).net(); }
+Net build(Bytes& bytes, bool later) { return Builder(bytes, later).net(); }
 
 std::string Net::to_artifact() const {
-  std::string nodes, inputs, outputs, entries, data;
+  std::string nodes, inputs, outputs, views, entries, data;
   const auto quoted = [](const std::string& s) { return "\"" + s + "\""; };
-  const auto next = [](std::string& list, const std::string& item) { list += (list.empty() ? "" : ",") + item; };
-  bool second = false;
+  bool second = false, third = !graph.views.empty();
   for (const Node& node : graph.nodes) {
     std::string names, attrs, tensors;
     for (int v : node.inputs) next(names, quoted(graph.value_name(v)));
     for (const auto& [key, attr] : node.attrs) next(attrs, quoted(key) + ":" + std::visit(ToJson{}, attr)), second |= key.find("_tile") < 99;
     for (const auto& [role, tensor] : node.tensors) next(tensors, quoted(role) + ":" + quoted(tensor->name));
     second |= node.tensors.count("basis") > 0;
+    third |= is_in(node.op, kLaterOps) || (node.op == "activation" && is_in(node.text("kind"), kLaterKinds));
     next(nodes, "{\"name\":" + quoted(node.name) + ",\"op\":" + quoted(node.op) + ",\"inputs\":[" + names + "],\"attrs\":{" + attrs +
                     "},\"tensors\":{" + tensors + "}}");
   }
@@ -280,6 +319,7 @@ std::string Net::to_artifact() const {
                      (s.rank == 4 ? "," + std::to_string(s.h) + "," + std::to_string(s.w) : "") + "],\"dtype\":\"float32\"}");
   }
   for (int v : graph.outputs) next(outputs, quoted(graph.value_name(v)));
+  for (const auto& view : graph.views) next(views, view ? json(*view) : "null");
   std::vector<const Tensor*> order;  // those of four bytes first, so that all are aligned
   for (const auto& t : graph.tensors) order.push_back(t.get());
   std::stable_sort(order.begin(), order.end(), [](const Tensor* a, const Tensor* b) { return size_of(a->dtype) > size_of(b->dtype); });
@@ -290,9 +330,11 @@ std::string Net::to_artifact() const {
     entries += "," + quoted(t->name) + ":{\"dtype\":" + quoted(dtype) + ",\"shape\":" + json(t->shape) + ",\"data_offsets\":[" + begin + "," +
                std::to_string(data.size()) + "]}";
   }
+  const int version = third ? 3 : second ? 2 : 1;
   const std::string text = "{\"checksum\":\"blake2b-256:" + std::string(64, '0') + "\",\"format\":\"cosparse\",\"version\":" +
-                           (second ? "2" : "1") + ",\"name\":\"fuzz\",\"inputs\":[" + inputs + "],\"outputs\":[" + outputs +
-                           "],\"nodes\":[" + nodes + "],\"preprocessing\":{},\"provenance\":{}}";
+                           std::to_string(version) + ",\"name\":\"fuzz\",\"inputs\":[" + inputs + "],\"outputs\":[" + outputs +
+                           (views.empty() ? "" : "],\"views\":[" + views) + "],\"nodes\":[" + nodes +
+                           "],\"preprocessing\":{},\"provenance\":{}}";
   std::string content = bytes::join({"{\"__metadata__\":{\"cosparse\":\"" + escaped(text) + "\"}" + entries + "}", data});
   bytes::fix_checksum(content);
   return content;

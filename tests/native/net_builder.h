@@ -24,10 +24,11 @@ class Bytes {
 
 struct Net {
   cosparse::Graph graph;       // owns its tensors
-  bool comparable = true;      // no node that makes large differences of small ones (division, norms)
+  bool comparable = true;      // no node that makes large differences of small ones (division, norms, powers)
   std::string to_artifact() const;
 };
 
-Net build(Bytes& bytes);
+// `later`: also what version 3 of the artifact added.
+Net build(Bytes& bytes, bool later);
 
 }  // namespace net
