@@ -12,6 +12,7 @@ import math
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,22 +50,22 @@ class LongList:
         if found != wanted:
             raise tensors.invalid(about, f"{wanted} numbers for shape {list(shape)}", f"numbers of shape [{found}]")
         nested = _NESTED.match(body, self.start, min(self.end, self.start + LONGEST)) is not None
-        brackets = _brackets(about, shape, self.end - self.start) if nested else b""
+        brackets = Brackets(about, shape, self.end - self.start) if nested else None
         start, end = (self.start, self.end) if nested else (self.start + 1, self.end - 1)
-        array, at, seen = numpy.empty(wanted, numpy.float32), 0, 0
+        array, at = numpy.empty(wanted, numpy.float32), 0
         while start <= end and at < wanted:
             stop = self._comma(about, start, end)
             text = body[start:stop]
-            numbers = _parse(text.translate(_BLANK) if nested else text, start)
+            numbers = _parse(text.translate(_BLANK) if brackets else text, start)
             if not numbers or at + len(numbers) > wanted:
                 raise tensors.invalid("body", "JSON", f"a list with an empty place near byte {start}")
             array[at : at + len(numbers)] = tensors.numbers(about, numbers)
-            if nested:
-                seen = _same(about, text, shape, brackets, seen)
+            if brackets:
+                brackets.compare(text)
             at += len(numbers)
             start = stop + 1
             time.sleep(PAUSE)
-        if at != wanted or seen != len(brackets):
+        if at != wanted or (brackets and not brackets.over):
             raise tensors.invalid(about, f"{wanted} numbers for shape {list(shape)}", f"numbers of shape [{at}]")
         return array.reshape(shape)
 
@@ -76,6 +77,42 @@ class LongList:
         if stop < 0 and end - start > PIECE + LONGEST:
             raise tensors.invalid(about, f"numbers of less than {LONGEST} bytes", f"more near byte {start + PIECE}")
         return stop if stop >= 0 else end
+
+
+class Brackets:
+    """The brackets and commas of lists nested as a shape of two or more sizes, compared with those of a text as its pieces come."""
+
+    def __init__(self, about: str, shape: tuple[int, ...], most: int) -> None:
+        """Raises Refused where they are more than `most` bytes, before they are made."""
+        self._about, self._shape, self._at = about, shape, 0
+        self._size = 2 * sum(math.prod(shape[:axis]) for axis in range(len(shape))) + math.prod(shape) - 1
+        if self._size > most:
+            raise self._uneven("fewer brackets")
+        image = b"," * (shape[-1] - 1)
+        for size in reversed(shape[1:-1]):
+            image = b"[%b]," % image * (size - 1) + b"[%b]" % image
+        image = b"[%b]," % image
+        self._period, self._images = len(image), image * (2 + (PIECE + LONGEST) // len(image))
+
+    @property
+    def over(self) -> bool:
+        return self._at == self._size
+
+    def compare(self, text: bytes | bytearray) -> None:
+        """The next piece; the comma between two of them is in neither. Raises Refused where it has others, or a number stands behind a
+        closing or before an opening one: then it is in none of the innermost lists."""
+        flat = text.translate(_DIGIT, _SPACE)
+        own = (b"," if self._at else b"") + flat.translate(None, b"0")
+        start = (self._at - 1) % self._period if self._at else 0
+        wanted = (b"" if self._at else b"[") + self._images[start : start + len(own)]
+        left = self._size - 1 - self._at  # before the last bracket of all
+        wanted = wanted[: len(own)] if len(own) <= left else wanted[:left] + b"]"
+        if own != wanted or b"]0" in flat or b"0[" in flat:
+            raise self._uneven("other lists")
+        self._at += len(own)
+
+    def _uneven(self, got: str) -> Exception:
+        return tensors.invalid(self._about, f"data, a list of numbers, flat or nested evenly as {list(self._shape)}", got)
 
 
 def loads(body: bytes | bytearray, length: int) -> Any:
@@ -148,8 +185,7 @@ def _list_end(body: bytes | bytearray, start: int, end: int) -> int:
     """Behind the bracket that closes the list; `start` where none does before `end`. Brackets of the last piece alone are looked at one by
     one."""
     depth = 0
-    for at in range(start, end, PIECE):
-        stop = min(at + PIECE, end)
+    for at, stop in _pieces(start, end, PIECE):
         after = depth + body.count(b"[", at, stop) - body.count(b"]", at, stop)
         if after <= 0:
             for bracket in re.finditer(rb"[\[\]]", memoryview(body)[at:stop]):
@@ -165,39 +201,29 @@ def _text_end(body: bytes | bytearray, at: int, length: int) -> int:
     while (quote := body.find(b'"', at, length)) >= 0:
         if body[quote - 1] != 0x5C:
             return quote + 1
-        text = body[at:quote]
-        if (len(text) - len(text.rstrip(b"\\"))) % 2 == 0:
+        if _backslashes(body, at, quote) % 2 == 0:
             return quote + 1
         at = quote + 1
     return length
 
 
+def _backslashes(body: bytes | bytearray, start: int, end: int) -> int:
+    """How many end body[start:end]."""
+    at = end
+    while at > start:
+        part = body[max(start, at - PIECE) : at]
+        others = len(part.rstrip(b"\\"))
+        at -= len(part) - others
+        if others:
+            break
+    return end - at
+
+
 def _count(body: bytes | bytearray, what: bytes, start: int, end: int) -> int:
-    return sum(body.count(what, at, min(at + 16 * PIECE, end)) for at in range(start, end, 16 * PIECE))
+    return sum(body.count(what, at, stop) for at, stop in _pieces(start, end, 16 * PIECE))
 
 
-def _brackets(about: str, shape: tuple[int, ...], most: int) -> bytes:
-    """Brackets and commas of lists nested as the shape. Raises Refused where they are more than `most` bytes, before they are made."""
-    lists = sum(math.prod(shape[:axis]) for axis in range(len(shape)))
-    if 2 * lists + math.prod(shape) - 1 > most:
-        raise _uneven(about, shape, "fewer brackets")
-    text = b""
-    for size in reversed(shape):
-        text = b"[%b]" % b",".join([text] * size) if text else b"[%b]" % (b"," * (size - 1))
-    return text
-
-
-def _same(about: str, text: bytes | bytearray, shape: tuple[int, ...], brackets: bytes, seen: int) -> int:
-    """How many of the brackets and commas lie before the end of this piece, which begins behind `seen` of them. Raises Refused where they
-    are others, or a number stands behind a closing or before an opening one: then it is in none of the innermost lists."""
-    flat = text.translate(_DIGIT, _SPACE)
-    own = flat.translate(None, b"0")
-    if seen:  # the comma behind a piece belongs to no piece
-        own = b"," + own
-    if not brackets.startswith(own, seen) or b"]0" in flat or b"0[" in flat:
-        raise _uneven(about, shape, "other lists")
-    return seen + len(own)
-
-
-def _uneven(about: str, shape: tuple[int, ...], got: str) -> Exception:
-    return tensors.invalid(about, f"data, a list of numbers, flat or nested evenly as {list(shape)}", got)
+def _pieces(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    for at in range(start, end, size):
+        yield at, min(at + size, end)
+        time.sleep(PAUSE)
