@@ -251,7 +251,7 @@ def test_a_size_that_a_view_does_not_fit(library: Library, tmp_path: Path) -> No
     relu = Node("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})
     artifact.write(tmp_path / "view.cosparse", Graph("view", (Input("x", (None, 6, 4, 8)),), ("relu",), (relu,), views=((12, 16),)))
     engine, found = library.load(tmp_path / "view.cosparse", tune=0), (View * 1)()
-    text = "output 'relu': view: expected as many numbers as the view [N, 12, 16] has, got [1, 6, 4, 7]"
+    text = "output 'relu': expected as many numbers as the view [N, 12, 16] has, got [1, 6, 4, 7]"
     library.refuses(SHAPE, text, "output_views", engine, shapes_of((1, 6, 4, 7)), 1, found, 1)
     library.works("output_views", engine, shapes_of((1, 6, 8, 4)), 1, found, 1)
     assert found[0].sizes[:3] == [1, 12, 16]
