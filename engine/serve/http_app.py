@@ -69,7 +69,7 @@ class Infer:
             service.metrics.failures.labels(model.name, "disconnected").inc()
             return
         except Refused as refused:
-            if refused.__cause__ is None:  # from reading the body or sending the answer, so not yet counted
+            if not refused.counted:  # from reading the body or sending the answer
                 service.failed(model, refused)
             await _refuse(send, refused)
             return

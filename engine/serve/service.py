@@ -91,7 +91,10 @@ class Service:
             else:
                 made = answer(model, request, outputs)
         except Exception as error:
-            raise self.failed(model, error) from error
+            refused = self.failed(model, error)
+            if refused is error:
+                raise  # not from itself: a cycle would keep all that the traceback refers to, the request among it
+            raise refused from error
         asyncio.get_running_loop().call_soon(self._count, model, protocol, time.perf_counter() - start)  # when the answer is on its way
         return made
 
@@ -122,4 +125,5 @@ class Service:
         self.metrics.failures.labels(model.name if model else "", refused.kind.reason).inc()
         if model:
             model.counts.failed()
+        refused.counted = True
         return refused
