@@ -52,8 +52,10 @@ def parse(body: bytes | bytearray, header_length: str | None, model: Model, max_
         size = _parameters(entry, f"input '{spec.name}'").get("binary_data_size")
         if size is None:
             data = entry.get("data")
-            long = isinstance(data, large_json.LongList)
-            found[spec.name] = data.array(f"input '{spec.name}'", shape) if long else tensors.from_numbers(spec, data, shape)
+            if isinstance(data, large_json.LongList):
+                found[spec.name] = data.array(f"input '{spec.name}'", shape)
+            else:
+                found[spec.name] = tensors.from_numbers(spec, data, shape)
             continue
         if type(size) is not int or size < 0 or "data" in entry:
             raise tensors.invalid(f"input '{spec.name}'", "either data or a binary_data_size of 0 or more", tensors.shown(size))

@@ -120,7 +120,9 @@ def loads(body: bytes | bytearray, length: int) -> Any:
     quotes = _count(body, b'"', 0, length)
     if quotes > MOST_QUOTES:
         raise tensors.invalid("body", f"at most {MOST_QUOTES} quotation marks in large JSON", str(quotes), "data are numbers")
-    word, lists, parts, at = secrets.token_hex(16), {}, [], 0
+    word, at = secrets.token_hex(16), 0
+    lists: dict[str, LongList] = {}
+    parts: list[bytes | bytearray] = []
     for found in _long_lists(body, length):
         mark = f"{word} {len(lists)}"
         parts += [body[at : found.start], f'"{mark}"'.encode()]
@@ -162,7 +164,7 @@ def _whole(text: bytes) -> Any:
 
 def _parse(text: bytes | bytearray, start: int) -> list[Any]:
     try:
-        return orjson.loads(b"[%b]" % text)
+        return orjson.loads(b"".join((b"[", text, b"]")))
     except orjson.JSONDecodeError as error:
         raise tensors.invalid("body", "JSON", f"{error.msg}, near byte {start + error.pos - 1}") from None
 
