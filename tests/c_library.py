@@ -23,6 +23,10 @@ class Shape(ctypes.Structure):
     _fields_ = (("rank", c_int32), ("sizes", c_int64 * 4))
 
 
+class View(ctypes.Structure):
+    _fields_ = (("rank", c_int32), ("sizes", c_int64 * 8))
+
+
 class LastError(ctypes.Structure):
     _fields_ = (("status", c_int32), *((name, c_char_p) for name in ("message", "about", "expected", "got", "next_step")))
 
@@ -102,6 +106,7 @@ class Library:
         self.native.cosparse_version.restype = c_char_p
         self.native.cosparse_options_default.restype = Options
         self.native.cosparse_context_output.restype = Shape
+        self.native.cosparse_context_output_view.restype = View
 
     def __call__(self, name: str, *arguments: object) -> int:
         wide = (c_size_t(value) if isinstance(value, int) else value for value in arguments)  # ctypes would pass 32 bits

@@ -13,11 +13,13 @@ from pathlib import Path
 import c_library
 import numpy as np
 import pytest
-from c_library import ARTIFACT, MEMORY, SHAPE, UNSUPPORTED, USAGE, Info, Library, Options, Step, Value, pointers, shapes_of
+from c_library import ARTIFACT, MEMORY, SHAPE, UNSUPPORTED, USAGE, Info, Library, Options, Step, Value, View, pointers, shapes_of
 from sample_graphs import every_op, every_transform
 
 import cosparse
 from cosparse.engine import artifact
+from cosparse.engine.graph import Graph, Input, Node
+from cosparse.kernels.view import Axis
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def test_versions_agree(library: Library, repository: Path) -> None:
 def test_the_header_declares_what_the_library_has(library: Library, repository: Path) -> None:
     header = (repository / "csrc" / "include" / "cosparse.h").read_text()
     declared = set(re.findall(r"COSPARSE_API [^;(]*?\b(cosparse_\w+)\(", header))
-    assert len(declared) == 22
+    assert len(declared) == 24
     assert all(hasattr(library.native, name) for name in declared)
 
 
@@ -199,11 +201,13 @@ def test_null_handles_are_refused_or_nothing(library: Library) -> None:
         library(name, None)
     assert [library(name, None) for name in ("input_count", "output_count", "context_step_count", "element_count")] == [0] * 4
     assert library.native.cosparse_context_output(None, 0).rank == 0
+    assert library.native.cosparse_context_output_view(None, 0).rank == 0
     for name, count in (
         ("describe", 2),
         ("input", 3),
         ("output", 3),
         ("output_shapes", 5),
+        ("output_views", 5),
         ("run", 7),
         ("warm_up", 3),
         ("context_create", 4),
@@ -212,6 +216,46 @@ def test_null_handles_are_refused_or_nothing(library: Library) -> None:
         library.refuses(USAGE, "engine: expected a pointer, got NULL", name, None, *[None] * (count - 2), *filler)
     library.refuses(USAGE, "context", "context_run", None, None, None)
     library.refuses(USAGE, "context", "context_profile", None, None, 1, None, 0)
+
+
+def test_views_of_outputs(library: Library, tmp_path: Path) -> None:
+    """As Python gives them, of any rank; an output without one has its array's shape."""
+    relu = Node("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})
+    means = Node("mean", "mean", ("relu",), {"axes": [1, 2, 3], "keep": 1})
+    views = ((2, 3, Axis(2), Axis(3)), None, (1, 2, 3, None, 1, 1, 1), ())
+    graph = Graph("views", (Input("x", (None, 6, 4, 8)),), ("relu", "relu", "relu", "mean"), (relu, means), views=views)
+    artifact.write(tmp_path / "views.cosparse", graph)
+    engine, own = library.load(tmp_path / "views.cosparse", tune=0), cosparse.load(tmp_path / "views.cosparse", tune=False)
+    for x in (images(1), images(3)[:, :, :4], images(2)[:, :, 1:, :5]):
+        shapes, found = shapes_of(x.shape), (View * 4)()
+        library.works("output_views", engine, shapes, 1, found, 4)
+        context = library.context(engine, x.shape)
+        ours = [library.native.cosparse_context_output_view(context, place) for place in range(5)]
+        wanted = own(x.copy())
+        assert [tuple(view.sizes[: view.rank]) for view in found] == [y.shape for y in wanted]
+        assert [bytes(view) for view in ours[:4]] == [bytes(view) for view in found]
+        assert all(not any(view.sizes[view.rank :]) for view in found)
+        assert ours[4].rank == 0
+        for got, view, y in zip(library.run(engine, [x.copy()]), found, wanted, strict=True):
+            assert np.array_equal(got.reshape(view.sizes[: view.rank]), y)
+        library("context_free", context)
+    found = (View * 4)()
+    library.refuses(USAGE, "output_count: expected 4, got 3", "output_views", engine, shapes_of((1, 6, 4, 8)), 1, found, 3)
+    library.refuses(USAGE, "views: expected a pointer, got NULL", "output_views", engine, shapes_of((1, 6, 4, 8)), 1, None, 4)
+    library.refuses(SHAPE, "'x'", "output_views", engine, shapes_of((1, 5, 4, 8)), 1, found, 4)
+    assert [view.rank for view in found] == [0] * 4  # nothing was written
+    library("free", engine)
+
+
+def test_a_size_that_a_view_does_not_fit(library: Library, tmp_path: Path) -> None:
+    relu = Node("relu", "activation", ("x",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})
+    artifact.write(tmp_path / "view.cosparse", Graph("view", (Input("x", (None, 6, 4, 8)),), ("relu",), (relu,), views=((12, 16),)))
+    engine, found = library.load(tmp_path / "view.cosparse", tune=0), (View * 1)()
+    text = "output 'relu': expected as many numbers as the view [N, 12, 16] has, got [1, 6, 4, 7]"
+    library.refuses(SHAPE, text, "output_views", engine, shapes_of((1, 6, 4, 7)), 1, found, 1)
+    library.works("output_views", engine, shapes_of((1, 6, 8, 4)), 1, found, 1)
+    assert found[0].sizes[:3] == [1, 12, 16]
+    library("free", engine)
 
 
 def test_element_count(library: Library) -> None:

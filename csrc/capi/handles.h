@@ -47,6 +47,8 @@ template <class Pointer> Pointer given(Pointer pointer, const char* name) {
 }
 
 cosparse_shape to_c(const Shape& shape, bool any_batch);
+// The view of output `index`, whose array has the shape `stored`; throws Error(Fault::shape) where it does not fit.
+cosparse_view to_view(const Graph& graph, size_t index, const Shape& stored);
 // Shapes of all inputs; throws Error (Fault::shape) where there are more or fewer, or one has no sizes.
 std::vector<Shape> shapes_of(const Engine& engine, const cosparse_shape* inputs, size_t count);
 

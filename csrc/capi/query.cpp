@@ -1,9 +1,19 @@
+#include <algorithm>
+
+#include "../view.h"
 #include "handles.h"
 
 namespace cosparse {
 
 cosparse_shape to_c(const Shape& shape, bool any_batch) {
   return {shape.rank, {any_batch ? -1 : shape.n, shape.c, shape.h, shape.w}};
+}
+
+cosparse_view to_view(const Graph& graph, size_t index, const Shape& stored) {
+  const std::vector<int64_t> sizes = view_sizes(graph, index, stored);
+  cosparse_view view = {static_cast<int32_t>(sizes.size()), {}};
+  std::copy(sizes.begin(), sizes.end(), view.sizes);
+  return view;
 }
 
 std::vector<Shape> shapes_of(const Engine& engine, const cosparse_shape* inputs, size_t count) {
@@ -27,6 +37,17 @@ namespace {
 
 cosparse_dtype dtype_of(Number number) {
   return number == Number::bf16 ? COSPARSE_BFLOAT16 : number == Number::int8 ? COSPARSE_INT8 : COSPARSE_FLOAT32;
+}
+
+// The shapes of the outputs, which the caller has room for `count` of.
+std::vector<Shape> output_shapes(const cosparse_engine* engine, const cosparse_shape* inputs, size_t input_count, size_t count) {
+  const Engine& e = *given(engine, "engine")->engine;
+  const std::vector<Shape> all = infer_shapes(e.graph(), shapes_of(e, inputs, input_count));
+  if (count != engine->names.size())
+    throw Error(Fault::usage, "output_count", std::to_string(engine->names.size()), std::to_string(count), "");
+  std::vector<Shape> shapes;
+  for (const int value : e.graph().outputs) shapes.push_back(all[value]);
+  return shapes;
 }
 
 void check_index(const char* what, size_t index, size_t count) {
@@ -73,12 +94,20 @@ cosparse_status cosparse_output(const cosparse_engine* engine, size_t index, cos
 cosparse_status cosparse_output_shapes(const cosparse_engine* engine, const cosparse_shape* inputs, size_t input_count,
                                        cosparse_shape* outputs, size_t output_count) {
   return guarded([&] {
-    const Engine& e = *given(engine, "engine")->engine;
-    const std::vector<Shape> shapes = infer_shapes(e.graph(), shapes_of(e, inputs, input_count));
-    if (output_count != engine->names.size())
-      throw Error(Fault::usage, "output_count", std::to_string(engine->names.size()), std::to_string(output_count), "");
+    const std::vector<Shape> shapes = output_shapes(engine, inputs, input_count, output_count);
     given(outputs, "outputs");
-    for (size_t j = 0; j < output_count; ++j) outputs[j] = to_c(shapes[e.graph().outputs[j]], false);
+    for (size_t j = 0; j < output_count; ++j) outputs[j] = to_c(shapes[j], false);
+  });
+}
+
+cosparse_status cosparse_output_views(const cosparse_engine* engine, const cosparse_shape* inputs, size_t input_count, cosparse_view* views,
+                                      size_t output_count) {
+  return guarded([&] {
+    const std::vector<Shape> shapes = output_shapes(engine, inputs, input_count, output_count);
+    given(views, "views");
+    std::vector<cosparse_view> made;
+    for (size_t j = 0; j < output_count; ++j) made.push_back(to_view(engine->engine->graph(), j, shapes[j]));
+    std::copy(made.begin(), made.end(), views);
   });
 }
 

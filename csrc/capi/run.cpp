@@ -81,6 +81,13 @@ cosparse_shape cosparse_context_output(const cosparse_context* context, size_t i
   return to_c(context->schedule->outputs[index], false);
 }
 
+cosparse_view cosparse_context_output_view(const cosparse_context* context, size_t index) {
+  cosparse_view view = {};
+  if (context && index < context->schedule->outputs.size())
+    guarded([&] { view = to_view(context->engine->graph(), index, context->schedule->outputs[index]); });
+  return view;
+}
+
 cosparse_status cosparse_context_run(cosparse_context* context, const float* const* inputs, float* const* outputs) {
   return guarded([&] {
     take(*given(context, "context"), inputs);

@@ -17,8 +17,8 @@
    Errors. Every function that can fail returns a status; nothing is written to its results then, and the engine stays as it was. The text
    is cosparse_last_error() of the same thread. No function prints, exits or throws.
 
-   Versions. A program that was built with this header runs with every library of the same COSPARSE_ABI: structures that a caller fills
-   begin with their size, and grow at their end alone. */
+   Versions. A program that was built with this header runs with every library of the same COSPARSE_ABI that has the functions it calls:
+   structures that a caller fills begin with their size, and grow at their end alone; functions are added, none is changed. */
 #ifndef COSPARSE_H
 #define COSPARSE_H
 
@@ -76,6 +76,12 @@ typedef struct cosparse_shape {
   int32_t rank; /* 4: [N, C, H, W], 2: [N, F] */
   int64_t sizes[4];
 } cosparse_shape;
+
+/* The shape in which Python and the server give an output: of any rank, over the same numbers in the same order. Sizes beyond the rank are 0. */
+typedef struct cosparse_view {
+  int32_t rank; /* 1 to 8 */
+  int64_t sizes[8];
+} cosparse_view;
 
 typedef enum cosparse_dtype {
   COSPARSE_FLOAT32 = 0,
@@ -139,6 +145,10 @@ COSPARSE_API cosparse_status cosparse_output(const cosparse_engine* engine, size
 /* The shapes of all outputs for these shapes of all inputs. */
 COSPARSE_API cosparse_status cosparse_output_shapes(const cosparse_engine* engine, const cosparse_shape* inputs, size_t input_count,
                                                     cosparse_shape* outputs, size_t output_count);
+/* The views of all outputs for these shapes of all inputs: what the artifact states ("views" in docs/artifact.md), and where it states
+   none, the shape of cosparse_output_shapes. */
+COSPARSE_API cosparse_status cosparse_output_views(const cosparse_engine* engine, const cosparse_shape* inputs, size_t input_count,
+                                                   cosparse_view* views, size_t output_count);
 /* Floats in an array of this shape; 0 where the shape is none. */
 COSPARSE_API size_t cosparse_element_count(const cosparse_shape* shape);
 
@@ -156,6 +166,8 @@ COSPARSE_API cosparse_status cosparse_context_create(const cosparse_engine* engi
 COSPARSE_API void cosparse_context_free(cosparse_context* context);
 /* The shape of an output of this context; rank 0 where there is none of this index. */
 COSPARSE_API cosparse_shape cosparse_context_output(const cosparse_context* context, size_t index);
+/* Its view, as cosparse_output_views has it; rank 0 where there is none of this index, or no memory to find it. */
+COSPARSE_API cosparse_view cosparse_context_output_view(const cosparse_context* context, size_t index);
 /* One array for each input and output of the network, of the context's shapes. Neither waits nor allocates. */
 COSPARSE_API cosparse_status cosparse_context_run(cosparse_context* context, const float* const* inputs, float* const* outputs);
 

@@ -77,13 +77,17 @@ class Bodies:
         self._held += more
         self._unread += more
 
-    @contextmanager
-    def answering(self, size: int) -> Iterator[None]:
-        """Counts an answer until it is the connection's. Raises Refused where others wait to be read and there is no room beside them: one
+    def reserve(self, size: int) -> None:
+        """Counts an answer, which `unread` takes back. Raises Refused where others wait to be read and there is no room beside them: one
         alone may be larger than all that may be held."""
         if self._unread and self._held + size > self._settings.held_bytes:
             raise self._full()
         self.unread(size)
+
+    @contextmanager
+    def answering(self, size: int) -> Iterator[None]:
+        """Counts an answer until it is the connection's. Raises as `reserve`."""
+        self.reserve(size)
         try:
             yield
         finally:

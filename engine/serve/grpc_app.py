@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from importlib import metadata as packages
 from typing import Any
@@ -14,13 +15,16 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from cosparse.engine.serve import statistics, tensors
+from cosparse.engine.engine import ValueSpec
+from cosparse.engine.serve import grpc_limits, statistics, tensors
+from cosparse.engine.serve.large_json import PAUSE
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
 
 Context = Any  # grpc.aio.ServicerContext
 OPEN = ("ServerLive", "ServerReady")
+AT_ONCE = 16 << 10  # numbers of a repeated field that are read or made at once
 
 
 class Inference(stubs.GRPCInferenceServiceServicer):
@@ -77,7 +81,7 @@ class Inference(stubs.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: Any, context: Context) -> Any:
         scale = self._service.settings.max_scale
         with self._service.bodies.hold(request.ByteSize()):
-            return await self._service.infer(
+            made = await self._service.infer(
                 request.model_name,
                 request.model_version,
                 "grpc",
@@ -85,7 +89,11 @@ class Inference(stubs.GRPCInferenceServiceServicer):
                 _answer,
                 context.time_remaining(),
                 caller=context.peer(),
+                apart=sum(len(tensor.contents.fp32_contents) for tensor in request.inputs) > AT_ONCE,
+                long=lambda parsed, outputs: not parsed.raw and sum(outputs[place].size for place in parsed.outputs) > AT_ONCE,
             )
+        grpc_limits.count_answer(self._service.bodies, context, made.ByteSize())
+        return made
 
 
 class Parsed:
@@ -106,8 +114,7 @@ class Parsed:
             if self.raw:
                 found[spec.name] = tensors.from_bytes(spec, request.raw_input_contents[place], shape)
             else:
-                data = numpy.asarray(tensor.contents.fp32_contents, "<f4")
-                found[spec.name] = tensors.from_bytes(spec, data.tobytes(), shape)
+                found[spec.name] = _numbers(spec, tensor.contents.fp32_contents, shape)
         self.arrays = tuple(found[spec.name] for spec in model.inputs)
         self.outputs = tensors.wanted_outputs(model, [tensor.name for tensor in request.outputs])
         stated = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
@@ -123,21 +130,40 @@ def _answer(model: Model, request: Parsed, outputs: tuple[numpy.ndarray, ...]) -
         if request.raw:
             made.raw_output_contents.append(array.astype("<f4", copy=False).tobytes())
         else:
-            tensor.contents.fp32_contents.extend(array.ravel().tolist())
+            flat = array.ravel()
+            for start in range(0, flat.size, AT_ONCE):
+                tensor.contents.fp32_contents.extend(flat[start : start + AT_ONCE].tolist())
+                _pause(flat.size)
     return made
+
+
+def _numbers(spec: ValueSpec, given: Any, shape: tuple[int, ...]) -> numpy.ndarray:
+    """From a repeated field, AT_ONCE at a time."""
+    tensors.check_bytes(spec, 4 * len(given), shape)
+    array = numpy.empty(len(given), numpy.float32)
+    for start in range(0, len(given), AT_ONCE):
+        array[start : start + AT_ONCE] = given[start : start + AT_ONCE]
+        _pause(len(given))
+    return array.reshape(shape)
+
+
+def _pause(numbers: int) -> None:
+    """Lets other threads run between two parts of many numbers, which are not read or made on the event loop."""
+    if numbers > AT_ONCE:
+        time.sleep(PAUSE)
 
 
 class Guard(grpc.aio.ServerInterceptor):
     """The token, and what is raised made into a status."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self._arrivals = service, grpc_limits.Arrivals(service)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
         if handler is None or handler.unary_unary is None:
             return handler
-        method, inner, service = details.method.rpartition("/")[2], handler.unary_unary, self._service
+        method, inner, service, arrivals = details.method.rpartition("/")[2], handler.unary_unary, self._service, self._arrivals
         given = next((value for key, value in details.invocation_metadata or () if key == "authorization"), None)
 
         def read(data: bytes) -> Any:
@@ -146,36 +172,33 @@ class Guard(grpc.aio.ServerInterceptor):
             except DecodeError:  # here the library would answer UNKNOWN
                 return None
 
-        async def guarded(request: Any, context: Context) -> Any:
+        async def guarded(parts: Any, context: Context) -> Any:
             try:
                 if method not in OPEN:
                     service.admit(given)
-                if request is None:
-                    raise tensors.invalid("message", f"the protocol's message for {method}", "other bytes")
-                return await inner(request, context)
+                return await inner(await arrivals.read(context, method), context)
+            except grpc.aio.AbortError:
+                raise
             except Refused as error:
-                refused = error if method == "ModelInfer" and error.__cause__ is not None else service.failed(None, error)
+                refused = error if error.counted else service.failed(None, error)
             except NotImplementedError:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"method {method}: expected one of the server's, got another")
                 return
             except Exception as error:
                 refused = service.failed(None, error)
             more = () if refused.retry_after is None else (("retry-after", str(refused.retry_after)),)
+            refused.__traceback__ = None  # it refers to this frame, and to the frames of the call with its messages
             await context.abort(grpc.StatusCode[refused.kind.code], str(refused), more)
 
-        return grpc.unary_unary_rpc_method_handler(guarded, read, handler.response_serializer)
+        # On the wire it is the same; here it is the handler that asks for the message.
+        return grpc.stream_unary_rpc_method_handler(guarded, read, handler.response_serializer)
 
 
 def server(service: Service) -> tuple[grpc.aio.Server, int]:
     """A server bound to its port, not yet started, and the port. Raises RuntimeError or OSError where the port is taken."""
     settings = service.settings
-    options = [
-        ("grpc.max_receive_message_length", settings.body_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_metadata_size", 32 << 10),
-        ("grpc.so_reuseport", 0),
-    ]
-    made = grpc.aio.server(interceptors=[Guard(service)], options=options, maximum_concurrent_rpcs=settings.queue + settings.connections)
+    most = settings.queue + settings.connections
+    made = grpc.aio.server(interceptors=[Guard(service)], options=grpc_limits.options(settings), maximum_concurrent_rpcs=most)
     stubs.add_GRPCInferenceServiceServicer_to_server(Inference(service), made)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.grpc_port}"

@@ -58,7 +58,9 @@ class Infer:
             async with service.bodies.read(headers, receive) as body:
                 parse = lambda found: http_infer.parse(body, header_length, found, scale)  # noqa: E731
                 apart, caller = http_infer.large(body, header_length), scope.get("client")
-                text, length = await service.infer(name, version, "http", parse, http_infer.answer, caller=caller, apart=apart)
+                text, length = await service.infer(
+                    name, version, "http", parse, http_infer.answer, caller=caller, apart=apart, long=http_infer.long
+                )
             if len(text) > WATCHED:
                 with service.bodies.answering(len(text)):
                     await _send(send, text, length)
@@ -67,7 +69,7 @@ class Infer:
             service.metrics.failures.labels(model.name, "disconnected").inc()
             return
         except Refused as refused:
-            if refused.__cause__ is None:  # from reading the body or sending the answer, so not yet counted
+            if not refused.counted:  # from reading the body or sending the answer
                 service.failed(model, refused)
             await _refuse(send, refused)
             return

@@ -6,23 +6,19 @@ order of the JSON. The answer has the same form where binary outputs were asked 
 
 from __future__ import annotations
 
-import gc
-import math
-import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
 import orjson
 
-from cosparse.engine.serve import tensors
+from cosparse.engine.serve import large_json, tensors
 from cosparse.engine.serve.models import Model
 
 HEADER = "inference-header-content-length"
 LARGE = 256 << 10  # bytes of JSON above which reading it takes milliseconds
-MOST_QUOTES = 1 << 16  # in large JSON
-LEAST_ROW = 4  # numbers of a nested list that large JSON may have many of, where the network does not say how many
-_one = threading.Lock()
+AT_ONCE = 8 << 10  # numbers of an answer that are made into text at once
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,8 @@ def parse(body: bytes | bytearray, header_length: str | None, model: Model, max_
     """Raises Refused for anything that is not a sound request for this model."""
     length = _length(header_length, len(body))
     view = memoryview(body)
-    if length > LARGE:
-        _plausible(body, length, model, max_scale)
     try:
-        message = orjson.loads(view[:length]) if length <= LARGE else _loads(view[:length])
+        message = orjson.loads(view[:length]) if length <= LARGE else large_json.loads(body, length)
     except orjson.JSONDecodeError as error:
         raise tensors.invalid("body", "JSON", str(error)) from None
     if not isinstance(message, dict):
@@ -57,7 +51,11 @@ def parse(body: bytes | bytearray, header_length: str | None, model: Model, max_
         shape = tensors.check(spec, entry.get("datatype"), entry.get("shape"), max_scale)
         size = _parameters(entry, f"input '{spec.name}'").get("binary_data_size")
         if size is None:
-            found[spec.name] = tensors.from_numbers(spec, entry.get("data"), shape)
+            data = entry.get("data")
+            if isinstance(data, large_json.LongList):
+                found[spec.name] = data.array(f"input '{spec.name}'", shape)
+            else:
+                found[spec.name] = tensors.from_numbers(spec, data, shape)
             continue
         if type(size) is not int or size < 0 or "data" in entry:
             raise tensors.invalid(f"input '{spec.name}'", "either data or a binary_data_size of 0 or more", tensors.shown(size))
@@ -84,7 +82,7 @@ def answer(model: Model, request: Request, outputs: tuple[numpy.ndarray, ...]) -
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
-            entry["data"] = numpy.ascontiguousarray(array).ravel()
+            entry["data"] = _numbers(numpy.ascontiguousarray(array).ravel())
         entries.append(entry)
     message: dict[str, Any] = {
         "model_name": model.name,
@@ -98,38 +96,27 @@ def answer(model: Model, request: Request, outputs: tuple[numpy.ndarray, ...]) -
     return (b"".join((text, *binary)), len(text)) if binary else (text, None)
 
 
+def long(request: Request, outputs: tuple[numpy.ndarray, ...]) -> bool:
+    """Whether `answer` takes longer than the event loop should be held."""
+    return sum(outputs[place].size for place, as_bytes in request.outputs if not as_bytes) > AT_ONCE
+
+
+def _numbers(array: numpy.ndarray) -> Any:
+    """For orjson: a long array is made into text in pieces, between which other threads run."""
+    if array.size <= AT_ONCE:
+        return array
+    texts = []
+    for start in range(0, array.size, AT_ONCE):
+        texts.append(orjson.dumps(array[start : start + AT_ONCE], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+        time.sleep(large_json.PAUSE)
+    return orjson.Fragment(b"[%b]" % b",".join(texts))
+
+
 def large(body: bytes | bytearray, header_length: str | None) -> bool:
     """Whether `parse` takes longer than the event loop should be held: large JSON, whatever binary tensors follow."""
     if len(body) <= LARGE:
         return False
     return header_length is None or not header_length.isdigit() or int(header_length[:12]) > LARGE
-
-
-def _loads(text: memoryview) -> Any:
-    """Large JSON, without the collector: it would look at all the new lists again and again, and Python stands still meanwhile."""
-    with _one:
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            return orjson.loads(text)
-        finally:
-            if collecting:
-                gc.enable()
-
-
-def _plausible(body: bytes | bytearray, length: int, model: Model, max_scale: float | None) -> None:
-    """Millions of small lists or texts take gigabytes and seconds once they are Python's. The innermost lists of a sound request hold the
-    numbers along the last axis of an input, each with a comma, so that its lists can be counted before it is read."""
-    most = 1024
-    for spec in model.inputs:
-        sizes = [LEAST_ROW if size < 0 else size for size in tensors.public_shape(spec, max_scale)]
-        most = max(most, 1024 + sum(length // (2 * math.prod(sizes[axis:])) for axis in range(1, len(sizes))))
-    lists = body.count(b"[", 0, length) + body.count(b"{", 0, length)
-    if lists > most:
-        wanted = f"at most {most} lists and objects in {length} bytes of JSON"
-        raise tensors.invalid("body", wanted, str(lists), "send data as one flat list, or binary")
-    if (quotes := body.count(b'"', 0, length)) > MOST_QUOTES:
-        raise tensors.invalid("body", f"at most {MOST_QUOTES} quotation marks in large JSON", str(quotes), "data are numbers")
 
 
 def _length(stated: str | None, size: int) -> int:

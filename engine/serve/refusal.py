@@ -37,7 +37,8 @@ class Kind(enum.Enum):
 
 
 class Refused(Error):
-    """A request that is not answered. `retry_after`: whole seconds after which another try makes sense, or None where it makes none."""
+    """A request that is not answered. `retry_after`: whole seconds after which another try makes sense, or None where it makes none.
+    `counted`: whether the metrics have it."""
 
     def __init__(
         self, kind: Kind, about: str, expected: str = "", got: str = "", next_step: str = "", *, retry_after: int | None = None
@@ -45,6 +46,7 @@ class Refused(Error):
         super().__init__(about, expected, got, next_step)
         self.kind = kind
         self.retry_after = retry_after
+        self.counted = False
 
 
 class Closed(Exception):

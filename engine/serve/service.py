@@ -39,7 +39,7 @@ class Service:
         self.settings, self.metrics, self.models = settings, metrics, models
         self.bodies = Bodies(settings, metrics)
         self.draining = False
-        self._parsing = asyncio.Lock()
+        self._parsing, self._answering = asyncio.Lock(), asyncio.Lock()
 
     @property
     def ready(self) -> bool:
@@ -69,9 +69,10 @@ class Service:
         time_left: float | None = None,
         caller: object = None,
         apart: bool = False,
+        long: Callable[[P, tuple[numpy.ndarray, ...]], bool] = lambda request, outputs: False,
     ) -> R:
-        """`caller`: the client's address; apart: parse in a thread, one at a time. Raises Refused; anything else is a fault of ours and
-        becomes Refused of the kind INTERNAL, with a trace in the log."""
+        """`caller`: the client's address; apart: parse in a thread, one at a time; long: whether to make the answer in one. Raises Refused;
+        anything else is a fault of ours and becomes Refused of the kind INTERNAL, with a trace in the log."""
         start = time.perf_counter()
         model = None
         try:
@@ -84,9 +85,16 @@ class Service:
                     break
                 except Closed:
                     continue  # exchanged since it was found: the name already leads to the new one, or to nothing
-            made = answer(model, request, outputs)
+            if long(request, outputs):
+                async with self._answering:  # one at a time, as the texts are not counted yet
+                    made = await asyncio.to_thread(answer, model, request, outputs)
+            else:
+                made = answer(model, request, outputs)
         except Exception as error:
-            raise self.failed(model, error) from error
+            refused = self.failed(model, error)
+            if refused is error:
+                raise  # not from itself: a cycle would keep all that the traceback refers to, the request among it
+            raise refused from error
         asyncio.get_running_loop().call_soon(self._count, model, protocol, time.perf_counter() - start)  # when the answer is on its way
         return made
 
@@ -117,4 +125,5 @@ class Service:
         self.metrics.failures.labels(model.name if model else "", refused.kind.reason).inc()
         if model:
             model.counts.failed()
+        refused.counted = True
         return refused

@@ -80,11 +80,15 @@ def check(spec: ValueSpec, datatype: Any, shape: Any, max_scale: float | None) -
     return tuple(shape)
 
 
+def check_bytes(spec: ValueSpec, size: int, shape: tuple[int, ...]) -> None:
+    wanted = 4 * math.prod(shape)
+    if size != wanted:
+        raise invalid(f"input '{spec.name}'", f"{wanted} bytes for shape {list(shape)}", f"{size} bytes")
+
+
 def from_bytes(spec: ValueSpec, data: memoryview | bytes, shape: tuple[int, ...]) -> numpy.ndarray:
     """The array over the same memory, read-only."""
-    wanted = 4 * math.prod(shape)
-    if len(data) != wanted:
-        raise invalid(f"input '{spec.name}'", f"{wanted} bytes for shape {list(shape)}", f"{len(data)} bytes")
+    check_bytes(spec, len(data), shape)
     return numpy.frombuffer(data, numpy.dtype("<f4")).reshape(shape)
 
 
@@ -94,20 +98,24 @@ def from_numbers(spec: ValueSpec, data: Any, shape: tuple[int, ...]) -> numpy.nd
     wanted = math.prod(shape)
     if not isinstance(data, list):
         raise invalid(about, "data, a list of numbers", type(data).__name__)
-    numbers = _unnested(about, data, shape) if data and isinstance(data[0], list) else data
-    if len(numbers) != wanted:
-        raise invalid(about, f"{wanted} numbers for shape {list(shape)}", f"numbers of shape [{len(numbers)}]")
+    given = _unnested(about, data, shape) if data and isinstance(data[0], list) else data
+    if len(given) != wanted:
+        raise invalid(about, f"{wanted} numbers for shape {list(shape)}", f"numbers of shape [{len(given)}]")
     array = numpy.empty(wanted, numpy.float32)
     for start in range(0, wanted, AT_ONCE):
-        part = numbers[start : start + AT_ONCE]
-        if not NUMBERS.issuperset(map(type, part)):
-            got = next(type(value).__name__ for value in part if type(value) not in NUMBERS)
-            raise invalid(about, "data, a list of numbers, flat or nested evenly", f"{got} values")
-        values = numpy.array(part, numpy.float64)
-        if not bool(numpy.abs(values).max() <= 3.4028235e38):
-            raise invalid(about, "numbers that float32 can hold", "larger ones")
-        array[start : start + AT_ONCE] = values
+        array[start : start + AT_ONCE] = numbers(about, given[start : start + AT_ONCE])
     return array.reshape(shape)
+
+
+def numbers(about: str, values: list[Any]) -> numpy.ndarray:
+    """Values from JSON, at least one, in double precision. Raises Refused where one is no number, or none of float32."""
+    if not NUMBERS.issuperset(map(type, values)):
+        got = next(type(value).__name__ for value in values if type(value) not in NUMBERS)
+        raise invalid(about, "data, a list of numbers, flat or nested evenly", f"{got} values")
+    found = numpy.array(values, numpy.float64)
+    if not bool(numpy.abs(found).max() <= 3.4028235e38):
+        raise invalid(about, "numbers that float32 can hold", "larger ones")
+    return found
 
 
 def _unnested(about: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
