@@ -21,21 +21,33 @@ JOINS = ("cat", "concat", "concatenate")
 
 
 def with_filled(call: Call, tensors: Sequence[Value | Filled], dim: int) -> Value:
-    """The concatenation of values with tensors of one number before or behind them: padding."""
+    """The concatenation of values with tensors of one number before, between or behind them: padding."""
     places = [i for i, t in enumerate(tensors) if isinstance(t, Value)]
-    inner = [t for t in tensors[places[0] : places[-1] + 1] if isinstance(t, Value)] if places else []
-    if not inner or len(inner) != places[-1] + 1 - places[0]:
-        raise Unsupported("a constant between the values that are joined")
-    shape = tuple(sum(t.shape[dim] for t in inner) if i == dim else size for i, size in enumerate(inner[0].shape))
-    x = call.as_stored(joined(call, inner, dim, shape, "values"))
-    for filled, front in [*((t, True) for t in tensors[: places[0]]), *((t, False) for t in tensors[places[-1] + 1 :])]:
-        if dim == 0 or not isinstance(filled, Filled):
-            raise Unsupported("a concatenation of batches")
-        amount = [call.fixed(filled.shape[dim], "a number of constants") if i == dim else 0 for i in (1, 2, 3)]
-        before, after = (amount, [0] * 3) if front else ([0] * 3, amount)
-        shape = tuple(size + filled.shape[dim] if i == dim else size for i, size in enumerate(x.shape))
-        x = stored(padded(call, x, before, after, number=filled.number), shape)
+    if dim == 0 or not places:
+        raise Unsupported("a concatenation of batches")
+    first, last = places[0], places[-1]
+    inner: list[Value] = []
+    for t in tensors[first : last + 1]:
+        if isinstance(t, Value):
+            inner.append(t)
+        else:
+            inner[-1] = _padded(call, inner[-1], t, dim, front=False)
+    x = joined(call, inner, dim, _beside(inner, dim), "values")
+    for filled, front in [*((t, True) for t in reversed(tensors[:first])), *((t, False) for t in tensors[last + 1 :])]:
+        x = _padded(call, x, filled, dim, front=front)  # type: ignore[arg-type]
     return x
+
+
+def _beside(tensors: Sequence[Value | Filled], dim: int) -> tuple[Size, ...]:
+    """The shape of their concatenation."""
+    return tuple(sum(t.shape[dim] for t in tensors) if i == dim else size for i, size in enumerate(tensors[0].shape))
+
+
+def _padded(call: Call, x: Value, filled: Filled, dim: int, *, front: bool) -> Value:
+    """`x` with the tensor of one number before it (`front`) or behind it."""
+    amount = [call.fixed(filled.shape[dim], "a number of constants") if i == dim else 0 for i in (1, 2, 3)]
+    before, after = (amount, [0] * 3) if front else ([0] * 3, amount)
+    return stored(padded(call, call.as_stored(x), before, after, number=filled.number), _beside([x, filled], dim))
 
 
 def _tensors(call: Call, dim: int) -> list[Value | Tensor]:
@@ -84,10 +96,8 @@ def _neighbours(parts: Sequence[Value | Tensor], dim: int) -> list[Value | Tenso
 
 
 def _pads(tensors: Sequence[Any], rank: int) -> bool:
-    """Whether values stand together, and all before and behind them are tensors of one number."""
-    kinds = [Value if isinstance(t, Value) else type(t) for t in tensors]
-    inner = kinds[kinds.index(Value) : len(kinds) - kinds[::-1].index(Value)] if Value in kinds else []
-    return rank in (2, 4) and set(kinds) == {Value, Filled} and set(inner) == {Value}
+    """Whether all but values are tensors of one number, of a rank that can be padded."""
+    return rank in (2, 4) and {type(t) for t in tensors} == {Value, Filled}
 
 
 def _single(tensor: Value | Tensor, dim: int) -> bool:
