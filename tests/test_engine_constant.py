@@ -1,4 +1,4 @@
-"""The operator `constant`: the same numbers for each image, beside values in every layout and dtype, and nothing of its input but the batch."""
+"""The operator `constant`: the same numbers for each image, beside values in every layout and dtype; of its input the batch alone."""
 
 from __future__ import annotations
 
@@ -109,18 +109,15 @@ def test_a_constant_splits_no_step() -> None:
     engine = engine_of(graph, threads=1)
     x = normal(rng, 2, 4, 5, 6)
     np.testing.assert_allclose(engine(x), reference.run(graph, x)[0], rtol=0, atol=1e-5)
-    assert [row.op for row in engine.plan.rows] == ["conv", "constant", "mul"]
+    assert [row.op for row in engine.plan.rows] == ["constant", "conv", "mul"]
 
 
 def test_the_addition_of_a_constant_is_in_the_convolution() -> None:
     rng = np.random.default_rng(0)
     first = conv(rng, 4, 4, (3, 3), pad=(1, 1, 1, 1))
-    nodes = [
-        FakeNode("first", "conv", ("x",), first.attrs, first.tensors),
-        constant(normal(rng, 4, 5, 6)),
-        FakeNode("y", "add", ("c", "first")),
-    ]
-    assert [row.op for row in engine_of(graph_of(nodes, {"x": (4, 5, 6)}), threads=1).plan.rows] == ["constant", "conv"]
+    named = FakeNode("first", "conv", ("x",), first.attrs, first.tensors)
+    graph = graph_of([named, constant(normal(rng, 4, 5, 6)), FakeNode("y", "add", ("c", "first"))], {"x": (4, 5, 6)})
+    assert [row.op for row in engine_of(graph, threads=1).plan.rows] == ["constant", "conv"]
 
 
 def test_another_size_is_refused() -> None:

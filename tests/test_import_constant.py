@@ -203,20 +203,16 @@ def numbers(graph: Graph) -> list[tuple[int, ...]]:
 
 
 def test_constants_are_stored_once_and_as_small_as_broadcasting_allows() -> None:
-    graph = from_torch(
-        Apply(lambda x: (x + torch.arange(5.0)[:, None]) * torch.arange(5.0)[:, None].expand(6, 5, 7)), torch.zeros(1, 6, 5, 7)
-    )
+    rows = torch.arange(5.0)[:, None]
+    graph = from_torch(Apply(lambda x: (x + rows) * rows.expand(6, 5, 7)), torch.zeros(1, 6, 5, 7))
     assert numbers(graph) == [(1, 5, 1)]
     assert numbers(from_torch(Coordinates(), torch.zeros(1, 6, 5, 7))) == [(3, 5, 7)]
 
 
 def test_what_does_not_vary_over_a_free_axis_leaves_the_sizes_free() -> None:
+    by_channel, number = torch.arange(6.0).view(6, 1, 1), torch.full((1, 1, 1), 2.0)
     pooled = Apply(lambda x: nn.functional.adaptive_avg_pool2d(x, (5, 7)) + POSITIONS)
-    for model in (
-        pooled,
-        Apply(lambda x: torch.maximum(x, torch.arange(6.0).view(6, 1, 1))),
-        Apply(lambda x: x + torch.full((1, 1, 1), 2.0)),
-    ):
+    for model in (pooled, Apply(lambda x: torch.maximum(x, by_channel)), Apply(lambda x: x + number)):
         graph = check(model, (1, 6, 5, 7), sizes=[(9, 8), (3, 12)])
         assert graph.inputs[0].sizes is None
 
@@ -243,7 +239,7 @@ REFUSED = {
     "a constant that varies over the batch": lambda x: x + torch.arange(x.shape[0]).view(-1, 1, 1, 1),
     "a concatenation of batches": lambda x: torch.cat([x, POSITIONS], 0),
     "a constant that float32 holds no finite number for": lambda x: x + torch.full((6, 5, 7), float("-inf")).triu(),
-    "a constant of rank 5 that is larger than the tensor": lambda x: x.unsqueeze(1) * POSITIONS.view(2, 3, 5, 7).unsqueeze(2),
+    "a constant of rank 5 that is larger than the tensor": lambda x: x.unsqueeze(1) * POSITIONS.view(1, 2, 3, 5, 7),
     "a constant where a value that depends on the input is expected": lambda x: torch.tensor([2.0]) ** x,
     "output 1: a constant": lambda x: (x, rows_and_columns(*x.shape[2:])[0]),
 }
