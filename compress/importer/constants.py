@@ -6,7 +6,7 @@ with values asks for what it is for an image (stored_constant.py), which must be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from cosparse.compress.importer.call import Unsupported
-from cosparse.compress.importer.guards import value
+from cosparse.compress.importer.guards import Way, value
 from cosparse.compress.importer.layout import Filled, OfBatch, Size, size_of, sizes_of
 from cosparse.compress.importer.names import base
 
@@ -46,10 +46,10 @@ class Uniform:
     number: float = 0.0
 
 
-def computed(node: fx.Node, values: Mapping[fx.Node, Any], batch: Collection[Any]) -> Any:
+def computed(node: fx.Node, values: Mapping[fx.Node, Any], way: Way) -> Any:
     """The operation's result, a Tensor or a tuple of them, OfBatch where it depends on the batch; None where a handler has to decide.
 
-    Raises SizedConstant where it depends on the input's height or width, as symbols.
+    Raises SizedConstant where it depends on the input's height or width, as symbols, Unsupported where it cannot be had at other batches.
     """
     name = base(node.target)
     operands = {n: _operand(n, values.get(n), name if n is not node.all_input_nodes[0] else "") for n in node.all_input_nodes}
@@ -57,10 +57,14 @@ def computed(node: fx.Node, values: Mapping[fx.Node, Any], batch: Collection[Any
         return None
     ones = node.meta.get("ones", {})
     symbols = {s for size in map(_sizes, operands.values()) for e in size for s in e.xreplace(ones).free_symbols}
-    if symbols <= set(batch):
-        found = [_run(node, lambda n, at=n: _at(operands[n], dict.fromkeys(batch, at), ones)) for n in BATCHES]  # type: ignore[misc]
-        return agreed(found)
-    if name in LEFT:
+    if not symbols and not any(isinstance(operand, OfBatch) for operand in operands.values()):
+        return _run(node, {n: _at(operand, {}, ones) for n, operand in operands.items()})
+    if symbols <= way.batch:
+        try:
+            return agreed([_run(node, {n: _at(x, dict.fromkeys(way.batch, at), ones) for n, x in operands.items()}) for at in BATCHES])
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise Unsupported(f"a constant that cannot be computed for {BATCHES[0]} and {BATCHES[1]} images") from error
+    if name in LEFT or not symbols <= way.batch | set(way.sizes):
         return None
     raise SizedConstant
 
@@ -83,7 +87,7 @@ def is_constant(operand: Any) -> bool:
 
 def _operand(node: fx.Node, found: Any, reader: str) -> Any:
     """The operand as far as it is known at import: a constant, a size's expression; None where the inputs decide it."""
-    fake = node.meta.get("val")
+    fake: Any = node.meta.get("val")
     if isinstance(found, Filled):
         return Uniform(found.shape, fake.dtype, found.number)
     if isinstance(found, OfBatch) or is_constant(found):
@@ -124,7 +128,8 @@ def _copied(found: Any) -> Any:
     return found.clone() if isinstance(found, Tensor) else [_copied(item) for item in found] if isinstance(found, tuple | list) else found
 
 
-def _run(node: fx.Node, load: Callable[[fx.Node], Any]) -> Any:
+def _run(node: fx.Node, operands: Mapping[fx.Node, Any]) -> Any:
+    load = operands.__getitem__
     kwargs = {key: torch.device("cpu") if isinstance(v, torch.device) else fx.map_arg(v, load) for key, v in node.kwargs.items()}
     with torch.no_grad():
         return node.target(*fx.map_arg(node.args, load), **kwargs)  # type: ignore[operator]

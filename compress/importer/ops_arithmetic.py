@@ -157,10 +157,11 @@ def _of_one_number(constant: Any, x: Value) -> Any:
 
 
 def _over_channels(call: Call, x: Value, numbers: Tensor) -> Value:
-    """x with a dimension over its channels where the constant varies along one alone, the last, which runs over the width (N, H, W, C)."""
-    if numbers.ndim != 4 or any(n > 1 for n in numbers.shape[:-1]) or numbers.shape[-1] == 1 or x.expanded or axis_of(x, 3) != 3:
+    """x with a dimension over its channels where the constant varies along one alone, which runs over the stored width: N, H, W, C."""
+    along = [dim for dim, size in enumerate(numbers.shape) if size > 1]
+    if len(along) != 1 or numbers.ndim != 4 or x.expanded or axis_of(x, along[0]) != 3:
         return x
-    order = [0, 3, 1, 2]
+    order = [0, along[0], *(dim for dim in (1, 2, 3) if dim != along[0])]
     stored = call.as_stored(permuted(x, order, x.origin or call.node))
     return permuted(stored, [order.index(dim) for dim in range(4)], call.node)
 

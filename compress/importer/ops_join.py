@@ -11,13 +11,10 @@ from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import ONE, Atom, Filled, Size, Value, in_order, product, same, size_of, stored
-from cosparse.compress.importer.names import base
 from cosparse.compress.importer.ops_pool import padded
 from cosparse.compress.importer.regroup import laid
 from cosparse.compress.importer.stored_constant import for_image, laid_as
 from cosparse.compress.importer.table import handles
-
-JOINS = ("cat", "concat", "concatenate")
 
 
 def with_filled(call: Call, tensors: Sequence[Value | Filled], dim: int) -> Value:
@@ -59,20 +56,7 @@ def _tensors(call: Call, dim: int) -> list[Value | Tensor]:
     return [t if isinstance(t, Value) else for_image(t, rank) for t in tensors]
 
 
-PASSING = ("expand", "repeat", "tile", "transpose", "permute", "view", "unsqueeze", "to", "_to_copy", "type_as", "contiguous", "clone")
-
-
-def require_no_constant(call: Call) -> None:
-    """Says what a constant, spread over the batch, was wanted for, where it is to be joined with values."""
-    followers = list(call.node.users) if isinstance(call.get("self"), Tensor) else []
-    for user in followers:
-        operation = base(user.target)
-        if operation in JOINS:
-            raise Unsupported("a constant among the values that are joined")
-        followers += list(user.users) if operation in PASSING else []
-
-
-@handles(*JOINS)
+@handles("cat", "concat", "concatenate")
 def cat(call: Call) -> Value:
     dim = call.dim(rank=len(call.shape))
     if _pads(call.get("tensors"), len(call.shape)):

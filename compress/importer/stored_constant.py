@@ -61,7 +61,7 @@ def beside(call: Call, x: Value, numbers: Tensor) -> tuple[Value, Value]:
     match len(x.dims):
         case 2 | 4:
             x = call.as_stored(x)
-            axes = range(len(x.dims))
+            axes: tuple[int, ...] = tuple(range(len(x.dims)))
         case 3:
             x = laid(call, x, [1], [], [2])
             axes = (0, 1, 3)

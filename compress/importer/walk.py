@@ -30,6 +30,7 @@ from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.constants import SizedConstant, agreed, computed
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
+from cosparse.compress.importer.guards import Way
 from cosparse.compress.importer.layout import Filled, OfBatch, Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place, source
 from cosparse.compress.importer.output import Output, as_output
@@ -83,10 +84,9 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     values: dict[fx.Node, Any] = {node: stored(node.name, sizes_of(node.meta["val"].shape)) for node in program.inputs}
     values |= program.constants
     problems: dict[fx.Node, str] = {}
-    batch = program.way.batch
     for node in program.operations:
         try:
-            values[node] = _evaluated(node, draft, values, batch)
+            values[node] = _evaluated(node, draft, values, program.way)
         except Unsupported as reason:
             problems[node] = str(reason)
             values[node] = Refused(isinstance(reason, SizedConstant))
@@ -103,8 +103,8 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     return _named(replace(graph, nodes=tuple(map(_single, graph.nodes))), [key for key, _ in program.outputs], ranks)
 
 
-def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any], batch: set[Any]) -> Any:
-    """What the operation gives: a Value (a tuple of them), a constant, or None where it is no tensor. `batch`: the batches' symbols."""
+def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any], way: Way) -> Any:
+    """What the operation gives: a Value (a tuple of them), a constant, or None where it is no tensor."""
     fake = node.meta.get("val")
     tensor = fake[0] if isinstance(fake, list | tuple) and fake else fake
     if not isinstance(tensor, Tensor):
@@ -127,7 +127,7 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any], batch: s
     if operands and isinstance(operands[0], Filled) and base(node.target) in KEEP:
         return replace(operands[0], shape=sizes_of(tensor.shape))
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    if not random and (result := computed(node, values, batch)) is not None:
+    if not random and (result := computed(node, values, way)) is not None:
         return result
     if handler is None:
         raise Unsupported(REASONS.get(base(node.target), ""))
