@@ -54,11 +54,10 @@ def _batch(*sizes: object) -> list[object]:
 
 
 def with_constant(*shape: int, version: int = 3) -> Mutation:
-    """A node `constant` whose values have that shape."""
+    """A node `constant` whose values have that shape and stand before all other tensors."""
 
     def mutate(parts: Parts) -> None:
-        end = len(parts.data)
-        parts.header["extra.values"] = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
+        parts.header["extra.values"] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
         parts.exchange("extra.values", numpy.zeros(shape, numpy.float32))
         parts.network["version"] = version
         add_node(op="constant", attrs={}, tensors={"values": "extra.values"})(parts)
