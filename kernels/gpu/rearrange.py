@@ -4,7 +4,7 @@
 
 Formulas: kernels/shape_ops.py, resample.py, norm.py. These operators are rare in convolutional networks and left to the library: each is
 a view of the input that is copied into a view of the output, at most after a gather along an axis. They neither wait nor need numbers
-from the device, so a CUDA graph can hold them; norms upload their tensors at its first launch, so launch them once before.
+from the device, so a CUDA graph can hold them; norms and constants upload their tensors at the first launch, so launch them once before.
 
 Refused: a norm of another channel count (ShapeError). Sizes that do not fit have been refused where the output's shape was found.
 """
