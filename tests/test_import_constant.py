@@ -175,6 +175,12 @@ FORMS: dict[str, tuple[Callable[[Tensor], Any], set[str]]] = {
     "coordinates on both sides": (coordinates, {"constant", "concat"}),
     "between values": (lambda x: torch.cat([x, POSITIONS.expand(x.shape[0], -1, -1, -1), x], 1), {"constant", "concat"}),
     "rows above": (lambda x: torch.cat([POSITIONS[:, :, :2].expand(x.shape[0], -1, -1, -1), x], 2), {"constant", "concat"}),
+    "beside anchors": (
+        lambda x: torch.cat([x.view(-1, 3, 2, 5, 7), POSITIONS[:, :2, None].transpose(1, 2).expand(x.shape[0], 1, 2, 5, 7)], 1).flatten(
+            1, 2
+        ),
+        {"constant", "concat"},
+    ),
     "stacked": (lambda x: torch.stack([x, POSITIONS.expand(x.shape[0], -1, -1, -1)], 2).flatten(1, 2), {"constant", "concat"}),
     "written to parts": (written, {"constant", "slice", "concat", "mul"}),
     "parts written to it": (written_to, {"constant", "slice", "affine", "concat"}),
