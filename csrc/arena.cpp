@@ -142,7 +142,7 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
     const Node& node = graph.nodes[steps[i].node];
     touch(steps[i].output, i);
     if (steps[i].residual >= 0) touch(steps[i].residual, i);
-    for (int v : node.inputs) touch(v, i);
+    for (int v : read_by(node)) touch(v, i);
     if (const auto own = prepared.weights.find(steps[i].node); own != prepared.weights.end())
       temporary[i].floats = temporary_floats(node, *own->second, plan.shapes[node.inputs[0]], plan.shapes[steps[i].output]);
     temporary[i].live(i);

@@ -22,5 +22,6 @@ void check_reshape(const Node& node);
 void check_permute(const Node& node);
 void check_upsample(const Node& node);
 void check_group_norm(const Node& node);
+void check_constant(const Node& node);
 
 }  // namespace cosparse

@@ -71,4 +71,10 @@ void check_group_norm(const Node& node) {
   if (channels % groups) refuse(about(node), "groups that divide its " + std::to_string(channels) + " channels", std::to_string(groups));
 }
 
+void check_constant(const Node& node) {
+  const Tensor& values = *node.tensor("values");
+  const bool fits = values.shape.size() == 1 || values.shape.size() == 3;
+  if (!fits || values.count() == 0) refuse(about(node), "values [F] or [C, H, W], at least one", "shape " + text_of(values.shape));
+}
+
 }  // namespace cosparse

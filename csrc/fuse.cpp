@@ -35,6 +35,11 @@ bool takes_activation(const std::string& op) {
 
 }  // namespace
 
+const std::vector<int>& read_by(const Node& node) {
+  static const std::vector<int> none;
+  return node.op == "constant" ? none : node.inputs;
+}
+
 const char* name_of(Act act) {
   for (const auto& [name, kind] : kActs)
     if (kind == act) return name.c_str();
@@ -46,7 +51,7 @@ std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes) {
   std::vector<std::vector<int>> consumers(count);
   std::vector<char> is_output(count, 0), taken(count, 0);
   for (int n = 0; n < count; ++n)
-    for (int v : graph.nodes[n].inputs)
+    for (int v : read_by(graph.nodes[n]))
       if (v >= inputs) consumers[v - inputs].push_back(n);
   for (int v : graph.outputs)
     if (v >= inputs) is_output[v - inputs] = 1;

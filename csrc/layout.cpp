@@ -38,7 +38,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (const Fused& f : steps) {
     const Node& node = graph.nodes[f.node];
     if (!convolves(f.node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
-    for (int v : node.inputs)  // of which `add` may be folded into the step before: that one reads it as its residual
+    for (int v : read_by(node))  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
       else

@@ -30,6 +30,7 @@ const std::map<std::string, Builder>& builders() {
                                                        {"sum", build_reduction},
                                                        {"amax", build_reduction},
                                                        {"concat", build_concat},
+                                                       {"constant", build_constant},
                                                        {"slice", build_copy},
                                                        {"pad", build_copy},
                                                        {"reshape", build_copy},

@@ -111,6 +111,8 @@ struct Build {
 // fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.
 std::vector<Fused> fuse(const Graph& graph, const std::vector<Shape>& shapes);
 
+// Of the values that a node names, those whose numbers its step reads: of `constant` none, which takes the batch alone.
+const std::vector<int>& read_by(const Node& node);
 const char* name_of(Act);                 // as in docs/artifact.md
 bool moves_along_axes(const Node& node);  // slice, pad, channel_shuffle: each output axis is a map of one input axis
 bool pads_with_value(const Node& node);   // of which a step holds one value, so one such node
@@ -148,6 +150,7 @@ void build_norm(const Build&);  // layer_norm, softmax
 void build_group_norm(const Build&);
 void build_log_softmax(const Build&);
 void build_concat(const Build&);
+void build_constant(const Build&);
 void build_copy(const Build&);  // slice, pad, reshape, permute, channel_shuffle, depth_to_space: values move, none changes
 void build_axes(const Build&);  // of which slice, pad, channel_shuffle, and chains of them
 void build_upsample(const Build&);

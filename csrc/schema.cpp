@@ -143,6 +143,7 @@ std::vector<OpRule> make_schema(int64_t version) {
     ops.push_back({"group_norm", 1, 1, {integer("groups", 1, kInt), number("eps", 0)}, {vector("scale"), vector("shift")}, check_group_norm,
                    infer_per_channel});
     ops.push_back({"log_softmax", 1, 1, {integer("axis", 1, 1)}, {}, nullptr, infer_same});
+    ops.push_back({"constant", 1, 1, {}, {{"values", {Dtype::f32}}}, check_constant, infer_constant});
   }
   return ops;
 }

@@ -29,5 +29,6 @@ Shape infer_permute(const Node& node, const std::vector<Shape>& inputs);
 Shape infer_upsample(const Node& node, const std::vector<Shape>& inputs);
 Shape infer_depth_to_space(const Node& node, const std::vector<Shape>& inputs);
 Shape infer_channel_shuffle(const Node& node, const std::vector<Shape>& inputs);
+Shape infer_constant(const Node& node, const std::vector<Shape>& inputs);
 
 }  // namespace cosparse

@@ -41,6 +41,12 @@ Shape infer_broadcast(const Node& node, const std::vector<Shape>& inputs) {
   return out;
 }
 
+Shape infer_constant(const Node& node, const std::vector<Shape>& inputs) {
+  const auto& sizes = node.tensor("values")->shape;
+  if (sizes.size() == 1) return {inputs[0].n, sizes[0], 1, 1, 2};
+  return {inputs[0].n, sizes[0], sizes[1], sizes[2], 4};
+}
+
 Shape infer_mean(const Node& node, const std::vector<Shape>& inputs) {
   expect_rank(node, inputs, 4);
   Shape out = inputs[0];

@@ -1,4 +1,4 @@
-// Steps that only move values: concat, reshape, permute, depth_to_space; slice, pad and channel_shuffle are in step_axes.cpp.
+// Steps that only move values: concat, constant, reshape, permute, depth_to_space; slice, pad and channel_shuffle are in step_axes.cpp.
 #include <algorithm>
 #include <cstring>
 
@@ -128,6 +128,15 @@ void build_concat(const Build& b) {
       const Plane& p = planes[i];
       for (int64_t r = 0; r < p.runs; ++r)
         std::memcpy(run.arena + p.to + r * p.step, run.arena + p.from + r * p.length, p.length * sizeof(float));
+    });
+  });
+}
+
+void build_constant(const Build& b) {
+  push(b, [y = b.to(), out = b.out(), values = b.node().tensor("values")->f32()](const Run& run) {
+    const int64_t pixels = out.h * out.w;
+    each_rows(run, out.c, out.n, [&](int64_t c, int begin, int end, int) {
+      for (int n = begin; n < end; ++n) std::memcpy(image_plane(run, y, out, c * out.n + n), values + c * pixels, pixels * sizeof(float));
     });
   });
 }

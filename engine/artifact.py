@@ -22,7 +22,7 @@ VERSION = 3
 """The highest version that is written, and only where the first one has no words for the graph."""
 
 _SINCE_2 = {"channels_transform", "channels_tile", "filters_transform", "filters_tile"}
-_SINCE_3 = {"group_norm", "log_softmax", "maximum", "minimum", "sum", "amax"}
+_SINCE_3 = {"group_norm", "log_softmax", "maximum", "minimum", "sum", "amax", "constant"}
 _KINDS_SINCE_3 = {"sqrt", "abs", "exp", "log", "pow"}  # of activation
 CHECKSUM_PREFIX = "blake2b-256:"
 _NO_DIGITS = "0" * 64

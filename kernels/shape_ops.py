@@ -1,4 +1,4 @@
-"""concat, slice, pad, reshape, permute: the same numbers in another arrangement.
+"""concat, slice, pad, reshape, permute: the same numbers in another arrangement; constant: numbers of its own.
 
     x  [N, C, H, W] or [N, F]   any float; rank 2 has C = F, H = W = 1
     y  float64
@@ -8,6 +8,7 @@ slice    takes start, start + step, ... below stop along `axis`; negative bounds
 pad      puts `before` and `after` [c, h, w] around: `value` (constant), the mirror image without the edge (reflect), the edge (replicate)
 reshape  to `shape` after N; 0 keeps the input's size at that place, one -1 takes what is left
 permute  makes x's axis order[i] y's axis i
+constant gives `values` [F] or [C, H, W] float32 for each image of x, of which it reads nothing: [N, F] or [N, C, H, W]
 
 Refused (ShapeError): sizes that do not fit; an empty result; a reflection wider than the image.
 """
@@ -63,4 +64,15 @@ def permute(node: Node, x: Array) -> Array:
     return np.ascontiguousarray(x.transpose(node.attrs["order"]))
 
 
-REFERENCES: dict[str, Reference] = {"concat": concat, "slice": slice_, "pad": pad, "reshape": reshape, "permute": permute}
+def constant(node: Node, x: Array) -> Array:
+    return np.repeat(node.tensors["values"].astype(np.float64)[None], len(x), axis=0)
+
+
+REFERENCES: dict[str, Reference] = {
+    "concat": concat,
+    "slice": slice_,
+    "pad": pad,
+    "reshape": reshape,
+    "permute": permute,
+    "constant": constant,
+}

@@ -53,6 +53,18 @@ def _batch(*sizes: object) -> list[object]:
     return [None, *sizes]
 
 
+def with_constant(*shape: int, version: int = 3) -> Mutation:
+    """A node `constant` whose values have that shape and stand before all other tensors."""
+
+    def mutate(parts: Parts) -> None:
+        parts.header["extra.values"] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        parts.exchange("extra.values", numpy.zeros(shape, numpy.float32))
+        parts.network["version"] = version
+        add_node(op="constant", attrs={}, tensors={"values": "extra.values"})(parts)
+
+    return mutate
+
+
 TEN = {"scale": "affine.scale", "shift": "affine.scale"}
 GROUPS = {"op": "group_norm", "inputs": ["relu"], "attrs": {"groups": 3, "eps": 0.001}, "tensors": TEN}
 SUPPORTED = "conv, linear, affine, activation, prelu, add"
@@ -239,6 +251,15 @@ CASES: list[Case] = [
         both(network(version=3), add_node(**GROUPS)),
         "node 'extra' (group_norm): expected groups that divide its 10 channels, got 3",
     ),
+    *(
+        case(
+            f"constant of shape {list(shape)}",
+            with_constant(*shape),
+            f"node 'extra' (constant): expected values [F] or [C, H, W], at least one, got shape {list(shape)}",
+        )
+        for shape in ((0,), (2, 3), (2, 0, 3), (1, 2, 3, 4))
+    ),
+    case("constant of version 2", with_constant(2, version=2), "node 'extra': expected one of", "'constant'", error=UnsupportedError),
     case("tensors a list", node("affine", tensors=[]), "node 'affine' (affine): expected 'tensors' as an object, got a list of 0"),
     case("tensor missing", tensors("affine", shift=None), "node 'affine' (affine): expected the tensor 'shift', got none"),
     case("tensor role unknown", tensors("relu", bias="block.bias"), "node 'relu' (activation): expected no tensor, got 'bias'"),

@@ -77,6 +77,8 @@ def movement_cases() -> list[Case]:
         ("concat", {"axis": 1}, {}, ((2, 3, 4, 5), (2, 1, 4, 5), (2, 2, 4, 5))),
         ("concat", {"axis": 3}, {}, ((2, 3, 4, 5), (2, 3, 4, 1))),
         ("concat", {"axis": 1}, {}, ((2, 3), (2, 4))),
+        ("constant", {}, {"values": (3, 4, 5)}, ((2, 3),)),
+        ("constant", {}, {"values": (3,)}, (IMAGE,)),
         ("slice", {"axis": 1, "start": -3, "stop": 2**31 - 1, "step": 2}, {}, (IMAGE,)),
         ("slice", {"axis": 3, "start": 1, "stop": -1, "step": 1}, {}, (IMAGE,)),
         ("slice", {"axis": 1, "start": 1, "stop": 3, "step": 1}, {}, ((2, 5),)),

@@ -234,6 +234,14 @@ def test_concat(axis: int, dtype: torch.dtype) -> None:
     check(node("concat", axis=axis), x, x.take(range(2), axis), x, dtype=dtype, slack=0)
 
 
+@pytest.mark.parametrize("shape", [(7,), (1,), (5, 3, 4), (3, 1, 9), (1, 1, 1)], ids=str)
+def test_constants(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Of x the batch alone: its NaN go nowhere."""
+    values = image(*shape).astype(np.float32)
+    for x in (image(3, 2, 6, 8), image(2, 5)):
+        check(node("constant", {"values": values}), x * np.nan, dtype=dtype, slack=0)
+
+
 @pytest.mark.parametrize(("mode", "corners"), [("nearest", 0), ("bilinear", 0), ("bilinear", 1)])
 def test_upsampling(mode: str, corners: int, dtype: torch.dtype) -> None:
     """To fewer pixels, as many, one, twice as many, and by ratios that single precision rounds."""

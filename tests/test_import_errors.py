@@ -112,7 +112,9 @@ FORMS = {
     "batch statistics": Form(nn.BatchNorm2d(4, track_running_stats=False), "batch norm with the statistics of the batch"),
     "layer norm of all": Form(nn.LayerNorm([4, 6, 6]), "a layer norm over more or other dimensions"),
     "softmax of the batch": Form(nn.Softmax(0), "a softmax over the batch"),
-    "position": Form(Apply(lambda x: x + torch.ones(6, 6)), "a constant that varies over batch, height or width"),
+    "images numbered": Form(
+        Apply(lambda x: x + torch.arange(x.shape[0], dtype=torch.float32).view(-1, 1, 1, 1)), "a constant that varies over the batch"
+    ),
     "part of the batch": Form(Apply(lambda x: x[:1] * x), "a part of the batch"),
     "batches": Form(Apply(lambda x: torch.cat([x, x])), "a concatenation of batches"),
     "comparison": Form(Apply(lambda x: (x > 0) * x), "aten.gt.Scalar"),

@@ -107,6 +107,10 @@ def put_in(y: Tensor) -> Tensor:
     return out
 
 
+def between(y: Tensor) -> Tensor:
+    return torch.cat([y, torch.zeros(y.shape[0], 3, *y.shape[2:]), y], 1)
+
+
 def features(y: Tensor) -> Tensor:
     y = y.mean((2, 3))
     return torch.cat([y, torch.zeros(y.size(0), 2).type_as(y)], 1)
@@ -118,15 +122,12 @@ def features(y: Tensor) -> Tensor:
         (zeros_behind, ["pad"]),
         (both_ends, ["concat", "pad", "pad"]),
         (put_in, ["pad", "pad"]),
+        (between, ["pad", "concat"]),
         (features, ["mean", "reshape", "pad", "reshape"]),
     ],
 )
 def test_values_among_constants_of_one_number_are_padded(function: Callable[[Tensor], Tensor], expected: list[str]) -> None:
     assert ops(check(Apply(function), (1, 4, 6, 8), sizes=[(8, 10)])) == ["conv", *expected]
-
-
-def between(y: Tensor) -> Tensor:
-    return torch.cat([y, torch.zeros(y.shape[0], 3, *y.shape[2:]), y], 1)
 
 
 def images(y: Tensor) -> Tensor:
@@ -148,7 +149,6 @@ def first_image(y: Tensor) -> Tensor:
     [
         (strided, "a write to every second place"),
         (first_image, "a part of the batch"),
-        (between, "a constant between the values"),
         (images, "a concatenation of batches"),
     ],
 )

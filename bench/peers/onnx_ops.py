@@ -222,6 +222,11 @@ def log_softmax(model: Builder, node: Node, x: str) -> str:
     return model.add("LogSoftmax", x, axis=1)
 
 
+def constant(model: Builder, node: Node, x: str) -> str:
+    values = node.tensors["values"]
+    return model.constant(np.broadcast_to(values, model.shapes[node.name]).copy())
+
+
 OPS: dict[str, Op] = {
     "conv": conv,
     "linear": linear,
@@ -242,6 +247,7 @@ OPS: dict[str, Op] = {
     "sum": over_axes("ReduceSum"),
     "amax": over_axes("ReduceMax"),
     "concat": concat,
+    "constant": constant,
     "slice": slice_,
     "pad": pad,
     "reshape": reshape,

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx
 
 from cosparse.compress.importer.draft import Draft
-from cosparse.compress.importer.layout import Filled, Size, Value, size_of, sizes_of, stored
+from cosparse.compress.importer.layout import Filled, OfBatch, Size, Value, size_of, sizes_of, stored
 from cosparse.compress.importer.names import base, path
 from cosparse.compress.importer.rearrange import as_stored
 
-Result = Value | Filled | Tensor | tuple[Value, ...]
+Result = Value | Filled | OfBatch | Tensor | tuple[Value, ...]
 Handler = Callable[["Call"], Result]
 
 

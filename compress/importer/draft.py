@@ -15,8 +15,12 @@ class Draft:
 
     def __init__(self, inputs: Iterable[str]) -> None:
         self.nodes: list[Node] = []
-        self.taken: set[str] = set(inputs)
+        names = list(inputs)
+        self.input = names[0]
+        """The first of the graph's inputs, whose batch all values have."""
+        self.taken: set[str] = set(names)
         self.arranged: dict[Any, str] = {}
+        self.constants: dict[Any, str] = {}
         # Concatenations: the axis, and what was joined with its size there. A part of one is looked for among these.
         self.pieces: dict[str, tuple[int, list[tuple[str, Any]]]] = {}
 

@@ -63,6 +63,13 @@ class Filled:
     number: float
 
 
+@dataclass(frozen=True)
+class OfBatch:
+    """A constant, or a tuple of them, that depends on the batch alone: what it is at constants.BATCHES."""
+
+    results: tuple[Any, ...]
+
+
 def size_of(number: Any) -> Size:
     """An int or SymInt as a sympy expression."""
     return number.node.expr if isinstance(number, torch.SymInt) else sympy.Integer(number)

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy
-import torch
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
@@ -14,6 +13,7 @@ from cosparse.compress.importer.layout import Filled, Size, Value, alike, axis_o
 from cosparse.compress.importer.ops_pointwise import FLOAT32_MAX, activation, affine
 from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.regroup import alongside
+from cosparse.compress.importer.stored_constant import beside, for_image, narrowed
 from cosparse.compress.importer.table import handles
 
 MOST_PRODUCTS = 16  # powers up to this are products
@@ -116,19 +116,25 @@ def _scaled(call: Call, operand: Any) -> Any:
     alpha = call.number("alpha") if "alpha" in call.arguments else 1.0
     if alpha == 1:
         return operand
-    return affine(call, operand, alpha, 0, "alpha") if isinstance(operand, Value) else operand * alpha
+    if isinstance(operand, Value):
+        return affine(call, operand, alpha, 0, "alpha")
+    return alpha * (operand if isinstance(operand, int | float) else for_image(operand, len(call.shape)))
 
 
 def combined(call: Call, op: str, a: Any, b: Any) -> Value:
     """`op` of two operands of which at least one is a tensor that the inputs decide."""
     if isinstance(a, Value) and isinstance(b, Value):
         return pairwise(call, op, a, b)
-    x = a if isinstance(a, Value) else b
-    x = _over_channels(call, lifted(x, len(call.shape)), b if isinstance(a, Value) else a)
-    c = numbers_by_channel(call, x, b if isinstance(a, Value) else a)
+    x, constant = (a, b) if isinstance(a, Value) else (b, a)
+    numbers = for_image(_of_one_number(constant, x), len(call.shape))
+    x = lifted(x, len(call.shape))
+    numbers = narrowed(numbers, x)
+    x = _over_channels(call, x, numbers)
+    c = numbers_by_channel(x, numbers)
+    if c is None or (op in ("maximum", "minimum") and c.min() < c.max()):
+        x, other = beside(call, x, numbers)
+        return pairwise(call, op, x, other) if isinstance(a, Value) else pairwise(call, op, other, x)
     if op in ("maximum", "minimum"):
-        if c.min() < c.max():
-            raise Unsupported(f"a {op} with a constant that varies over the channels")
         bounds = (float(c[0]), FLOAT32_MAX) if op == "maximum" else (-FLOAT32_MAX, float(c[0]))
         return activation(call, "clip", *bounds, x=x)
     if op == "add":
@@ -142,29 +148,35 @@ def combined(call: Call, op: str, a: Any, b: Any) -> Value:
     return pairwise(call, "div", affine(call, x, 0, c, "numerator"), x)
 
 
-def _over_channels(call: Call, x: Value, constant: Any) -> Value:
-    """x with a dimension over its channels where the constant varies along one alone, which runs over height or width (N, H, W, C)."""
-    sizes = (1,) * (len(x.dims) - constant.ndim) + tuple(constant.shape) if isinstance(constant, Tensor) else ()
-    along = [dim for dim, size in enumerate(sizes) if size > 1]
-    if len(along) != 1 or len(x.dims) != 4 or x.expanded or axis_of(x, along[0]) not in (2, 3):
+def _of_one_number(constant: Any, x: Value) -> Any:
+    """The number of a tensor of one number that makes `x` no larger."""
+    if not isinstance(constant, Filled) or len(constant.shape) > len(x.shape):
+        return constant
+    sizes = zip(reversed(constant.shape), reversed(x.shape), strict=False)
+    return constant.number if all(same(n, size_of(1)) or same(n, size) for n, size in sizes) else constant
+
+
+def _over_channels(call: Call, x: Value, numbers: Tensor) -> Value:
+    """x with a dimension over its channels where the constant varies along one alone, which runs over the stored width: N, H, W, C."""
+    along = [dim for dim, size in enumerate(numbers.shape) if size > 1]
+    if len(along) != 1 or numbers.ndim != 4 or x.expanded or axis_of(x, along[0]) != 3:
         return x
     order = [0, along[0], *(dim for dim in (1, 2, 3) if dim != along[0])]
     stored = call.as_stored(permuted(x, order, x.origin or call.node))
     return permuted(stored, [order.index(dim) for dim in range(4)], call.node)
 
 
-def numbers_by_channel(call: Call, x: Value, constant: Any) -> numpy.ndarray:
-    """The constant as float64 numbers, one a stored channel of `x` (lifted to the result's rank)."""
-    if not isinstance(constant, Tensor | int | float):
-        raise Unsupported("an operand depends on the input's size")
-    numbers = torch.as_tensor(constant, dtype=torch.float64).numpy()
-    numbers = numbers.reshape((1,) * (len(x.dims) - numbers.ndim) + numbers.shape)
+def numbers_by_channel(x: Value, constant: Tensor) -> numpy.ndarray | None:
+    """The constant [1, ...], of the rank of `x`, as numbers, one a stored channel of `x`; None where it varies along other axes."""
+    numbers = constant.numpy()
     parts: list[int] = []
     atoms = []
     for dim, size, wanted in zip(x.dims, numbers.shape, x.shape, strict=True):
         if size > 1 and (any(a.axis != 1 for a in dim) or not dim or not same(wanted, size_of(size))):
-            raise Unsupported("a constant that varies over batch, height or width, or has more channels than the tensor")
+            return None
         channels = [a for a in dim if a.axis == 1]
+        if not all(a.size.is_Integer for a in channels):
+            return None
         parts += [int(a.size) if size > 1 else 1 for a in channels]
         atoms += channels
     spread = numpy.broadcast_to(numbers.reshape(parts), [int(a.size) for a in atoms])

@@ -7,9 +7,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
+from cosparse.compress.importer.constants import SizedConstant
 from cosparse.compress.importer.layout import Size, Value, lifted, permuted, size_of, viewed
 from cosparse.compress.importer.names import base
-from cosparse.compress.importer.ops_join import require_no_constant
 from cosparse.compress.importer.table import handles
 
 
@@ -65,9 +65,10 @@ BROADCASTS = ("add", "sub", "mul", "div", "rsub", "copy", "fill")
 def expand(call: Call) -> Value | Tensor:
     """A constant stays as it is where all that follows broadcasts it anyway."""
     constant = call.get("self")
-    if isinstance(constant, Tensor) and all(base(user.target) in BROADCASTS for user in call.node.users):
-        return constant
-    require_no_constant(call)
+    if isinstance(constant, Tensor):
+        if all(base(user.target) in BROADCASTS for user in call.node.users):
+            return constant
+        raise SizedConstant
     return replace(lifted(call.value(), len(call.shape)), shape=call.shape, origin=call.node)
 
 

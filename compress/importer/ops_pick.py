@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
 from cosparse.compress.importer.layout import ONE, Atom, Size, Value, axis_of, lifted, same, size_of
-from cosparse.compress.importer.ops_join import joined, require_no_constant
+from cosparse.compress.importer.ops_join import joined
 from cosparse.compress.importer.ops_slice import part
 from cosparse.compress.importer.table import handles
 
@@ -56,7 +56,6 @@ def roll(call: Call) -> Value:
 @handles("repeat", "tile")
 def repeat(call: Call) -> Value:
     """Copies, joined; where the size was 1, the value is only expanded."""
-    require_no_constant(call)
     counts = [call.size(n) for n in call.arguments["repeats" if call.op == "repeat" else "dims"]]
     x = lifted(call.value(), len(counts))
     counts = [ONE] * (len(x.shape) - len(counts)) + counts

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import Filled, Size, Value, lifted, same, size_of
+from cosparse.compress.importer.layout import Filled, OfBatch, Size, Value, lifted, same, size_of
 from cosparse.compress.importer.ops_arithmetic import numbers_by_channel
 from cosparse.compress.importer.ops_join import joined, with_filled
 from cosparse.compress.importer.ops_pointwise import affine
 from cosparse.compress.importer.ops_slice import part, position
+from cosparse.compress.importer.stored_constant import for_image, laid_as
 from cosparse.compress.importer.table import handles
 
 
@@ -42,8 +43,8 @@ def select_scatter(call: Call) -> Value:
     if isinstance(source, Value):
         shape = (*source.shape[:dim], size_of(1), *source.shape[dim:])
         source = replace(source, dims=(*source.dims[:dim], (), *source.dims[dim:]), shape=shape)
-    elif isinstance(source, Tensor):
-        source = source.unsqueeze(dim)
+    elif isinstance(source, Tensor | OfBatch):
+        source = for_image(source, len(call.shape) - 1).unsqueeze(dim)
     return _written(call, x, dim, start, start + 1, source)
 
 
@@ -53,6 +54,10 @@ def _written(call: Call, x: Any, dim: int, start: Size, stop: Size, source: Any)
         ends = [(size_of(0), start), (stop, x.shape[dim])]
         before, behind = ([replace(x, shape=_resized(x.shape, dim, b - a))] if not same(a, b) else [] for a, b in ends)
         return with_filled(call, [*before, source, *behind], dim)
+    if isinstance(x, Tensor | OfBatch) and isinstance(source, Value):
+        numbers, stops = for_image(x, len(call.shape)), [call.fixed(n, "a bound") for n in (start, stop)]
+        parts = numbers.tensor_split(stops, dim)
+        return joined(call, [p for p in (parts[0], source, parts[2]) if isinstance(p, Value) or p.shape[dim]], dim, call.shape)
     x = call.value("self")
     if any(atom.axis == 0 for atom in x.dims[dim]):
         raise Unsupported("a write to a part of the batch")
@@ -72,4 +77,6 @@ def _resized(shape: tuple[Size, ...], dim: int, size: Size) -> tuple[Size, ...]:
 
 def _spread(call: Call, like: Value, source: Any) -> Value:
     """A constant in the shape of `like`."""
-    return affine(call, like, 0, numbers_by_channel(call, like, source))
+    numbers = for_image(source, len(like.shape))
+    by_channel = numbers_by_channel(like, numbers)
+    return laid_as(call, like, numbers) if by_channel is None else affine(call, like, 0, by_channel)

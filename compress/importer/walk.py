@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -27,9 +27,11 @@ from cosparse.compress.importer import (  # noqa: F401
     ops_slice,
 )
 from cosparse.compress.importer.call import Call, Unsupported
+from cosparse.compress.importer.constants import SizedConstant, agreed, computed
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.fold import simplified
-from cosparse.compress.importer.layout import Filled, Value, sizes_of, stored
+from cosparse.compress.importer.guards import Way
+from cosparse.compress.importer.layout import Filled, OfBatch, Value, sizes_of, stored
 from cosparse.compress.importer.names import base, place, source
 from cosparse.compress.importer.output import Output, as_output
 from cosparse.compress.importer.regions import REASONS
@@ -46,8 +48,11 @@ KEEP = ("slice", "select", "narrow", "view", "reshape", "expand", "unsqueeze", "
 """Operations after which a tensor of one number is still one."""
 
 
+@dataclass(frozen=True)
 class Refused:
-    """Stands for the result of an operation that cannot be imported, and of all that depends on it."""
+    """Stands for the result of an operation that cannot be imported, and of all that depends on it; `sized`: of a SizedConstant."""
+
+    sized: bool = False
 
 
 def from_torch(model: nn.Module, example: Tensor | Sequence[Tensor], name: str = "") -> Graph:
@@ -81,10 +86,10 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     problems: dict[fx.Node, str] = {}
     for node in program.operations:
         try:
-            values[node] = _evaluated(node, draft, values)
+            values[node] = _evaluated(node, draft, values, program.way)
         except Unsupported as reason:
             problems[node] = str(reason)
-            values[node] = Refused()
+            values[node] = Refused(isinstance(reason, SizedConstant))
     outputs, unfit = _outputs(program, draft, values)
     views = tuple(output.view for output in outputs) if any(output.view is not None for output in outputs) else ()
     if problems or unfit:
@@ -98,8 +103,8 @@ def _imported(program: Program, inputs: tuple[Tensor, ...], name: str) -> Graph:
     return _named(replace(graph, nodes=tuple(map(_single, graph.nodes))), [key for key, _ in program.outputs], ranks)
 
 
-def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
-    """What the operation gives: a Value (a tuple of them), a constant Tensor, or None where it is no tensor."""
+def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any], way: Way) -> Any:
+    """What the operation gives: a Value (a tuple of them), a constant, or None where it is no tensor."""
     fake = node.meta.get("val")
     tensor = fake[0] if isinstance(fake, list | tuple) and fake else fake
     if not isinstance(tensor, Tensor):
@@ -107,39 +112,28 @@ def _evaluated(node: fx.Node, draft: Draft, values: dict[fx.Node, Any]) -> Any:
     operands = [values.get(n) for n in node.all_input_nodes]
     handler = HANDLERS.get(base(node.target))
     if any(isinstance(operand, Refused) for operand in operands):
+        if not any(isinstance(operand, Value) or operand == Refused() for operand in operands):
+            return Refused(sized=True)
         if handler is None and node.target is not operator.getitem:
             raise Unsupported
         return Refused()
     if node.target is operator.getitem:
         items, index = operands[0], node.args[1]
+        if isinstance(items, OfBatch):
+            return agreed([result[index] for result in items.results])
         if not isinstance(items, tuple | list) or not isinstance(index, int) or index >= len(items):
             raise Unsupported("this result of the operation")
         return items[index]
-    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    if not random and all(_is_constant(operand) for operand in operands):
-        return _constant(node, values)
     if operands and isinstance(operands[0], Filled) and base(node.target) in KEEP:
         return replace(operands[0], shape=sizes_of(tensor.shape))
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    if not random and (result := computed(node, values, way)) is not None:
+        return result
     if handler is None:
         raise Unsupported(REASONS.get(base(node.target), ""))
     if not tensor.is_floating_point():
         raise Unsupported(f"a result of {tensor.dtype}")
     return handler(Call(node, draft, values))
-
-
-def _is_constant(operand: Any) -> bool:
-    return isinstance(operand, Tensor) or (isinstance(operand, tuple | list) and all(map(_is_constant, operand)))
-
-
-def _constant(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    """The operation carried out now, on copies, since it may write in place."""
-
-    def load(n: fx.Node) -> Any:
-        return values[n].clone() if isinstance(values[n], Tensor) else values[n]
-
-    kwargs = {key: torch.device("cpu") if isinstance(v, torch.device) else fx.map_arg(v, load) for key, v in node.kwargs.items()}
-    with torch.no_grad():
-        return node.target(*fx.map_arg(node.args, load), **kwargs)  # type: ignore[operator]
 
 
 def _listed(problems: dict[fx.Node, str]) -> list[str]:

@@ -41,6 +41,9 @@ class Step:
 
     @property
     def reads(self) -> tuple[str, ...]:
+        """The values whose numbers the launch reads: of `constant` none, which takes the batch alone."""
+        if self.node.op == "constant":
+            return ()
         return (*self.inputs, self.residual) if self.residual else self.inputs
 
 

@@ -194,7 +194,7 @@ def _measured(form: Form, layer: Layer) -> float | None:
 
 
 def _other(step: Step, values: Mapping[str, Planes]) -> Launch:
-    inputs, out, launch = [values[name] for name in step.inputs], values[step.output], LAUNCHES[step.node.op]
+    inputs, out, launch = [values[name] for name in step.reads], values[step.output], LAUNCHES[step.node.op]
     return Launch(step, lambda: launch(step.node, inputs, out), step.node.op, 1.0, 0, 0.0, None, "")
 
 

@@ -120,6 +120,10 @@ def concat(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
     return lambda *x: torch.cat(x, axis)
 
 
+def constant(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
+    return lambda *x: tensors["values"].expand(shapes[node.name])
+
+
 def slice_(node: Node, tensors: Tensors, shapes: Shapes) -> Function:
     a: Any = node.attrs
     index = (slice(None),) * a["axis"] + (slice(a["start"], a["stop"], a["step"]),)
@@ -217,6 +221,7 @@ OPS: dict[str, Build] = {
     "sum": over_axes(torch.sum),
     "amax": over_axes(torch.amax),
     "concat": concat,
+    "constant": constant,
     "slice": slice_,
     "pad": pad,
     "reshape": reshape,

@@ -51,10 +51,15 @@ _uploaded: dict[tuple[int, torch.device], tuple[weakref.ref[np.ndarray], torch.T
 
 
 def channel_vector(node: Node, role: str, channels: int, device: torch.device) -> torch.Tensor:
-    """The node's tensor `role` as float32 [C] on the device: uploaded once for as long as the array lives, since arrays do not change."""
+    """The node's tensor `role` as float32 [C] on the device."""
     array = node.tensors[role]
     if array.shape != (channels,):
         raise ShapeError(f"node {node.name} ({node.op})", f"{len(array)} channels, as {role} has", f"{channels}")
+    return uploaded(array, device)
+
+
+def uploaded(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as float32 on the device: uploaded once for as long as it lives, since arrays do not change."""
     key = (id(array), device)
     if key not in _uploaded:
         copy = torch.from_numpy(np.array(array, np.float32)).to(device)

@@ -1,10 +1,10 @@
-"""concat, slice, pad, reshape, permute, depth_to_space, channel_shuffle, norms and softmaxes on a GPU, through torch.
+"""concat, constant, slice, pad, reshape, permute, depth_to_space, channel_shuffle, norms and softmaxes on a GPU, through torch.
 
     inputs, y  Planes of one dtype, float16 or bfloat16; norms and softmaxes compute in float32 and round once
 
 Formulas: kernels/shape_ops.py, resample.py, norm.py. These operators are rare in convolutional networks and left to the library: each is
 a view of the input that is copied into a view of the output, at most after a gather along an axis. They neither wait nor need numbers
-from the device, so a CUDA graph can hold them; norms upload their tensors at its first launch, so launch them once before.
+from the device, so a CUDA graph can hold them; norms and constants upload their tensors at the first launch, so launch them once before.
 
 Refused: a norm of another channel count (ShapeError). Sizes that do not fit have been refused where the output's shape was found.
 """
@@ -17,7 +17,7 @@ import torch
 
 from cosparse.kernels.contract import Node
 from cosparse.kernels.gpu.planes import Planes
-from cosparse.kernels.gpu.pointwise import Launch, channel_vector
+from cosparse.kernels.gpu.pointwise import Launch, channel_vector, uploaded
 
 
 def concat(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
@@ -25,6 +25,11 @@ def concat(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
     for x in inputs:
         out.nchw.narrow(axis, start, x.shape[axis]).copy_(x.nchw)
         start += x.shape[axis]
+
+
+def constant(node: Node, _inputs: Sequence[Planes], out: Planes) -> None:
+    values = node.tensors["values"]
+    out.nchw.copy_(uploaded(values, out.data.device).view(-1, *(out.shape[2:] if values.ndim == 3 else (1, 1))))
 
 
 def slice_(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
@@ -100,6 +105,7 @@ def log_softmax(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
 
 LAUNCHES: dict[str, Launch] = {
     "concat": concat,
+    "constant": constant,
     "slice": slice_,
     "pad": pad,
     "reshape": reshape,
