@@ -87,7 +87,9 @@ def version_three() -> Graph:
         Node("pow", "activation", ("sqrt",), {"kind": "pow", "alpha": 1.5, "beta": 0.0}),
         Node("exp", "activation", ("y",), {"kind": "exp", "alpha": 0.0, "beta": 0.0}),
         Node("add", "add", ("pow", "exp")),
-        Node("log", "activation", ("add",), {"kind": "log", "alpha": 0.0, "beta": 0.0}),
+        Node("grid", "constant", ("y",), {}, {"values": 2 + _floats(3, 8, 8)}),
+        Node("moved", "add", ("add", "grid")),
+        Node("log", "activation", ("moved",), {"kind": "log", "alpha": 0.0, "beta": 0.0}),
         Node("probabilities", "log_softmax", ("log",), {"axis": 1}),
     )
     inputs = (sized, Input("y", (None, 3, 1, 1)))

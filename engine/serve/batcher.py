@@ -2,7 +2,8 @@
 
 A call brings one array for each input, [n, ...], n >= 1, float32 or numbers that are converted; what is no such array is refused before it
 meets the others. Calls whose sizes agree but for n are joined along n, in the order in which they
-came, up to `max_batch` images; each gets its own rows of the outputs. Calls of more than `max_batch` images are run in parts.
+came, up to `max_batch` images; each gets its own rows of the outputs. A call of more than `max_batch` images is run in parts, of which
+no more wait at once than there are workers, and one: others get in between.
 
 When a batch starts: as soon as a worker is free and the oldest call has waited `max_delay`, or the batch is full. With `max_delay` 0 a
 call that finds the engine idle is run at once, alone; batches form of what arrives while the engine works.
@@ -22,7 +23,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,7 @@ class Call:
     sizes: tuple[tuple[int, ...], ...]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Arrays]
+    answered: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -90,6 +92,9 @@ class Batcher:
         self._changed = threading.Condition()
         self._waiting: deque[Call] = deque()
         self._closed = False
+        self._ahead = workers + 1  # parts of a call that wait at once: no worker is idle until the next is there
+        self._begun = 0  # calls in parts that have more to put into the queue
+        self._later = 0  # images in these parts
         self._seconds_per_image = 0.0
         self._paces: dict[tuple[tuple[int, ...], ...], float] = {}  # of each size of the inputs
         self._short, self._running, self._ended = short, 0, 0.0
@@ -127,17 +132,16 @@ class Batcher:
         if self._alone(calls, caller):
             return self._run_here(calls[0])
         self._put(calls)
+        end = None if timeout is None else calls[0].loop.call_later(timeout, _late, calls)  # a tenth of what asyncio.timeout takes
         try:
-            if timeout is None:
-                answers = [await call.future for call in calls]
-            else:
-                async with asyncio.timeout(timeout):
-                    answers = [await call.future for call in calls]
+            answers = [await call.future for call in calls] if len(calls) <= self._ahead else await self._in_turn(calls)
         except TimeoutError:
             raise Refused(
                 Kind.TIMEOUT, f"model '{self._engine.name}'", f"an answer within {timeout:g} s", "none yet", "try again, or allow more time"
             ) from None
         finally:
+            if end is not None:
+                end.cancel()
             self._forget(calls)
         if len(answers) == 1:
             return answers[0]
@@ -146,7 +150,7 @@ class Batcher:
     def retry_after(self) -> int:
         """Whole seconds in which the queue should be worked off, at the pace so far."""
         with self._changed:
-            images = sum(call.images for call in self._waiting)
+            images = self._later + _images(self._waiting)
         return max(1, min(60, round(images * self._seconds_per_image / len(self.threads) + 0.5)))
 
     def close(self) -> None:
@@ -216,26 +220,48 @@ class Batcher:
         return outputs
 
     def _put(self, calls: list[Call]) -> None:
-        """All of them or none. One request alone may exceed an empty queue: it was small enough to be read."""
+        """All that wait at once, or none. One request alone may exceed an empty queue."""
+        now, later = calls[: self._ahead], calls[self._ahead :]
         with self._changed:
             if self._closed:
                 raise Closed
             depth = len(self._waiting)
-            full = bool(depth) and depth + len(calls) > self._limit
+            full = bool(depth) and depth + len(now) > self._limit
             if not full:
-                self._waiting.extend(calls)
-                self._changed.notify()
+                self._waiting.extend(now)
+                self._begun, self._later = self._begun + bool(later), self._later + _images(later)
+                self._changed.notify(len(now))
         if full:
             got = f"{depth} that wait"
             about, wanted = f"model '{self._engine.name}'", f"a queue of at most {self._limit} requests"
             raise Refused(Kind.QUEUE_FULL, about, wanted, got, "try again later", retry_after=self.retry_after())
 
+    async def _in_turn(self, calls: list[Call]) -> list[Arrays]:
+        """Answers of parts, the first of which wait already; one more is put behind the others whenever one is answered."""
+        answers, left = [], _images(calls[self._ahead :])
+        try:
+            for place, call in enumerate(calls):
+                answers.append(await call.future)
+                for following in calls[place + self._ahead : place + self._ahead + 1]:
+                    left -= following.images
+                    following.since = time.monotonic()
+                    with self._changed:
+                        self._later -= following.images
+                        self._waiting.append(following)
+                        self._changed.notify()
+        finally:
+            with self._changed:
+                self._begun, self._later = self._begun - 1, self._later - left
+                self._changed.notify_all()  # workers that may end now
+        return answers
+
     def _forget(self, calls: list[Call]) -> None:
         """Those that nobody waits for any more leave the queue."""
-        unanswered = [call for call in calls if not call.future.done() or call.future.cancelled()]
+        unanswered = [call for call in calls if not call.answered]
         if unanswered:
+            gone = set(map(id, unanswered))
             with self._changed:
-                self._waiting = deque(call for call in self._waiting if call not in unanswered)
+                self._waiting = deque(call for call in self._waiting if id(call) not in gone)
             for call in unanswered:
                 call.future.cancel()
         for call in calls:
@@ -251,15 +277,15 @@ class Batcher:
         with self._changed:
             while True:
                 if not self._waiting:
-                    if self._closed:
+                    if self._closed and not self._begun:
                         return []
                     self._changed.wait()
                     continue
                 batch, full = choose(self._waiting, self._max_batch)
                 left = batch[0].since + self._max_delay - time.monotonic()
                 if full or left <= 0 or self._closed:
-                    taken = set(map(id, batch))
-                    self._waiting = deque(call for call in self._waiting if id(call) not in taken)
+                    for call in batch:  # the first of the queue, mostly, so that each is found at once
+                        self._waiting.remove(call)
                     self._running += 1
                     return batch
                 self._changed.wait(left)
@@ -267,7 +293,7 @@ class Batcher:
     def _compute(self, batch: list[Call]) -> tuple[Ran, Arrays, Exception | None]:
         """Runs the engine for a batch that counts as running, until it has ended."""
         start = time.monotonic()
-        images = sum(call.images for call in batch)
+        images = _images(batch)
         outputs: Arrays = ()
         error: Exception | None = None
         try:
@@ -303,22 +329,26 @@ class Batcher:
         self._observe(ran)
 
 
+def _images(calls: Iterable[Call]) -> int:
+    return sum(call.images for call in calls)
+
+
 def _mean(before: float, new: float) -> float:
     """A running mean of about ten values; 0 where there has been none."""
     return before + 0.1 * (new - before) if before else new
 
 
-def choose(waiting: Sequence[Call], max_batch: int) -> tuple[list[Call], bool]:
+def choose(waiting: Iterable[Call], max_batch: int) -> tuple[list[Call], bool]:
     """The oldest call and those behind it that can be joined with it; and whether the batch can grow no further."""
-    batch, images = [waiting[0]], waiting[0].images
-    for call in list(waiting)[1:] if images < max_batch else []:
+    others = iter(waiting)
+    batch = [next(others)]
+    images = batch[0].images
+    while images < max_batch and (call := next(others, None)) is not None:
         if call.sizes == batch[0].sizes:
             if images + call.images > max_batch:
                 return batch, True
             batch.append(call)
             images += call.images
-            if images == max_batch:
-                break
     return batch, images >= max_batch
 
 
@@ -329,10 +359,17 @@ def join(calls: list[Arrays]) -> Arrays:
     return tuple(numpy.concatenate(arrays) for arrays in zip(*calls, strict=True))
 
 
+def _late(calls: list[Call]) -> None:
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(TimeoutError())
+
+
 def _settle(answers: list[tuple[Call, Arrays]], error: Exception | None) -> None:
     for call, rows in answers:
         if call.future.done():
             continue
+        call.answered = True
         if error is not None:
             call.future.set_exception(error)
         else:

@@ -26,7 +26,7 @@ const char* const kOps[] = {"conv", "conv", "conv", "linear", "activation", "aff
 const char* const kKinds[] = {"relu", "clip", "leaky_relu", "elu", "sigmoid", "silu", "tanh", "gelu", "gelu_tanh", "hardswish",
                               "hardsigmoid", "softplus", "mish"};
 // Of version 3.
-const char* const kLaterOps[] = {"maximum", "minimum", "sum", "amax", "group_norm", "log_softmax"};
+const char* const kLaterOps[] = {"maximum", "minimum", "sum", "amax", "group_norm", "log_softmax", "constant"};
 const char* const kLaterKinds[] = {"sqrt", "abs", "exp", "log", "pow"};
 
 template <size_t N> bool is_in(const std::string& word, const char* const (&list)[N]) {
@@ -236,6 +236,7 @@ class Builder {
     if (node.op == "group_norm") node.attrs["groups"] = (int64_t)(x.c % 3 == 0 ? 3 : x.c % 2 == 0 ? 2 : 1);
     for (const char* role : {"scale", "shift"})
       if (node.op == "affine" || norm) tensor(node, role, Dtype::f32, {x.c});
+    if (node.op == "constant") tensor(node, "values", Dtype::f32, x.rank == 4 ? List{1 + b_.below(3), x.h, x.w} : List{x.c});
     if (node.op == "prelu") tensor(node, "slope", Dtype::f32, {x.c});
     for (const char* op : {"slice", "pad", "reshape", "permute", "depth_to_space", "channel_shuffle"})
       if (node.op == op) rearrange(node, x);
