@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# The suite's tensors are small, and two threads that wait for each other beside other work take several times as long as one. Libraries
+# read it when they are imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -34,7 +38,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
-    """The suite's tensors are small, and two threads that wait for each other beside other work take several times as long as one."""
+    """Whatever the environment says."""
     torch.set_num_threads(1)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 from import_check import check, ops, randomise
+from torch import nn
 
 from cosparse.bench import zoo
+from cosparse.bench.zoo import convnext
 from cosparse.bench.zoo.densenet import DenseNet
+from cosparse.bench.zoo.resnet import Bottleneck
 from cosparse.engine.graph import Node
 
 # Example size of each, the smallest that the network allows; a second size where it runs at any.
@@ -32,6 +35,14 @@ SIZES: dict[str, tuple[tuple[int, int], tuple[int, int] | None]] = {
 SAME_CODE = {"resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resnet101", "mobilenet_v1", "mobilenet_v3_small"}
 
 
+def shortened(model: nn.Module) -> nn.Module:
+    """Two blocks of each stage: those after the second repeat it, and torch.export takes long to follow them."""
+    for module in model.modules():
+        if isinstance(module, nn.Sequential) and all(isinstance(block, convnext.Block | Bottleneck) for block in module):
+            del module[2:]
+    return model
+
+
 def test_every_network_is_covered() -> None:
     assert set(zoo.names()) == set(SIZES) | SAME_CODE
 
@@ -39,9 +50,10 @@ def test_every_network_is_covered() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_the_graph_computes_what_torch_computes(name: str) -> None:
     size, other = SIZES[name]
-    # DenseNet-121 is this with 58 layers, which torch.export takes long to follow.
+    # DenseNet-121 is this with 58 layers. ResNet-50 stays as deep as it is, for the sake of rounding.
     model = DenseNet((2, 3, 2, 2), 7) if name == "densenet121" else zoo.build(name, num_classes=7)
-    graph = check(randomise(model), (1, 3, *size), sizes=[other] if other else [])
+    model = model if name == "resnet50" else shortened(model)
+    graph = check(randomise(model), (1, 3, *size), batches=(1,) if other else (1, 3), sizes=[other] if other else [])
     assert graph.provenance["import"]["size"] == "free"
     assert graph.inputs[0].shape == (None, 3, *size)
     assert "permute" not in ops(graph)

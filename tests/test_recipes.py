@@ -38,7 +38,7 @@ def test_coco_recipe_on_a_tiny_set(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--classes 81 --data" in (line := capsys.readouterr().out)
     assert f"{' '.join(coco.METHOD)} --flops 0.441" in line
     engine = cosparse.load(out)
-    assert engine.outputs[0].shape == (None, 81, 64, 64)
+    assert engine.outputs[0].shape == (None, 81, 32, 32)
     provenance = engine.metadata["provenance"]
     assert provenance["flops_reduction"] >= 0.441
     assert {"miou", "pixel_accuracy", "dense_miou"} <= provenance["accuracy"].keys()

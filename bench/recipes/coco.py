@@ -22,7 +22,7 @@ METHOD = ("--method", "ssr-pso")
 BUDGET = ("--flops", "0.441")
 CLASSES = ("--classes", "81")
 SCHEDULE = ("--size", "3,520,520", "--epochs", "0,30", "--batch", "16", "--lr", "0.01", "--weight-decay", "1e-4", "--precision", "bfloat16")
-TINY = ("--evaluations", "12", "--size", "3,64,64", "--epochs", "0,1", "--batch", "2", "--lr", "0.001", "--workers", "0")
+TINY = ("--evaluations", "12", "--size", "3,32,32", "--epochs", "0,1", "--batch", "2", "--lr", "0.001", "--workers", "0")
 
 
 def arguments(options: argparse.Namespace) -> list[str]:

@@ -3,8 +3,9 @@
 #   KIND=thread    ThreadSanitizer
 #   KIND=fuzz      the first with feedback for fuzzing: libFuzzer where CXX is a clang++ that has it, else tests/native/fuzz_main.cpp
 #   KIND=plain     no sanitizer
-# The kernels take most of the time to compile. VECTORS=0 leaves out the vector ones; ARCHIVES=FOLDER links those of setup.py, which no
-# sanitizer looks into. OPTIMISE=-O0 compiles the rest in half the time.
+# The kernels take most of the time to compile. VECTORS=0 leaves out the vector ones; ARCHIVES=FOLDER is for a quick build: it links those
+# of setup.py, which no sanitizer looks into, and leaves out what debuggers want beyond line numbers and the UNCHECKED of the checks, which
+# cost the most and whose finds mostly end in AddressSanitizer's. OPTIMISE=-O0 compiles the rest in half the time.
 KIND ?= address
 VECTORS ?= 1
 ARCHIVES ?=
@@ -13,14 +14,15 @@ OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))$(if $(
 ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' | \
 	$(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null && echo libfuzzer))
 
-FLAGS_address := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+UNCHECKED := -fno-sanitize=null,alignment,vptr,object-size
+FLAGS_address := -fsanitize=address,undefined -fno-sanitize-recover=undefined $(if $(ARCHIVES),$(UNCHECKED))
 FLAGS_thread := -fsanitize=thread
 FLAGS_fuzz := $(FLAGS_address) $(if $(ENGINE),-fsanitize=fuzzer-no-link,-fsanitize-coverage=trace-pc)
 LINK_address := $(FLAGS_address)
 LINK_thread := $(FLAGS_thread)
 LINK_fuzz := $(FLAGS_address)
 # As setup.py has them; tests/test_fuzz.py compares.
-COMMON := -std=c++17 -ffp-contract=off -Wall -Wextra -g $(OPTIMISE) -fno-omit-frame-pointer -Icsrc -pthread
+COMMON := -std=c++17 -ffp-contract=off -Wall -Wextra $(if $(ARCHIVES),-g1,-g) $(OPTIMISE) -fno-omit-frame-pointer -Icsrc -pthread
 AVX512 := -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma
 ISA_avx2 := -mavx2 -mfma
 ISA_avx512 := $(AVX512)
