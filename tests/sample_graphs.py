@@ -73,7 +73,7 @@ def every_op() -> Graph:
 
 
 def version_three() -> Graph:
-    """What version 3 of the artifact adds: sizes that an input takes (another takes any), views of outputs, operators, kinds of activations."""
+    """What version 3 of the artifact adds: sizes that an input takes (another takes any), views of outputs, operators, activations."""
     sized = Input("x", (None, 3, 8, 8), sizes=((4, 16), (8, 8)))
     tensors = {"scale": 2 + _floats(3), "shift": _floats(3)}
     nodes = (
