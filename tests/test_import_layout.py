@@ -85,6 +85,33 @@ def test_idiom(function: Callable[[Tensor], Tensor], expected: list[str]) -> Non
     assert graph.provenance["import"]["size"] == "free"
 
 
+def blocks(x: Tensor, order: tuple[int, ...], i: int = 2, j: int = 2) -> Tensor:
+    """Blocks of i x j pixels as channels, by view and permute; of the dimensions (n, c, h, i, w, j) `order` are those of the channels."""
+    n, c, h, w = x.shape
+    return x.view(n, c, h // i, i, w // j, j).permute(0, *order, 2, 4).reshape(n, c * i * j, h // i, w // j)
+
+
+def reorg(x: Tensor) -> Tensor:
+    """As YOLOv2 has it."""
+    n, c, h, w = x.shape
+    x = x.view(n, c, h // 2, 2, w // 2, 2).transpose(3, 4).contiguous().view(n, c, h // 2 * w // 2, 4).transpose(2, 3).contiguous()
+    return x.view(n, c, 4, h // 2, w // 2).transpose(1, 2).contiguous().view(n, 4 * c, h // 2, w // 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        pytest.param(reorg, ["conv", "channel_shuffle"], id="reorg"),
+        pytest.param(lambda x: blocks(x, (1, 3, 5)), ["conv"], id="c_i_j"),
+        pytest.param(lambda x: blocks(x, (3, 5, 1), 3, 2), ["conv", "channel_shuffle"], id="i_j_c"),
+        pytest.param(lambda x: blocks(x, (1, 3, 5), 1, 4), ["conv"], id="columns"),
+        pytest.param(lambda x: blocks(x, (5, 1, 3), 2, 4), ["conv", "channel_shuffle"], id="j_c_i"),
+    ],
+)
+def test_pixels_become_channels(function: Callable[[Tensor], Tensor], expected: list[str]) -> None:
+    assert ops(check(Apply(function), (1, 3, 6, 8))) == expected
+
+
 class Rows(nn.Module):
     """Features [N, F] in the same idioms, between operators that only take images."""
 

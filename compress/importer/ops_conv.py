@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 
 from cosparse.compress.importer.call import Call, Unsupported
+from cosparse.compress.importer.convolution import conv_attrs, unshuffled
 from cosparse.compress.importer.layout import Value, axis_of, size_of, whole
+from cosparse.compress.importer.names import path
 from cosparse.compress.importer.table import handles
 from cosparse.compress.importer.transposed import phase_filters, plan_axis
-
-
-def conv_attrs(values: numpy.ndarray, stride: list[int], pad: list[int], dilation: list[int], groups: int) -> dict[str, Any]:
-    """Attributes of a dense convolution with values [O, C/G, R, S]."""
-    return {
-        "filters": values.shape[0],
-        "channels": values.shape[1] * groups,
-        "kernel": [*values.shape[2:]],
-        "stride": stride,
-        "dilation": dilation,
-        "pad": pad,
-        "groups": groups,
-        "transform": "identity",
-        "format": "dense",
-        "block": 1,
-    }
 
 
 def weighted(values: numpy.ndarray, bias: numpy.ndarray | None) -> dict[str, numpy.ndarray]:
@@ -119,10 +103,8 @@ def _linear(call: Call, x: Value, weight: numpy.ndarray, bias: numpy.ndarray | N
 
 @handles("pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Value:
-    """Pixels to channels (c, i, j): a grouped convolution whose filter (i, j) has a one at that tap."""
+    """Pixels to channels (c, i, j)."""
     factor = call.integer("downscale_factor")
     x = call.as_stored(call.value())
     channels = call.fixed(x.sizes[1], "channels")
-    taps = numpy.eye(factor * factor).reshape(-1, 1, factor, factor)
-    attrs = conv_attrs(values := numpy.tile(taps, (channels, 1, 1, 1)), [factor] * 2, [0] * 4, [1, 1], channels)
-    return call.result(call.emit("conv", [x.name], attrs, {"values": values}))
+    return call.result(unshuffled(call.draft, x.name, channels, factor, factor, path(call.node)))

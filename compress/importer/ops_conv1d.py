@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cosparse.compress.importer.call import Call
+from cosparse.compress.importer.convolution import conv_attrs
 from cosparse.compress.importer.layout import ONE, Value, stored
-from cosparse.compress.importer.ops_conv import conv_attrs, weighted
+from cosparse.compress.importer.ops_conv import weighted
 from cosparse.compress.importer.table import handles
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import fx
 
+from cosparse.compress.importer.convolution import unshuffled
 from cosparse.compress.importer.draft import Draft
 from cosparse.compress.importer.layout import ONE, Atom, Dim, Size, Value, axis_of, joined, product, same, stored, stored_dims, whole
 from cosparse.compress.importer.names import base, path, place
@@ -62,6 +63,8 @@ def _arranged(draft: Draft, value: Value, origin: fx.Node) -> str | None:
         size, order_name = block
         attrs = {"block": size, "order": order_name, "crop": [0, 0, 0, 0]}
         return draft.add(path(origin, "depth_to_space"), "depth_to_space", [value.name], attrs, {})
+    if (moved := _space_to_depth(draft, value, origin)) is not None:
+        return _arranged(draft, moved, origin) if moved.dims != stored_dims(moved.sizes) else moved.name
     return _by_runs(draft, value, origin)
 
 
@@ -146,6 +149,28 @@ def _depth_to_space(value: Value) -> tuple[list[int], str] | None:
         if joined(atoms) == axis:
             return block, order
     return None
+
+
+def _space_to_depth(draft: Draft, value: Value, origin: fx.Node) -> Value | None:
+    """Where rows (h, i) and columns (w, j) go to h, w and channels, in any order with these: the value with channels (c, i, j)."""
+    if len(value.sizes) != 4 or len(value.dims) != 4:
+        return None
+    channels, block = value.sizes[1], [ONE, ONE]
+    for atom in value.dims[1]:
+        if atom.axis > 1 and atom.stride == 1:
+            block[atom.axis - 2] *= atom.size
+    i, j = block
+    inner = [(Atom(axis, n),) if n != 1 else () for axis, n in ((2, i), (3, j))]
+    rest = [joined((*value.dims[axis], *inner[axis - 2])) == whole(axis, value.sizes[axis]) for axis in (2, 3)]
+    if not (channels.is_Integer and i.is_Integer and j.is_Integer and all(rest)) or not 1 < i * j <= MOST_BLOCK:
+        return None
+    sizes = (value.sizes[0], channels * i * j, *value.shape[2:])
+    strides = {1: i * j, 2: j, 3: ONE}
+    dim = tuple(Atom(1, a.size, a.stride * int(strides[a.axis])) for a in value.dims[1])
+    if product(a.size for a in dim) != sizes[1]:
+        return None
+    name = unshuffled(draft, value.name, int(channels), int(i), int(j), path(origin, "space_to_depth"))
+    return Value(name, sizes, (value.dims[0], joined(dim), *stored_dims(sizes)[2:]), value.shape, origin)
 
 
 def _by_runs(draft: Draft, value: Value, origin: fx.Node) -> str | None:
