@@ -132,7 +132,7 @@ class Batcher:
         if self._alone(calls, caller):
             return self._run_here(calls[0])
         self._put(calls)
-        end = None if timeout is None else calls[0].loop.call_later(timeout, _late, calls)  # a tenth of what asyncio.timeout takes
+        end = None if timeout is None else calls[0].loop.call_later(timeout, _late, calls)  # asyncio.timeout takes longer
         try:
             answers = [await call.future for call in calls] if len(calls) <= self._ahead else await self._in_turn(calls)
         except TimeoutError:
@@ -238,16 +238,16 @@ class Batcher:
 
     async def _in_turn(self, calls: list[Call]) -> list[Arrays]:
         """Answers of parts, the first of which wait already; one more is put behind the others whenever one is answered."""
-        answers, left = [], _images(calls[self._ahead :])
+        answers, later, left = [], iter(calls[self._ahead :]), _images(calls[self._ahead :])
         try:
-            for place, call in enumerate(calls):
+            for call in calls:
                 answers.append(await call.future)
-                for following in calls[place + self._ahead : place + self._ahead + 1]:
-                    left -= following.images
-                    following.since = time.monotonic()
+                if (part := next(later, None)) is not None:
+                    left -= part.images
+                    part.since = time.monotonic()
                     with self._changed:
-                        self._later -= following.images
-                        self._waiting.append(following)
+                        self._later -= part.images
+                        self._waiting.append(part)
                         self._changed.notify()
         finally:
             with self._changed:
