@@ -354,14 +354,15 @@ def test_binary_requests_survive_a_reload_between_finding_and_running(tmp_path: 
         old = models.find("m")
         write(path, seed=5)
         models.sync()
-        find, calls = models.find, []
+        find, run, asked = models.find, old.batcher.run, []
 
-        def stale(name: str, version: str = "") -> Any:
-            calls.append(name)
-            return old if len(calls) <= 2 else find(name, version)
+        async def closed(*arguments: Any) -> Any:
+            asked.append(arguments)
+            return await run(*arguments)
 
-        models.find = stale  # type: ignore[method-assign]
+        old.batcher.run = closed
+        models.find = lambda name, version="": find(name, version) if asked else old  # type: ignore[method-assign]
         body, headers = binary(images(1))
         status, _, _ = server.ask("POST", "/v2/models/m/infer", body, headers)
         assert status == 200
-        assert len(calls) == 3
+        assert len(asked) == 1

@@ -98,7 +98,7 @@ class Batcher:
         self._seconds_per_image = 0.0
         self._paces: dict[tuple[tuple[int, ...], ...], float] = {}  # of each size of the inputs
         self._short, self._running, self._ended = short, 0, 0.0
-        self._callers: deque[object] = deque(maxlen=ALONE)
+        self._callers: deque[object] = deque(maxlen=ALONE - 1)
         self.threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
         for thread in self.threads:
             try:
@@ -131,7 +131,7 @@ class Batcher:
         calls = self._parts(tuple(arrays))
         if self._alone(calls, caller):
             return self._run_here(calls[0])
-        self._put(calls)
+        self._put(calls, caller)
         end = None if timeout is None else calls[0].loop.call_later(timeout, _late, calls)  # asyncio.timeout takes longer
         try:
             answers = [await call.future for call in calls] if len(calls) <= self._ahead else await self._in_turn(calls)
@@ -146,6 +146,11 @@ class Batcher:
         if len(answers) == 1:
             return answers[0]
         return tuple(numpy.concatenate(parts) for parts in zip(*answers, strict=True))
+
+    def at_once(self, arrays: Sequence[numpy.ndarray], caller: object) -> Arrays | None:
+        """The answer of a call that may run on the event loop, there and then; None for any other, which `run` takes. Raises as `run`."""
+        calls = self._parts(tuple(arrays))
+        return self._run_here(calls[0]) if self._alone(calls, caller) else None
 
     def retry_after(self) -> int:
         """Whole seconds in which the queue should be worked off, at the pace so far."""
@@ -201,16 +206,16 @@ class Batcher:
     def _alone(self, calls: list[Call], caller: object) -> bool:
         """Whether to run the call here and now; if so, it counts as running."""
         with self._changed:
-            self._callers.append(caller)
             if self._closed or self._waiting or self._running or len(calls) > 1 or self._max_delay:
                 return False
             if not 0 < self._paces.get(calls[0].sizes, 0.0) * calls[0].images <= self._short:
                 return False
-            steady = caller is not None and len(self._callers) == ALONE and all(other == caller for other in self._callers)
-            if steady or time.monotonic() - self._ended > QUIET:
-                self._running += 1
-                return True
-            return False
+            steady = caller is not None and len(self._callers) == ALONE - 1 and all(other == caller for other in self._callers)
+            if not steady and time.monotonic() - self._ended <= QUIET:
+                return False
+            self._callers.append(caller)
+            self._running += 1
+            return True
 
     def _run_here(self, call: Call) -> Arrays:
         ran, outputs, error = self._compute([call])
@@ -219,10 +224,11 @@ class Batcher:
             raise error
         return outputs
 
-    def _put(self, calls: list[Call]) -> None:
+    def _put(self, calls: list[Call], caller: object) -> None:
         """All that wait at once, or none. One request alone may exceed an empty queue."""
         now, later = calls[: self._ahead], calls[self._ahead :]
         with self._changed:
+            self._callers.append(caller)
             if self._closed:
                 raise Closed
             depth = len(self._waiting)

@@ -28,8 +28,13 @@ class Bodies:
         metrics.body_bytes.set_function(lambda: self._held)
 
     @asynccontextmanager
-    async def read(self, headers: Headers, receive: Receive) -> AsyncIterator[bytes]:
-        """The body, held until the block ends. Raises Refused where a limit is passed, Disconnected where the client is gone."""
+    async def read(self, headers: Headers, receive: Receive, whole: memoryview | None = None) -> AsyncIterator[bytes | memoryview]:
+        """The body, held until the block ends. whole: where it is there already. Raises Refused where a limit is passed, Disconnected where
+        the client is gone."""
+        if whole is not None:
+            with self.hold(len(whole)):
+                yield whole
+            return
         limit, taken, parts = self._settings.body_bytes, 0, []
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(Kind.ENCODING, "header Content-Encoding", "none", "a compressed body", "send it as it is")
@@ -71,6 +76,11 @@ class Bodies:
             yield
         finally:
             self._held -= size
+
+    def arriving(self, more: int) -> bool:
+        """Counts bytes of a body that a connection gathers; negative where it does no longer. Whether there is room for them."""
+        self._held += more
+        return self._held <= self._settings.held_bytes
 
     def unread(self, more: int) -> None:
         """Counts bytes of an answer that its client has not read yet, with the bodies; negative where it has."""

@@ -12,6 +12,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cosparse.engine.serve.body import Bodies
+from cosparse.engine.serve.direct import Direct
+from cosparse.engine.serve.gathering import Gathering
 from cosparse.engine.serve.settings import Settings
 
 HEADER_BYTES = 32 << 10
@@ -19,16 +21,17 @@ SLACK = 2.0  # seconds after which a connection is cut, beyond those after which
 LOOKS = 4  # at an answer that waits to be read, within the time after which it is given up
 
 
-def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtocol]:
+def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type[HttpToolsProtocol]:
     limit, most = settings.read_timeout + SLACK, settings.connections
 
-    class Connection(HttpToolsProtocol):
-        """A timer runs while a request arrives. `_rest` counts the bytes since its first one, or since the headers were whole or a part of
-        the body came: what is neither is headers, trailers or the frame of a chunk."""
+    class Connection(Gathering):
+        """A timer runs while a request arrives, unless it comes as a whole. `_rest` counts the bytes since its first one, or since the
+        headers were whole or a part of the body came: what is neither is headers, trailers or the frame of a chunk."""
 
         _timer: asyncio.TimerHandle | None = None
         _rest = 0
         _whole = False  # whether the headers are
+        _open = False  # whether a request has begun and is not whole
         _trailers = 0  # bytes
         _foreign = False  # whether the client offers another protocol in place of this one
         _watch: asyncio.TimerHandle | None = None
@@ -48,9 +51,8 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
+            self.spent = False
             self._rest += len(data)
-            if self._timer is None and not self._whole:
-                self._timer = self.loop.call_later(limit, self._late)
             rest: bytes | memoryview = data
             while True:
                 try:
@@ -64,9 +66,12 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
                 break
             if (self._rest > HEADER_BYTES or self._trailers > HEADER_BYTES) and not self.transport.is_closing():
                 self._refuse(431, f"headers: expected at most {HEADER_BYTES} bytes, got more")
+            if self._timer is None and (self._open or self._rest):
+                self._timer = self.loop.call_later(limit, self._late)
+            self.await_rest()
 
         def on_message_begin(self) -> None:
-            self._whole, self._trailers = False, 0
+            self._whole, self._open, self._trailers = False, True, 0
             super().on_message_begin()
 
         def on_header(self, name: bytes, value: bytes) -> None:
@@ -86,7 +91,7 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
             super().on_body(body)
 
         def on_message_complete(self) -> None:
-            self._whole, self._rest = False, 0
+            self._whole, self._open, self._rest = False, False, 0
             if not self._foreign:
                 self._stop()
                 super().on_message_complete()
@@ -162,4 +167,5 @@ def connection_class(settings: Settings, bodies: Bodies) -> type[HttpToolsProtoc
                 self.transport.write(head % (status, more, len(body)) + body)
             self.transport.close()
 
+    Connection.bodies, Connection.direct = bodies, direct
     return Connection

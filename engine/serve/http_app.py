@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from cosparse.engine.serve import http_infer, metrics, page, statistics, tensors
 from cosparse.engine.serve.body import Disconnected, Receive
+from cosparse.engine.serve.direct import ANSWER, BODY, WATCHED, Gathered, lines
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
@@ -28,7 +29,6 @@ from cosparse.engine.serve.service import Service
 EXTENSIONS = ["binary_tensor_data", *statistics.EXTENSIONS]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
 INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
-WATCHED = 64 << 10  # bytes of an answer above which it counts as held until its client has read it
 PIECE = 256 << 10  # bytes of an answer that are handed to the connection at once: TLS does not tell what it has beyond a few of them
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -42,6 +42,8 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, name: str, version: str) -> None:
         service, headers = self._service, dict(scope["headers"])
+        gathered: Gathered | None = scope.pop(BODY, None)  # connections keep their scopes
+        whole = scope.pop(ANSWER, None)
         model: Model | None = None
         try:
             model = service.models.find(name, version)  # this and the queue before the body is read: a refusal should cost little
@@ -53,10 +55,14 @@ class Infer:
             return
         stated = headers.get(http_infer.HEADER.encode())
         header_length = None if stated is None else stated.decode("latin-1")
-        scale = service.settings.max_scale
         try:
-            async with service.bodies.read(headers, receive) as body:
-                parse = lambda found: http_infer.parse(body, header_length, found, scale)  # noqa: E731
+            async with service.bodies.read(headers, receive, gathered.view if gathered else None) as body:
+
+                def parse(found: Model) -> http_infer.Request:
+                    if gathered is not None and gathered.parsed is not None and gathered.parsed[0] is found:
+                        return gathered.parsed[1]
+                    return http_infer.parse(body, header_length, found, service.settings.max_scale)
+
                 apart, caller = http_infer.large(body, header_length), scope.get("client")
                 text, length = await service.infer(
                     name, version, "http", parse, http_infer.answer, caller=caller, apart=apart, long=http_infer.long
@@ -73,7 +79,8 @@ class Infer:
                 service.failed(model, refused)
             await _refuse(send, refused)
             return
-        await _send(send, text, length)
+        if whole is None or not whole(lines(text, length)):
+            await _send(send, text, length)
 
 
 async def _send(send: Send, text: bytes, length: int | None) -> None:

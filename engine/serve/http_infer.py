@@ -30,13 +30,18 @@ class Request:
     outputs: tuple[tuple[int, bool], ...]
     timeout: float | None
 
+    @property
+    def binary(self) -> bool:
+        """Whether all of the answer is."""
+        return all(as_bytes for _, as_bytes in self.outputs)
 
-def parse(body: bytes | bytearray, header_length: str | None, model: Model, max_scale: float | None) -> Request:
+
+def parse(body: bytes | memoryview, header_length: str | None, model: Model, max_scale: float | None) -> Request:
     """Raises Refused for anything that is not a sound request for this model."""
     length = _length(header_length, len(body))
     view = memoryview(body)
     try:
-        message = orjson.loads(view[:length]) if length <= LARGE else large_json.loads(body, length)
+        message = orjson.loads(view[:length]) if length <= LARGE else large_json.loads(bytes(body), length)
     except orjson.JSONDecodeError as error:
         raise tensors.invalid("body", "JSON", str(error)) from None
     if not isinstance(message, dict):
@@ -112,7 +117,7 @@ def _numbers(array: numpy.ndarray) -> Any:
     return orjson.Fragment(b"[%b]" % b",".join(texts))
 
 
-def large(body: bytes | bytearray, header_length: str | None) -> bool:
+def large(body: bytes | memoryview, header_length: str | None) -> bool:
     """Whether `parse` takes longer than the event loop should be held: large JSON, whatever binary tensors follow."""
     if len(body) <= LARGE:
         return False

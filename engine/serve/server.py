@@ -21,6 +21,7 @@ import uvicorn
 
 from cosparse.engine.serve import grpc_app
 from cosparse.engine.serve.connection import connection_class
+from cosparse.engine.serve.direct import Direct
 from cosparse.engine.serve.http_app import application
 from cosparse.engine.serve.metrics import Metrics
 from cosparse.engine.serve.models import Models
@@ -176,7 +177,7 @@ def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
     return uvicorn.Config(
         application(service),
-        http=connection_class(settings, service.bodies),
+        http=connection_class(settings, service.bodies, Direct(service)),
         ws="none",
         lifespan="off",
         log_config=None,

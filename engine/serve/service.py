@@ -95,8 +95,12 @@ class Service:
             if refused is error:
                 raise  # not from itself: a cycle would keep all that the traceback refers to, the request among it
             raise refused from error
-        asyncio.get_running_loop().call_soon(self._count, model, protocol, time.perf_counter() - start)  # when the answer is on its way
+        self.answered(model, protocol, start)
         return made
+
+    def answered(self, model: Model, protocol: str, start: float) -> None:
+        """Counts an inference that began at `start` (perf_counter), once the answer is on its way."""
+        asyncio.get_running_loop().call_soon(self._count, model, protocol, time.perf_counter() - start)
 
     async def _apart(self, parse: Callable[[Model], P], model: Model) -> P:
         """One at a time: what is read from JSON takes many times the memory of its text."""
