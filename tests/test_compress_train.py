@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cosparse.compress import NNCS, Budget, checkpoint, masks
+from cosparse.compress import export as export_to
 from cosparse.compress.data import DIGITS, Batches, Images, digits
 from cosparse.compress.importer import require_importable
 from cosparse.compress.loop import Progress
@@ -161,7 +162,7 @@ def test_masked_model_goes_on_with_step_two_only(sets: tuple[Images, Images], de
     assert all(torch.equal(mask.keep, keep[name]) for name, _, mask in masks.masked(nncs.model))
 
 
-def test_the_check_before_the_training_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_before_the_training_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has passed is not exported again; what has changed is, in its layers or its inputs, and what is refused is refused again."""
     exported: list[nn.Module] = []
     export = torch.export.export
@@ -184,6 +185,9 @@ def test_the_check_before_the_training_is_made_once(monkeypatch: pytest.MonkeyPa
     model[0] = nn.Conv2d(1, 4, 3, padding=1, stride=2)
     model[3] = nn.Linear(4 * 16, 10)
     assert exports() > 0
+    model[1] = nn.SiLU()
+    export_to(model, EXAMPLE, tmp_path / "net.cosparse")
+    assert exports() == 0
     model[1] = nn.Threshold(0.5, 0.0)
     for _ in range(2):
         with pytest.raises(Error, match="threshold"):

@@ -22,13 +22,17 @@ def require_importable(model: nn.Module, example: Tensor | Sequence[Tensor], nam
     """
     model = given.taken(model)
     inputs = tuple(example) if isinstance(example, list | tuple) else (example,)
-    made = _made(model, inputs)
-    if _passed.get(model) != made:
+    if _passed.get(model) != _made(model, inputs):
         from_torch(model, inputs, name)
-        _passed[model] = made
+        remember(model, inputs)
 
 
-def _made(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def remember(model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """The model has just been imported."""
+    _passed[model] = _made(model, inputs)
+
+
+def _made(model: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
     """All that the layers say of themselves, and the shapes of what they hold; no values."""
     layers = [(name, type(module), module.extra_repr()) for name, module in model.named_modules()]
     tensors = [(name, *_form(tensor)) for name, tensor in (*model.named_parameters(), *model.named_buffers())]
