@@ -87,7 +87,7 @@ def triton_rows(quick: bool) -> list[dict[str, Any]]:
             once = quick and not entry.multiplies and "largest=True" not in entry.name
             made = compile_one(entry, capability, ones=once and not newest)
             cubin.write_bytes(made.asm["cubin"])
-            command = [_tool("cuobjdump"), "--dump-resource-usage", cubin]
+            command = [str(_tool("cuobjdump")), "--dump-resource-usage", str(cubin)]
             report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             usage = {name: int(number) for name, number in USAGE.findall(report)}
             # Triton's shared memory is given at the launch, so the file states none.

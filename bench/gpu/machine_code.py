@@ -34,7 +34,7 @@ def disassembled(cubins: Sequence[bytes], arch: str, nvdisasm: Path) -> list[lis
     with tempfile.TemporaryDirectory() as folder:
         joined = Path(folder) / "code"
         joined.write_bytes(b"".join(codes))
-        command = [nvdisasm, "--binary", arch, "--no-dataflow", joined]
+        command = [str(nvdisasm), "--binary", arch, "--no-dataflow", str(joined)]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     ends, results = [sum(map(len, codes[: i + 1])) for i in range(len(codes))], [list[str]() for _ in codes]
     at = 0
