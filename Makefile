@@ -33,8 +33,9 @@ demo: $(READY) ## trains, compresses, exports, runs and times a small network; n
 	$(BIN)/cosparse demo $(ARGS)
 
 # Files go out by name: xdist would begin with those of many tests, and a long file of few would come last, beside an idle core.
+# Bytecode is kept whatever the environment says: each worker, and each program that a test starts, would compile everything anew.
 test: lint ## lint, then all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # mypy does not follow the folder mapping of an editable install: a tree of links shows it the package as it is imported.
 # The links are new each time, which confuses its cache, so it gets none.

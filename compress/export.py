@@ -13,7 +13,7 @@ from torch import nn
 
 from cosparse.compress import given
 from cosparse.compress.count import Report, as_tuple, count
-from cosparse.compress.importer import from_torch
+from cosparse.compress.importer import from_torch, known
 from cosparse.compress.importer.ranges import MOST
 from cosparse.compress.pack import Packed, pack
 from cosparse.compress.verify import TOLERANCE, check_outputs, check_weights
@@ -70,6 +70,7 @@ def export(
     with given.evaluating(model):
         counts = count(model, example)
         graph = from_torch(model, inputs, name or "")
+        known.remember(model, inputs)
         packed, layers = pack(graph, model)
         check_weights(graph, packed)
         difference = check_outputs(packed, model, inputs, counts.flops_dense, bound)

@@ -12,7 +12,7 @@ from torch import nn
 
 from cosparse.compress import masks
 from cosparse.compress.count import Report, as_tuple, count
-from cosparse.compress.importer import from_torch
+from cosparse.compress.importer import require_importable
 from cosparse.compress.loop import Loop, OnEpoch, Plain, Progress, State
 from cosparse.compress.nncs import NNCS
 from cosparse.compress.recipe import Recipe
@@ -87,7 +87,7 @@ def fit(
     """
     if nncs.masked and epochs[0]:
         raise Error("epochs", "(0, n), as the model has its masks", repr(epochs))
-    from_torch(nncs.model, as_tuple(nncs.example))
+    require_importable(nncs.model, as_tuple(nncs.example))
     path = Path(save_to) if save_to is not None else None
     method, recipe = _TwoSteps(nncs, epochs[0]), Recipe(**options)
     loop = Loop(nncs.model, method, epochs, recipe, train_loader, teacher=teacher, path=path, progress=progress, on_epoch=on_epoch)

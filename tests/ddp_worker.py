@@ -80,20 +80,21 @@ def facts(nncs: NNCS) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    mode, folder = sys.argv[1], Path(sys.argv[2])
+    modes, folder = sys.argv[1].split(","), Path(sys.argv[2])
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
-    result: dict[str, object]
-    if mode == "unequal":
-        try:
-            own_loop(network(), sgd, unequal=True)
-            result = {"error": ""}
-        except Error as error:
-            result = {"error": str(error)}
-    else:
-        result = {name: value.double().flatten().tolist() for name, value in facts(trained(mode, folder)).items()}
-    (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(result))
-    if mode == "unequal":
+    for mode in modes:
+        result: dict[str, object]
+        if mode == "unequal":
+            try:
+                own_loop(network(), sgd, unequal=True)
+                result = {"error": ""}
+            except Error as error:
+                result = {"error": str(error)}
+        else:
+            result = {name: value.double().flatten().tolist() for name, value in facts(trained(mode, folder)).items()}
+        (folder / f"{mode}{os.environ['RANK']}.json").write_text(json.dumps(result))
+    if "unequal" in modes:
         # Both have failed, and what is tested is written: where ranks part on an error, gloo's own threads now and then abort the process
         # as they are torn down. The other modes end as a user's program does.
         distributed.barrier()

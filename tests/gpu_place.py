@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 """conftest.py sets TRITON_INTERPRET by the same rule, before a kernel is defined."""
+
+if DEVICE == "cpu" and find_spec("triton") is not None:
+    import interpreting
+
+    interpreting.patch_once_a_launch()

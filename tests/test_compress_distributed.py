@@ -15,27 +15,37 @@ from conftest import REPOSITORY
 from cosparse.compress import checkpoint
 from tests import ddp_worker
 
+MODES = ("sgd", "adamw", "fit")
 
-def launch(mode: str, folder: Path) -> list[dict]:
-    """What the two ranks wrote."""
+
+def launch(folder: Path, *modes: str) -> dict[str, list[dict]]:
+    """What the two ranks wrote of each mode, all in the same two processes: to start them takes longer than they run."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.ddp_worker"]
-    done = subprocess.run([*command, mode, str(folder)], cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    line = [*command, ",".join(modes), str(folder)]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return {mode: [json.loads((folder / f"{mode}{rank}.json").read_text()) for rank in range(2)] for mode in modes}
 
 
-@pytest.mark.parametrize("mode", ["sgd", "adamw", "fit"])
-def test_two_ranks_end_alike(mode: str, tmp_path: Path) -> None:
-    first, second = launch(mode, tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path) -> dict[str, list[dict]]:
+    return launch(folder, *MODES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_ranks_end_alike(mode: str, written: dict[str, list[dict]], folder: Path, tmp_path: Path) -> None:
+    first, second = written[mode]
     assert first == second
     assert any(name.startswith("mask of") and 0 in kept for name, kept in first.items())
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    (tmp_path / "alone").mkdir()
-    alone = {
-        name: value.double().flatten().numpy() for name, value in ddp_worker.facts(ddp_worker.trained(mode, tmp_path / "alone")).items()
-    }
+    alone = {name: value.double().flatten().numpy() for name, value in ddp_worker.facts(ddp_worker.trained(mode, tmp_path)).items()}
     torch.set_num_threads(threads)
     assert alone.keys() == first.keys()
     for name, value in alone.items():
@@ -45,12 +55,12 @@ def test_two_ranks_end_alike(mode: str, tmp_path: Path) -> None:
         elif mode != "adamw":  # Adam divides by a running norm: where a gradient is near 0 a rounding becomes a full step.
             assert np.median(np.abs(value - first[name])) < 1e-4 * max(1e-3, float(np.abs(value).max())), name
     if mode == "fit":
-        _, notes = checkpoint.load(tmp_path / "run.safetensors")
+        _, notes = checkpoint.load(folder / "run.safetensors")
         assert notes["epoch"] == 2
 
 
 def test_ranks_that_went_apart_are_found(tmp_path: Path) -> None:
-    for result in launch("unequal", tmp_path):
+    for result in launch(tmp_path, "unequal")["unequal"]:
         assert (
             "masks: expected the same on all 2 ranks, got rank 0 differs from 1; train through DistributedDataParallel" in result["error"]
         )

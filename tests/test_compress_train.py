@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cosparse.compress import NNCS, Budget, checkpoint, masks
+from cosparse.compress import export as export_to
 from cosparse.compress.data import DIGITS, Batches, Images, digits
+from cosparse.compress.importer import require_importable
 from cosparse.compress.loop import Progress
 from cosparse.compress.score import evaluate
 from cosparse.errors import Error
@@ -157,3 +160,43 @@ def test_masked_model_goes_on_with_step_two_only(sets: tuple[Images, Images], de
     keep = {name: mask.keep.clone() for name, _, mask in masks.masked(nncs.model)}
     nncs.fit(training(sets), None, (0, 1), **SETTINGS)
     assert all(torch.equal(mask.keep, keep[name]) for name, _, mask in masks.masked(nncs.model))
+
+
+def test_the_check_before_the_training_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has passed is not exported again; what has changed is, in its layers or its inputs, and what is refused is refused again."""
+    exported: list[nn.Module] = []
+    export = torch.export.export
+
+    def counted(model: nn.Module, *rest: Any, **options: Any) -> Any:
+        exported.append(model)
+        return export(model, *rest, **options)
+
+    monkeypatch.setattr(torch.export, "export", counted)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
+
+    def exports(example: torch.Tensor = EXAMPLE) -> int:
+        before = len(exported)
+        require_importable(model, example)
+        return len(exported) - before
+
+    assert exports() > 0
+    assert exports() == exports(torch.ones(1, 1, 8, 8)) == 0
+    assert exports(torch.zeros(2, 1, 8, 8)) > 0
+    model[0] = nn.Conv2d(1, 4, 3, padding=1, stride=2)
+    model[3] = nn.Linear(4 * 16, 10)
+    assert exports() > 0
+    model[1] = nn.SiLU()
+    export_to(model, EXAMPLE, tmp_path / "net.cosparse")
+    assert exports() == 0
+    model[1] = nn.Threshold(0.5, 0.0)
+    for _ in range(2):
+        with pytest.raises(Error, match="threshold"):
+            exports()
+
+
+def test_a_network_without_an_artifact_is_refused_before_the_first_step(sets: tuple[Images, Images]) -> None:
+    model = nn.Sequential(seeded(Residual), nn.Threshold(0.5, 0.0))
+    seen: list[Progress] = []
+    with pytest.raises(Error, match="threshold"):
+        NNCS(model, Budget(flops=0.3), EXAMPLE).fit(training(sets), None, (0, 1), progress=seen.append)
+    assert not seen

@@ -162,7 +162,7 @@ def test_means_of_planes(plane: tuple[int, int], dtype: torch.dtype) -> None:
     """Also planes that begin inside a word, of one word, and of several steps; many images a program."""
     for keep in (0, 1):
         check(node("mean", axes=[2, 3], keep=keep), image(3, 5, *plane), dtype=dtype, slack=1e-5)
-    x = image(67 if plane[0] * plane[1] < 64 else 1, 5, *plane) - 9
+    x = image(53 if plane[0] * plane[1] < 64 else 1, 5, *plane) - 9  # above 256 planes a program has two
     x[-1, 1, -1, -1] = x[0, 2, 0, 0] = np.nan
     check(node("mean", axes=[2, 3], keep=1), x, dtype=dtype, slack=2e-5)
     check(node("adaptive_max_pool", size=[1, 1]), x, dtype=dtype)

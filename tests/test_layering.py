@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -63,7 +64,12 @@ def run_on_import(tree: ast.Module) -> set[ast.AST]:
     return reached
 
 
-def imports(file: Path) -> Iterator[Import]:
+@functools.cache
+def imports(file: Path) -> list[Import]:
+    return list(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[Import]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     top = run_on_import(tree)
     name = module_name(file)

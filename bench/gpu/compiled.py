@@ -20,11 +20,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cosparse.bench.gpu.machine_code import disassembled
 from cosparse.errors import Error
 from cosparse.kernels.gpu import build
 from cosparse.kernels.gpu.inventory import Compiled, inventory
 
 CAPABILITIES = (80, 90)
+DISASSEMBLED = {80: "SM80", 90: "SM90a"}
 PRODUCTS = re.compile(r"\bH?G?MMA\.[0-9x]+\.F32[.A-Z0-9]*")
 USAGE = re.compile(r"(REG|STACK|SHARED|LOCAL):(\d+)")
 NVCC = re.compile(
@@ -49,7 +51,7 @@ def chosen(quick: bool) -> Iterator[tuple[Compiled, int]]:
     for entry in inventory():
         for capability in CAPABILITIES:
             rare = entry.name.endswith("bf16") and not (entry.multiplies and capability == CAPABILITIES[-1])
-            if capability >= entry.least and not (quick and rare):
+            if entry.least <= capability <= entry.most and not (quick and rare):
                 yield entry, capability
 
 
@@ -68,16 +70,16 @@ def compile_one(entry: Compiled, capability: int, ones: bool = False) -> Any:
     return triton.compile(ASTSource(entry.fn, signature, fixed, attrs), target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def _cuobjdump() -> Path:
-    """The one that Triton brings."""
+def _tool(name: str) -> Path:
+    """One of those that Triton brings."""
     import triton.backends.nvidia
 
-    return Path(triton.backends.nvidia.__path__[0]) / "bin" / "cuobjdump"
+    return Path(triton.backends.nvidia.__path__[0]) / "bin" / name
 
 
-def triton_rows(quick: bool) -> Iterator[dict[str, Any]]:
+def triton_rows(quick: bool) -> list[dict[str, Any]]:
     """One for each kernel and capability: REG a thread, STACK, SHARED and LOCAL bytes, maxima in the PTX, products in the machine code."""
-    cuobjdump = _cuobjdump()
+    rows, multiply = [], dict[int, list[tuple[dict[str, Any], bytes]]]()
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         for entry, capability in chosen(quick):
@@ -85,17 +87,22 @@ def triton_rows(quick: bool) -> Iterator[dict[str, Any]]:
             once = quick and not entry.multiplies and "largest=True" not in entry.name
             made = compile_one(entry, capability, ones=once and not newest)
             cubin.write_bytes(made.asm["cubin"])
-            report = subprocess.run([cuobjdump, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
+            command = [str(_tool("cuobjdump")), "--dump-resource-usage", str(cubin)]
+            report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             usage = {name: int(number) for name, number in USAGE.findall(report)}
             # Triton's shared memory is given at the launch, so the file states none.
             row = {"name": entry.name, "capability": capability, "multiplies": entry.multiplies, **usage, "SHARED": made.metadata.shared}
             row["maxima"] = sorted(set(re.findall(r"max\.[A-Za-z.]*f(?:16x2|16|32)", made.asm["ptx"])))
             if entry.multiplies:
-                code = subprocess.run([cuobjdump, "-sass", cubin], capture_output=True, text=True, check=True).stdout
-                row["products"] = sorted(set(PRODUCTS.findall(code)))
+                multiply.setdefault(capability, []).append((row, made.asm["cubin"]))
             elif entry.name.endswith("fp16") and newest and not once:
                 compile_one(entry, capability, ones=True)
-            yield row
+            rows.append(row)
+    for capability, found in multiply.items():
+        codes = disassembled([binary for _, binary in found], DISASSEMBLED[capability], _tool("nvdisasm"))
+        for (row, _), code in zip(found, codes, strict=True):
+            row["products"] = sorted({name for line in code for name in PRODUCTS.findall(line)})
+    return rows
 
 
 def cuda_rows() -> list[dict[str, Any]]:
@@ -103,7 +110,7 @@ def cuda_rows() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "_cuda.so"
         said = build.build(library, flags=("-Xptxas", "-v", "--threads", "2"))
-        code = subprocess.run([_cuobjdump(), "-sass", library], capture_output=True, text=True, check=True).stdout
+        code = subprocess.run([_tool("cuobjdump"), "-sass", library], capture_output=True, text=True, check=True).stdout
     products = {}
     for part in code.split("arch = sm_")[1:]:
         for function in part.split("Function : ")[1:]:
@@ -160,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     import triton
 
-    rows, versions = list(triton_rows(options.quick)), f"Triton {triton.__version__}"
+    rows, versions = triton_rows(options.quick), f"Triton {triton.__version__}"
     try:
         rows += cuda_rows()
         versions += f", {build.version()}"

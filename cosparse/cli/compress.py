@@ -87,7 +87,7 @@ def command(
 
     from cosparse.compress import NNCS, Budget, Regrow, Step1
     from cosparse.compress.data import describe, hold_out, loader, open_data
-    from cosparse.compress.importer import from_torch
+    from cosparse.compress.importer import require_importable
 
     step1 = Step1(recovery, measurement, measure_share, schedule)
     if threads:
@@ -101,7 +101,7 @@ def command(
     if not loaded.preprocessing:
         raise Error(network, "preprocessing (scale, mean, std)", "none", "return (module, example, preprocessing) from the factory")
     outputs, masks = result.outputs_of(loaded)
-    from_torch(loaded.model, loaded.example, loaded.name)  # what could not be exported is refused before hours of training
+    require_importable(loaded.model, loaded.example, loaded.name)  # what could not be exported is refused before hours of training
     budget = Budget(**shares, latency=values.latency(latency_table, latency, latency_ms))
     masking: dict[str, Any] = {"score": score, "group": group, "regrow": None if regrow is None else Regrow(share=regrow)}
     masking |= {"group_rows": group_rows, "slack": slack, "transform": transform, "block": block, "step1": step1, "seed": seed}

@@ -25,7 +25,7 @@ FLOATS = ("alpha", "beta", "ratio_h", "ratio_w")
 @dataclass(frozen=True, eq=False)
 class Compiled:
     """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them.
-    `multiplies`: by matrix instructions. `least`: the compute capability, times ten, from which on it is meant to run."""
+    `multiplies`: by matrix instructions. `least`, `most`: the compute capabilities, times ten, from and up to which it is meant to run."""
 
     name: str
     fn: Any
@@ -35,6 +35,7 @@ class Compiled:
     num_stages: int = 3
     multiplies: bool = False
     least: int = 80
+    most: int = 90
 
     @property
     def aligned(self) -> list[int]:
@@ -155,7 +156,8 @@ def _maps(element: str) -> Iterator[Compiled]:
         for stride, high in ((1, 7), (1, 1), (2, 4)):
             fixed = {**even, "stride": stride, "high": high, **kind}
             name = f"maps by strips {stride=} {high=} {dct=} {packed=} {element}"
-            yield compiled(name, map_kernels.strip_maps, words, fixed, least=least)
+            # Where maps are large enough for tall strips (maps.LEAST), capability 90 adds by words whatever the dtype.
+            yield compiled(name, map_kernels.strip_maps, words, fixed, least=least, most=90 if packed or high == 1 else 80)
         yield compiled(f"maps by words {dct=} {packed=} {element}", map_kernels.flat_maps, words, {**odd, **kind}, least=least)
         yield compiled(f"maps halved {dct=} {packed=} {element}", map_kernels.halved_maps, words, {**halved, **kind}, least=least)
     yield compiled(f"maps of every second pixel {element}", map_kernels.halved_points, words, {**halved, "block": 1024, **LATE})
