@@ -49,13 +49,14 @@ int64_t first_channel(const Node& node, int64_t channels) {
   return std::clamp<int64_t>(start < 0 ? start + channels : start, 0, channels);
 }
 
-// Homes of all values; a value without one (folded into a later one) keeps root -1.
+// Homes of all values; a value without one (folded into a later one, or between the two steps of a pair) keeps root -1.
 std::vector<Home> find_homes(const Graph& graph, const std::vector<Fused>& steps, const std::vector<Shape>& shapes) {
   const int inputs = (int)graph.inputs.size(), count = (int)graph.nodes.size();
   std::vector<Home> homes(inputs + count);
   std::vector<char> movable(inputs + count, 0);  // written by a step or by the caller, so free to lie anywhere
   for (int v = 0; v < inputs; ++v) homes[v] = {v, 0}, movable[v] = 1;
-  for (const Fused& f : steps) homes[f.output] = {f.output, 0}, movable[f.output] = 1;
+  for (const Fused& f : steps)
+    if (!f.into_next) homes[f.output] = {f.output, 0}, movable[f.output] = 1;
 
   // Later concatenations first: a chain of growing ones (DenseNet) then shares the storage of the longest.
   for (int n = count - 1; n >= 0; --n) {
@@ -129,7 +130,9 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
   const std::vector<Home> homes = find_homes(graph, steps, plan.shapes);
   const int inputs = (int)graph.inputs.size();
   std::vector<Block> storage(homes.size()), temporary(steps.size());
-  const auto touch = [&](int v, int step) { storage[homes[v].root].live(step); };
+  const auto touch = [&](int v, int step) {
+    if (homes[v].root >= 0) storage[homes[v].root].live(step);
+  };
   for (size_t v = 0; v < homes.size(); ++v) {
     if (homes[v].root < 0) continue;
     const Shape& s = plan.shapes[v];
@@ -142,10 +145,11 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
     const Node& node = graph.nodes[steps[i].node];
     touch(steps[i].output, i);
     if (steps[i].residual >= 0) touch(steps[i].residual, i);
-    for (int v : read_by(node)) touch(v, i);
+    const int last = i + steps[i].into_next;  // the pair reads while it writes the next step's output
+    for (int v : read_by(node)) touch(v, i), touch(v, last);
     if (const auto own = prepared.weights.find(steps[i].node); own != prepared.weights.end())
       temporary[i].floats = temporary_floats(node, *own->second, plan.shapes[node.inputs[0]], plan.shapes[steps[i].output]);
-    temporary[i].live(i);
+    temporary[i].live(i), temporary[i].live(last);
   }
   for (int v : graph.outputs) touch(v, (int)steps.size());
 

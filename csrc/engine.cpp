@@ -211,7 +211,7 @@ void Engine::run_in(Context& context, const Schedule& schedule, const std::vecto
     std::fill_n(context.scratch.get(), context.scratch_floats, NAN);
   }
   run_parts(context, schedule, inputs, outputs, [](const Plan& plan, const Run& run, int) {
-    for (const Step& step : plan.steps) step.run(run);
+    for (const Step& step : plan.steps) step(run);
   });
 }
 
@@ -231,6 +231,7 @@ std::vector<StepTime> Engine::profile_in(Context& context, const Schedule& sched
     run_parts(context, schedule, inputs, {}, [&](const Plan& plan, const Run& run, int slot) {
       const double share = &run.pool == &alone_ ? options_.threads : 1;  // of the time that passes, where each thread has a run of its own
       for (size_t s = 0; s < steps; ++s) {
+        if (!plan.steps[s].run) continue;
         const auto start = std::chrono::steady_clock::now();
         plan.steps[s].run(run);
         spent[slot][s] += std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / share;

@@ -60,7 +60,9 @@ void Engine::time_form(Form form, const std::vector<int>& group, const Prepared&
   Prepared other{cheapest.weights, {}, {}};
   for (const int n : group) other.weights[n] = prepare(n, form, steps, slab);
   const std::vector<Shape> inputs = example_of(*graph_);
-  std::vector<Way> ways{{0, make_plan(*graph_, options_, cheapest, inputs)}, {0, make_plan(*graph_, options_, other, inputs)}};
+  Options alone = options_;
+  alone.pairs = false;
+  std::vector<Way> ways{{0, make_plan(*graph_, alone, cheapest, inputs)}, {0, make_plan(*graph_, alone, other, inputs)}};
   const auto ratio = [&](int n) { return time_of(ways[1], n) / time_of(ways[0], n); };
   time_ways(ways, pool_, 0);
   if (std::any_of(group.begin(), group.end(), [&](int n) { return ratio(n) < kClose; })) time_ways(ways, pool_, kEachSeconds);

@@ -2,6 +2,7 @@
 
 #include "error.h"
 #include "memory_limit.h"
+#include "pair.h"
 #include "shape.h"
 
 namespace cosparse {
@@ -62,10 +63,16 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
   auto plan = std::make_shared<Plan>();
   plan->shapes = infer_shapes(graph, inputs);
   plan->places.resize(plan->shapes.size());
-  const std::vector<Fused> steps = fuse(graph, plan->shapes);
+  std::vector<Fused> steps = fuse(graph, plan->shapes);
+  join_pairs(graph, options, prepared, plan->shapes, steps);
   const std::vector<int64_t> temporary = place_values(graph, steps, prepared, *plan);
   const auto require = [&](int64_t floats) {
     require_memory("network '" + graph.name + "'", "activations", floats * (int64_t)sizeof(float), text_of(inputs[0]), options.max_memory);
+  };
+  const auto name = [&](size_t step, size_t row) {
+    Step& made = plan->steps[row];
+    made.name = graph.nodes[steps[step].node].name, made.node = steps[step].node;
+    made.why += (made.why.empty() ? "" : " ") + folded(graph, steps[step]);
   };
   require(plan->arena_floats);  // before the steps, which take time and memory in proportion
   for (size_t i = 0; i < steps.size(); ++i) {
@@ -73,12 +80,15 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
     const auto builder = builders().find(node.op);
     if (builder == builders().end())
       throw Error(Fault::unsupported, "node '" + node.name + "'", "an operator with a CPU step", node.op, "");
-    const size_t before = plan->steps.size();
-    builder->second(Build{graph, options, prepared, *plan, steps[i], temporary[i]});
-    for (size_t s = before; s < plan->steps.size(); ++s) {
-      plan->steps[s].name = node.name, plan->steps[s].node = steps[i].node;
-      plan->steps[s].why += (plan->steps[s].why.empty() ? "" : " ") + folded(graph, steps[i]);
+    const auto build_of = [&](size_t step) { return Build{graph, options, prepared, *plan, steps[step], temporary[step]}; };
+    if (steps[i].into_next) {
+      build_pair(build_of(i), build_of(i + 1));
+      name(i, plan->steps.size() - 2), name(++i, plan->steps.size() - 1);
+      continue;
     }
+    const size_t before = plan->steps.size();
+    builder->second(build_of(i));
+    for (size_t s = before; s < plan->steps.size(); ++s) name(i, s);
   }
   plan->scratch_floats = (plan->scratch_floats + kLanes - 1) / kLanes * kLanes;
   require(plan->arena_floats + plan->scratch_floats * options.threads);

@@ -24,6 +24,7 @@ struct Options {
   int contexts = 0;     // calls that run at once, others wait; 0: as many as there are threads or available cores
   int64_t max_memory = 0;  // bytes of activations, and of packed weights; 0: as many as the machine has left
   std::vector<int> cores = {};  // that the workers stay on; the caller's thread goes where the caller wants it
+  bool pairs = true;  // a convolution runs together with what reads its planes where that saves memory traffic (pair.h)
 };
 
 // Where a value lies: channel c, group g of kLanes pixels at arena + offset + c * plane + g * group. Planar values: plane = the pixels,
@@ -49,7 +50,10 @@ struct Step {
   double density = 1;
   double flops = 0, dense_flops = 0, basis_flops = 0;  // multiply-adds at the plan's batch: coefficients, all weights, basis step
   int64_t bytes = 0;                                   // weights as the kernel reads them
-  std::function<void(const Run&)> run;
+  std::function<void(const Run&)> run;                 // empty: the step before does it too (pair.h)
+  void operator()(const Run& where) const {
+    if (run) run(where);
+  }
 };
 
 struct Plan {
@@ -67,6 +71,7 @@ struct Fused {
   std::vector<int> moves = {};  // slice, pad, channel_shuffle nodes that this one step does after `node`, itself one of them
   Act act = Act::none;
   float alpha = 0, beta = 0;
+  bool into_next = false;  // the next step reads its output out of scratch (pair.h)
 };
 
 // What calibration keeps of a conv or linear node: the least and the greatest of each tap's maps, lane by lane.
@@ -138,7 +143,8 @@ bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
 // Temporary memory of a conv or linear step.
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);
-void build_depthwise(const Build&, Step& step, const std::shared_ptr<const Weights>& weights);  // for build_conv, which has begun the step
+void build_depthwise(const Build&, Step& step);  // for build_conv, which has begun the step
+Step begin_conv(const Build&);                   // with its counts
 void build_pool(const Build&);
 void build_adaptive_pool(const Build&);
 void build_reduction(const Build&);  // mean, sum, amax

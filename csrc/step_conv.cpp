@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "memory.h"
+#include "pair.h"
 #include "plan.h"
 #include "units.h"
 #include "window_geometry.h"
@@ -90,26 +91,40 @@ struct ConvStep {
     a.y = rows<float>(run, y);
     if (has_residual) a.residual = rows<const float>(run, residual);
     a.act = act, a.alpha = alpha, a.beta = beta;
+    if (source == Source::shifted) a.columns = shifted.data(), join_chunks(a);
     return a;
+  }
+  // All chunks are there at once.
+  static void join_chunks(ConvArgs& a) { a.bounds_step *= a.chunk_count, a.chunk_count = 1; }
+
+  void split_phases(const Run& run) const {
+    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
   }
 
   void operator()(const Run& run) const {
-    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
+    split_phases(run);
     ConvArgs a = args(run);
     if (source == Source::maps) {
       a.maps = run.arena + temporary + geometry->temporary_floats(weights->channels);
       make_maps(run, a);
       a.x = {a.maps, weights->floats, (int64_t)weights->maps() * weights->floats, true, 0, 0};
       a.source = source;
+      join_chunks(a);
     }
-    if (source == Source::shifted) a.columns = shifted.data();
-    if (source == Source::maps || source == Source::shifted) a.bounds_step *= a.chunk_count, a.chunk_count = 1;  // all chunks are there
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
       const Unit& u = units[i];
       if (u.begin >= u.end) return;
       const KernelRow& kernel = *kernels[u.t];
       (u.behind ? kernel.behind : kernel.conv)(a, u.group, u.begin, u.end, run.scratch_of(slot));
     });
+  }
+
+  // BlockWriter. Here kernels are those of tiles, widest first.
+  void write(const Run& run, int begin, int end, int64_t first, int64_t beyond, float* to, int64_t plane, float* scratch) const {
+    ConvArgs a = args(run);
+    a.y = {to - begin * weights->r * plane - first * kLanes, plane, kLanes, false, 0, 0};
+    for (const KernelRow* kernel : kernels)
+      for (; first + kernel->t <= beyond; first += kernel->t) kernel->conv(a, first, begin, end, scratch);
   }
 
   void make_maps(const Run& run, const ConvArgs& a) const {
@@ -122,26 +137,44 @@ struct ConvStep {
   }
 };
 
+// Without kernels and units.
+ConvStep begin_tiles(const Build& b) {
+  const auto weights = b.prepared.weights.at(b.fused.node);
+  const auto geometry = std::make_shared<const Geometry>(b.node(), *weights, b.in(0), b.out());
+  const bool has_residual = b.fused.residual >= 0;
+  const Place residual = has_residual ? b.plan.places[b.fused.residual] : Place{};
+  ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, Source::planar, b.at(0), b.to(),
+                residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
+  if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
+    conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
+  conv.made_from = !conv.x.tiled ? Source::planar : reads_in_place(b.node()) ? Source::tiled : Source::picked;
+  if (geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_columns(*weights, *geometry);
+  return conv;
+}
+
+// The widest tile that was asked for or found by measuring, 0: the rule's.
+int chosen_tile(const Build& b, Step& step) {
+  const auto choice = b.prepared.choices.find(b.fused.node);
+  if (choice == b.prepared.choices.end()) return b.options.tile;
+  step.why += "; " + choice->second.why;
+  return b.options.tile ? b.options.tile : choice->second.pixels == b.out().pixels() ? choice->second.tile : 0;
+}
+
 void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
   const int rows = w.block_rows();
   const std::vector<const KernelRow*> all = conv_kernels(w.isa, w.number, w.r);
-  const bool tiled = conv.x.tiled && reads_in_place(b.node());
-  conv.made_from = tiled ? Source::tiled : conv.x.tiled ? Source::picked : Source::planar;
+  const bool tiled = conv.made_from == Source::tiled;
   const bool few = all.back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
   const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
-  if (conv.geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_columns(w, *conv.geometry);
   conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && all[0]->in_place);
   const bool by_rows = own || (in_place && rows_first(w, groups, conv.source == Source::maps));
-  const auto choice = b.prepared.choices.find(b.fused.node);
-  const bool measured = choice != b.prepared.choices.end() && choice->second.pixels == pixels;
-  if (choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
   std::vector<int> widths;
   bool behind = few && groups > 1 && pixels % kLanes == 1;
-  for (const KernelRow* row : choose_kernels(all, b.options.tile ? b.options.tile : measured ? choice->second.tile : 0, by_rows)) {
+  for (const KernelRow* row : choose_kernels(all, chosen_tile(b, step), by_rows)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t), behind = behind && row->behind;
@@ -171,11 +204,9 @@ int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, co
   return phases + (maps_first(node, w, out.pixels()) ? round_up(out.pixels(), kLanes) * w.maps() : 0);
 }
 
-void build_conv(const Build& b) {
+Step begin_conv(const Build& b) {
   const Node& node = b.node();
   const auto weights = b.prepared.weights.at(b.fused.node);
-  const bool has_residual = b.fused.residual >= 0;
-  const Place residual = has_residual ? b.plan.places[b.fused.residual] : Place{};
   Step step;
   step.op = node.op, step.why = weights->why, step.density = weights->density, step.bytes = weights->bytes;
   const double pixels = (double)b.out().pixels();
@@ -184,17 +215,32 @@ void build_conv(const Build& b) {
   const bool strided = node.op == "conv";
   step.basis_flops = weights->basis_cost(strided ? (int)node.list("stride")[0] : 1, strided ? (int)node.list("stride")[1] : 1) *
                      weights->used.size() * pixels;
-  if (weights->depthwise) {
-    build_depthwise(b, step, weights);
-  } else {
-    const auto geometry = std::make_shared<const Geometry>(node, *weights, b.in(0), b.out());
-    ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, Source::planar, b.at(0), b.to(),
-                  residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
-    if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
-      conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
-    build_tiles(b, step, std::move(conv));
-  }
+  return step;
+}
+
+void build_conv(const Build& b) {
+  Step step = begin_conv(b);
+  if (b.prepared.weights.at(b.fused.node)->depthwise)
+    build_depthwise(b, step);
+  else
+    build_tiles(b, step, begin_tiles(b));
   b.plan.steps.push_back(std::move(step));
+}
+
+BlockWriter block_writer(const Build& b, Step& step) {
+  step = begin_conv(b);
+  ConvStep conv = begin_tiles(b);
+  const Weights& w = *conv.weights;
+  conv.source = conv.made_from;
+  for (const KernelRow* row : choose_kernels(conv_kernels(w.isa, w.number, w.r), chosen_tile(b, step), false))
+    if (row->t > 0) conv.kernels.push_back(row);
+  step.kernel = conv.kernels[0]->name;
+  const int64_t scratch = conv_scratch(w.most_maps(), conv.geometry->taps(), conv.kernels[0]->t);
+  const auto shared = std::make_shared<const ConvStep>(std::move(conv));
+  return {scratch, [shared](const Run& run) { shared->split_phases(run); },
+          [shared](const Run& run, int begin, int end, int64_t first, int64_t beyond, float* to, int64_t plane, float* scratch) {
+            shared->write(run, begin, end, first, beyond, to, plane, scratch);
+          }};
 }
 
 }  // namespace cosparse

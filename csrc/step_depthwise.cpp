@@ -2,14 +2,14 @@
 #include <algorithm>
 
 #include "memory.h"
-#include "plan.h"
+#include "pair.h"
 #include "plane_rows.h"
 
 namespace cosparse {
 
 namespace {
 
-constexpr int64_t kBandFloats = 8192;  // of source rows and sums: they stay in a first-level cache
+constexpr int64_t kBandFloats = 4096;  // of source rows and sums: they stay in a first-level cache
 
 // How many output rows a band has, and where in it each tap lies.
 struct Band {
@@ -17,6 +17,7 @@ struct Band {
   std::vector<int64_t> offset;
   std::vector<DepthwiseArgs::Residue> residues;
 
+  Band(const Band&) = delete;  // args points into it
   explicit Band(const DepthwiseArgs& given) : args(given) {
     const int64_t R = args.kernel[0], S = args.kernel[1], sy = args.stride[0], sx = args.stride[1];
     const int64_t span = (R - 1) * args.dilation[0] + 1;  // source rows of one output row
@@ -39,18 +40,28 @@ struct Band {
       const int64_t beyond = start < args.w ? (args.w - 1 - start) / sx + 1 : 0;
       residues.push_back({residue * args.plane, (int)start, (int)first, (int)std::max(first, std::min<int64_t>(args.pitch, beyond))});
     }
-  }
-
-  DepthwiseArgs operator()() const {
-    DepthwiseArgs all = args;
-    all.offset = offset.data(), all.residues = residues.data(), all.residue_count = (int)residues.size();
-    return all;
+    args.offset = offset.data(), args.residues = residues.data(), args.residue_count = (int)residues.size();
   }
 };
 
-}  // namespace
+// Rows of one plane from its source's.
+struct DepthwiseRows {
+  std::shared_ptr<const Band> band;
+  DepthwiseKernel kernel;
+  std::shared_ptr<const Weights> weights;
+  bool adds;
+  Place y, residual;
+  Shape out;
 
-void build_depthwise(const Build& b, Step& step, const std::shared_ptr<const Weights>& weights) {
+  void operator()(const Run& run, int64_t c, int64_t image, const float* from, int begin, int end, float* scratch) const {
+    const int64_t taps = (int64_t)band->offset.size(), to = image * (out.h * out.w);
+    const float* const plus = adds ? run.arena + residual.offset + c * residual.plane + to : nullptr;
+    kernel(band->args, from, weights->values.get() + c * taps, weights->bias[c], plus, run.arena + y.offset + c * y.plane + to, begin, end,
+           scratch);
+  }
+};
+
+DepthwiseRows rows_of(const Build& b, Step& step) {
   const Node& node = b.node();
   const KernelRow& kernel = depthwise_kernel(b.options.isa);
   DepthwiseArgs args{};
@@ -60,23 +71,32 @@ void build_depthwise(const Build& b, Step& step, const std::shared_ptr<const Wei
     args.dilation[i] = (int)node.list("dilation")[i], args.pad[i] = (int)node.list("pad")[i];
   }
   args.act = b.fused.act, args.alpha = b.fused.alpha, args.beta = b.fused.beta;
-  const bool adds = b.fused.residual >= 0;
-  Band band(args);
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, band.args.scratch);
   step.kernel = kernel.name;
-  step.run = [band = std::move(band), rows = kernel.depthwise, weights, adds, x = b.at(0), y = b.to(), in = b.in(0), out = b.out(),
-              residual = adds ? b.plan.places[b.fused.residual] : Place{}](const Run& run) {
-    const DepthwiseArgs a = band();
-    const int64_t taps = (int64_t)band.offset.size(), multiplier = weights->filters / weights->channels;
+  const bool adds = b.fused.residual >= 0;
+  return {std::make_shared<const Band>(args), kernel.depthwise, b.prepared.weights.at(b.fused.node), adds, b.to(), adds ? b.plan.places[b.fused.residual] : Place{},
+          b.out()};
+}
+
+}  // namespace
+
+void build_depthwise(const Build& b, Step& step) {
+  DepthwiseRows rows = rows_of(b, step);
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, rows.band->args.scratch);
+  step.run = [rows = std::move(rows), x = b.at(0), in = b.in(0), out = b.out()](const Run& run) {
+    const int64_t multiplier = rows.weights->filters / rows.weights->channels;
     each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
       const int64_t c = out.n == 1 ? plane : plane / out.n, image = plane - c * out.n;  // a division costs as much as a row of a small plane
       const float* const from = run.arena + x.offset + (multiplier == 1 ? c : c / multiplier) * x.plane + image * (in.h * in.w);
-      const int64_t to = image * (out.h * out.w);
-      const float* const plus = adds ? run.arena + residual.offset + c * residual.plane + to : nullptr;
-      rows(a, from, weights->values.get() + c * taps, weights->bias[c], plus, run.arena + y.offset + c * y.plane + to, begin, end,
-           run.scratch_of(slot));
+      rows(run, c, image, from, begin, end, run.scratch_of(slot));
     });
   };
+}
+
+PlaneReader depthwise_reader(const Build& b, Step& step) {
+  step = begin_conv(b);
+  DepthwiseRows rows = rows_of(b, step);
+  const int64_t scratch = rows.band->args.scratch;
+  return {scratch, std::move(rows)};
 }
 
 }  // namespace cosparse

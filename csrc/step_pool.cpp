@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "plan.h"
+#include "pair.h"
 #include "plane_rows.h"
 
 namespace cosparse {
@@ -100,9 +100,7 @@ std::function<void(const Run&)> reduce_axes(const Build& b, bool channels, bool 
   };
 }
 
-}  // namespace
-
-void build_pool(const Build& b) {
+PoolArgs window_of(const Build& b) {
   const Node& node = b.node();
   const Shape in = b.in(0), out = b.out();
   const auto pair = [&](const char* key, int i) { return (int)node.list(key)[i]; };
@@ -114,7 +112,25 @@ void build_pool(const Build& b) {
     args.dilation[i] = args.max ? pair("dilation", i) : 1;
   }
   args.act = b.fused.act, args.alpha = b.fused.alpha, args.beta = b.fused.beta;
-  push_pool(b, args, args.max ? std::vector<float>() : average_factors(node, in, out));
+  return args;
+}
+
+}  // namespace
+
+void build_pool(const Build& b) {
+  const PoolArgs args = window_of(b);
+  push_pool(b, args, args.max ? std::vector<float>() : average_factors(b.node(), b.in(0), b.out()));
+}
+
+PlaneReader pool_reader(const Build& b, Step& step) {
+  const PoolArgs args = window_of(b);
+  const KernelRow& kernel = pool_kernel(b.options.isa);
+  step = plane_step(b, kernel.name);
+  return {pool_scratch(args),
+          [args, pool = kernel.pool, y = b.to(), out = b.out()](const Run& run, int64_t c, int64_t image, const float* from, int begin, int end,
+                                                                float* scratch) {
+            pool(args, from, image_plane(run, y, out, c * out.n + image), begin, end, scratch);
+          }};
 }
 
 void build_adaptive_pool(const Build& b) {

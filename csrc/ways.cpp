@@ -16,7 +16,7 @@ void time_steps(Way& way, const Run& run, bool count) {
   way.us.resize(way.plan->steps.size(), 1e30);
   for (size_t s = 0; s < way.us.size(); ++s) {
     const auto start = Clock::now();
-    way.plan->steps[s].run(run);
+    way.plan->steps[s](run);
     if (count) way.us[s] = std::min(way.us[s], since(start) * 1e6);
   }
 }
@@ -48,7 +48,7 @@ void time_tiles(const Graph& graph, const Options& options, const Prepared& prep
   std::vector<Way> ways;
   for (const int tile : kTiles) {
     Options with = options;
-    with.tile = tile;
+    with.tile = tile, with.pairs = false;
     ways.push_back({tile, make_plan(graph, with, prepared, inputs)});
   }
   time_ways(ways, pool, kEachSeconds);

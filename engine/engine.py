@@ -187,8 +187,8 @@ class Engine:
                 median,
                 best,
                 median / total,
-                2e-3 * row.flops / max(median, 1e-3),
-                2e-3 * row.dense_flops / max(median, 1e-3),
+                2e-3 * row.flops / max(median, 1e-3) if median else 0.0,
+                2e-3 * row.dense_flops / max(median, 1e-3) if median else 0.0,
             )
             for row, (median, best) in zip(plan, times, strict=True)
         ]

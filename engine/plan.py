@@ -76,7 +76,7 @@ class ProfileRow:
     """Measured time of one step: median and best of the repeats.
 
     `gflops` counts what was executed (2 FLOP a multiply-add, basis step excluded), `dense_gflops` what a dense layer would have
-    executed in this time.
+    executed in this time. A step that runs in blocks with the one before it has zeros: that row has the time of both.
     """
 
     name: str

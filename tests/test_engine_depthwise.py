@@ -47,6 +47,16 @@ def test_dilations(dilation: tuple[int, int], isa: str) -> None:
         run(depthwise(2, (3, 3), stride=stride, dilation=dilation, pad=pad), 2, (21, 23), 2, isa=isa)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("pad", [(0, 0, 0, 0), (2, 0, 0, 3), (0, 4, 5, 0), (3, 9, 3, 9)])
+def test_pads(pad: tuple[int, int, int, int], isa: str) -> None:
+    """Also such that whole rows and vectors of a window lie in the padding."""
+    for kernel in ((3, 3), (5, 5)):
+        for stride in ((1, 1), (2, 2)):
+            for size in ((5, 5), (6, 18), (9, 47), (11, 64), (7, 81)):
+                run(depthwise(2, kernel, stride=stride, pad=pad), 2, size, 2, isa=isa)
+
+
 @pytest.mark.parametrize("size", [(3, 3000), (40, 900), (300, 2), (700, 1), (130, 130)])
 def test_planes_of_several_bands(size: tuple[int, int]) -> None:
     """Rows so long that a band is one of them, and planes that are cut at every place."""

@@ -1,10 +1,4 @@
-// Depthwise convolution, band after band (contract: DepthwiseArgs in kernel.h). Included inside a per-ISA namespace, after act.h and row.h.
-
-// The lanes begin..end-1, of which some may lie beyond either end.
-template <class V> typename V::Mask depthwise_mask(int begin, int end) {
-  const int low = begin > 0 ? begin : 0, high = end < V::lanes ? end : V::lanes;
-  return V::mask(low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0);
-}
+// Depthwise convolution, band after band (contract: DepthwiseArgs in kernel.h). Included inside a per-ISA namespace, after depthwise_direct.h and row.h.
 
 // Source rows' places of one residue, zeros where a row ends. Where that is in a vector is found once for all rows of a band: of a small
 // plane it would take most of the time. Less than a vector behind a row's n places is overwritten.
@@ -94,13 +88,11 @@ template <class V, int B> void depthwise_sum(const DepthwiseArgs& a, const float
 template <class V>
 void depthwise_rows(const DepthwiseArgs& a, const float* x, const float* weight, float bias, const float* residual, float* y, int begin,
                     int end, float* scratch) {
+  if (depthwise_direct<V>(a, x, weight, bias, residual, y, begin, end)) return;
   float* const sums = scratch;
   const int64_t places = whole_vectors((int64_t)(a.rows - 1) * a.pitch + a.wo);
   float* const band = scratch + places;
-  // The cheap activations are a clamp, NaN kept; the others are a call for each vector.
-  const bool clamps = a.act <= Act::clip;
-  const float low = a.act == Act::none ? -__builtin_inff() : a.act == Act::relu ? 0.f : a.alpha;
-  const typename V::Reg alpha = V::set1(clamps ? low : a.alpha), beta = V::set1(clamps && a.act != Act::clip ? __builtin_inff() : a.beta);
+  const DepthwiseFinish<V> finish(a);
   for (int top = begin; top < end; top += a.rows) {
     const int bottom = top + a.rows < end ? top + a.rows : end;
     depthwise_copy<V>(a, x, top, bottom, band);
@@ -118,7 +110,7 @@ void depthwise_rows(const DepthwiseArgs& a, const float* x, const float* weight,
       write_row<V>(y + (int64_t)oy * a.wo, a.wo, (int64_t)(end - oy) * a.wo, [&](int ox) {
         typename V::Reg v = V::loadu(from + ox);
         if (plus) v = V::add(v, ox + V::lanes <= a.wo ? V::loadu(plus + ox) : V::mask_load(V::mask((1u << (a.wo - ox)) - 1), plus + ox, V::zero()));
-        return clamps ? V::min(beta, V::max(alpha, v)) : activate<V>(a.act, alpha, beta, v);
+        return finish(v);
       });
     }
   }

@@ -10,6 +10,7 @@ namespace COSPARSE_ISA_NAMESPACE {
 struct Vec8 {
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
+  static constexpr bool masks = true;
   using Reg = __m256;
   using Mask = __m256i;   // all ones in the lanes to touch
   using Index = __m256i;  // a lane number for each lane

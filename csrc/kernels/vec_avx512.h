@@ -11,6 +11,7 @@ struct Vec {
   static constexpr int lanes = 16;
   static constexpr const char* name = "avx512";
   static constexpr int registers = 32;
+  static constexpr bool masks = true;
   using Reg = __m512;
   using Mask = __mmask16;
   using Index = __m512i;  // a lane number for each lane
