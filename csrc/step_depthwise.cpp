@@ -73,7 +73,12 @@ DepthwiseRows rows_of(const Build& b, Step& step) {
   args.act = b.fused.act, args.alpha = b.fused.alpha, args.beta = b.fused.beta;
   step.kernel = kernel.name;
   const bool adds = b.fused.residual >= 0;
-  return {std::make_shared<const Band>(args), kernel.depthwise, b.prepared.weights.at(b.fused.node), adds, b.to(), adds ? b.plan.places[b.fused.residual] : Place{},
+  return {std::make_shared<const Band>(args),
+          kernel.depthwise,
+          b.prepared.weights.at(b.fused.node),
+          adds,
+          b.to(),
+          adds ? b.plan.places[b.fused.residual] : Place{},
           b.out()};
 }
 

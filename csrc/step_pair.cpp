@@ -36,7 +36,7 @@ struct RowWindow {
         pad(node.list("pad")[0]),
         in(from.h),
         out(to.h) {}
-  // RowWindow that output rows begin..end-1 read: first..second-1, none where all lie in the padding.
+  // Rows that output rows begin..end-1 read: first..second-1, none where all lie in the padding.
   std::pair<int64_t, int64_t> source(int64_t begin, int64_t end) const {
     const int64_t first = std::clamp<int64_t>(begin * stride - pad, 0, in);
     return {first, std::clamp<int64_t>((end - 1) * stride - pad + (kernel - 1) * dilation + 1, first, in)};

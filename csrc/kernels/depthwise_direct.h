@@ -7,19 +7,13 @@ template <class V> typename V::Mask depthwise_mask(int begin, int end) {
   return V::mask(low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0);
 }
 
-// What becomes of a sum. The cheap activations are a clamp, NaN kept; the others are a call for each vector.
+// What becomes of a sum: no activation, relu or clip, which are a clamp, NaN kept.
 template <class V> struct DepthwiseFinish {
-  const Act act;
-  const bool clamps;
-  const typename V::Reg alpha, beta;
+  const typename V::Reg low, high;
   explicit DepthwiseFinish(const DepthwiseArgs& a)
-      : act(a.act),
-        clamps(a.act <= Act::clip),
-        alpha(V::set1(a.act == Act::none ? -__builtin_inff() : a.act == Act::relu ? 0.f : a.alpha)),
-        beta(V::set1(clamps && a.act != Act::clip ? __builtin_inff() : a.beta)) {}
-  typename V::Reg operator()(typename V::Reg v) const {
-    return clamps ? V::min(beta, V::max(alpha, v)) : activate<V>(act, alpha, beta, v);
-  }
+      : low(V::set1(a.act == Act::none ? -__builtin_inff() : a.act == Act::relu ? 0.f : a.alpha)),
+        high(V::set1(a.act == Act::clip ? a.beta : __builtin_inff())) {}
+  typename V::Reg operator()(typename V::Reg v) const { return V::min(high, V::max(low, v)); }
   // With what is added to the lanes of `there`, at `plus` (nullptr: nothing).
   typename V::Reg operator()(typename V::Reg v, const float* plus, typename V::Mask there) const {
     return (*this)(plus ? V::add(v, V::mask_load(there, plus, V::zero())) : v);

@@ -40,9 +40,12 @@ struct Vec8 {
   static Reg larger(Reg a, Reg b) { return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
   static Reg sqrt(Reg a) { return _mm256_sqrt_ps(a); }
   static Reg round(Reg a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static Reg exp2i(Reg a) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23));
+  // a 2^n for whole n, 2^n normal.
+  static Reg scale(Reg a, Reg n) {
+    return mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)));
   }
+  // 1 / a for a in [1, 2^127].
+  static Reg reciprocal(Reg a) { return _mm256_div_ps(_mm256_set1_ps(1), a); }
   // a = mantissa * 2^exponent for normal a > 0, the mantissa in [1, 2).
   static Reg mantissa(Reg a) {
     const __m256i bits = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007fffff));

@@ -36,8 +36,12 @@ struct Vec {
   static Reg larger(Reg a, Reg b) { return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a); }
   static Reg sqrt(Reg a) { return _mm512_sqrt_ps(a); }
   static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static Reg exp2i(Reg a) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
+  // a 2^n for whole n.
+  static Reg scale(Reg a, Reg n) { return _mm512_scalef_ps(a, n); }
+  // 1 / a for a in [1, 2^127]: an estimate of 14 bits and a step of Newton's; a division takes 16 cycles.
+  static Reg reciprocal(Reg a) {
+    const Reg y = _mm512_rcp14_ps(a);
+    return fma(y, fnma(a, y, _mm512_set1_ps(1)), y);
   }
   // a = mantissa * 2^exponent for normal a > 0, the mantissa in [1, 2).
   static Reg mantissa(Reg a) { return _mm512_getmant_ps(a, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src); }

@@ -80,9 +80,12 @@ struct Vec {
     return map([&](int l) { return std::nearbyint(a.v[l]); });
   }
   // 2^a for integral a in [-126, 127].
-  static Reg exp2i(Reg a) {
-    return map([&](int l) { return std::ldexp(1.f, (int)a.v[l]); });
+  // a 2^n for whole n.
+  static Reg scale(Reg a, Reg n) {
+    return map([&](int l) { return std::ldexp(a.v[l], (int)n.v[l]); });
   }
+  // 1 / a for a in [1, 2^127].
+  static Reg reciprocal(Reg a) { return div(set1(1), a); }
   // a = mantissa * 2^exponent for normal a > 0, the mantissa in [1, 2).
   static Reg mantissa(Reg a) {
     return map([&](int l) {
