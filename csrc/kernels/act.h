@@ -126,6 +126,12 @@ template <class V> typename V::Reg activate(Act act, typename V::Reg alpha, type
   return x;
 }
 
+// The same where the kind is not known beforehand, once for all who call it.
+template <class V>
+__attribute__((noinline)) typename V::Reg activate_any(Act act, typename V::Reg alpha, typename V::Reg beta, typename V::Reg x) {
+  return activate<V>(act, alpha, beta, x);
+}
+
 // y[i] = f(x[i]) for n floats, any alignment, y may be x. Four vectors at a time: the steps of one wait for each other.
 template <class V, class F> void map_row(const float* x, float* y, int64_t n, F f) {
   constexpr int kAtOnce = 4;
@@ -157,5 +163,5 @@ template <class V> void activation_row(Act act, float alpha, float beta, const f
   else if (act == Act::hardswish)
     map_row<V>(x, y, n, [&](Reg v) { return activate<V>(Act::hardswish, a, b, v); });
   else
-    map_row<V>(x, y, n, [&](Reg v) { return activate<V>(act, a, b, v); });
+    map_row<V>(x, y, n, [&](Reg v) { return activate_any<V>(act, a, b, v); });
 }

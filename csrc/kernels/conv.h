@@ -82,26 +82,32 @@ __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filt
   const Rows<float> to = a.y;
   const Rows<const float> from = a.residual;
   const auto each = [&](auto activated) {
-    for (int r = 0; r < S && filter + r < a.filters; ++r)
+    for (int r = 0; r < S && filter + r < a.filters; ++r) {
+      typename V::Reg sum[Q];  // side by side: the steps of one activation wait for each other
+#pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) {
-        typename V::Reg sum = N::result(a, filter + r, acc[r][q]);
+        sum[q] = N::result(a, filter + r, acc[r][q]);
         if (from.base) {
           const float* own = residual[q] + r * from.channel;
-          sum = V::add(sum, from.tiled ? N::load_value(from, own) : V::load(own));
+          sum[q] = V::add(sum[q], from.tiled ? N::load_value(from, own) : V::load(own));
         }
-        sum = activated(sum);
-        if (to.tiled)
-          N::store_value(to, y[q] + r * to.channel, sum);
-        else
-          V::store(y[q] + r * to.channel, sum);
       }
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) sum[q] = activated(sum[q]);
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q)
+        if (to.tiled)
+          N::store_value(to, y[q] + r * to.channel, sum[q]);
+        else
+          V::store(y[q] + r * to.channel, sum[q]);
+    }
   };
   if (a.act == Act::hardswish)
     each([&](typename V::Reg x) { return activate<V>(Act::hardswish, alpha, beta, x); });
   else if (a.act == Act::silu)
     each([&](typename V::Reg x) { return activate<V>(Act::silu, alpha, beta, x); });
   else
-    each([&](typename V::Reg x) { return activate<V>(a.act, alpha, beta, x); });
+    each([&](typename V::Reg x) { return activate_any<V>(a.act, alpha, beta, x); });
 }
 
 // Whether a tile has the pixel behind it as well, and how that is multiplied (L as in conv_lanes.h): 8 filters side by side, which costs a
