@@ -11,8 +11,10 @@ from triton.runtime import interpreter
 
 
 def patch_once_a_launch() -> None:
-    """What a launch or a device function before has put in place is left alone until the launch ends, which takes its own away again. Nothing where
-    this version of Triton has other insides."""
+    """What a launch or a device function before has put in place is left alone until the launch ends, which takes its own away again.
+
+    Nothing where this version of Triton has other insides.
+    """
     if not hasattr(interpreter, "_LangPatchScope") or not hasattr(interpreter, "_patch_lang"):
         return
     patch, call = interpreter._patch_lang, interpreter.GridExecutor.__call__
