@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 # The suite's tensors are small, and two threads that wait for each other beside other work take several times as long as one. Libraries
 # read it when they are imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# So is this: torch.export spends its time in sympy, whose caches of 1000 entries are too small for a network.
+os.environ.setdefault("SYMPY_CACHE_SIZE", "30000")
 
 import pytest
 import torch
@@ -40,6 +44,15 @@ def shared_data() -> Path:
 def one_torch_thread() -> None:
     """Whatever the environment says."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def numbers_are_known() -> None:
+    """torch.export asks of the same sizes over and over whether they are numbers: sympy then looks through all that they are made of."""
+    if "sympy" in sys.modules:
+        from sympy.core.expr import Expr
+
+        Expr.is_number = property(lru_cache(1 << 15)(Expr.is_number.fget))
 
 
 @pytest.fixture(autouse=True)

@@ -38,8 +38,14 @@ SAME_CODE = {"resnet32", "resnet44", "resnet56", "resnet110", "resnet34", "resne
 def shortened(model: nn.Module) -> nn.Module:
     """Two blocks of each stage: those after the second repeat it, and torch.export takes long to follow them."""
     for module in model.modules():
-        if isinstance(module, nn.Sequential) and all(isinstance(block, convnext.Block | Bottleneck) for block in module):
-            del module[2:]
+        if isinstance(module, nn.Sequential):
+            if all(isinstance(block, convnext.Block | Bottleneck) for block in module):
+                del module[2:]
+            # Blocks of other networks may differ in a stage; `repr` says all that they are made from but their weights.
+            made_from = [repr(block) for block in module]
+            for i in reversed(range(2, len(made_from))):
+                if made_from[i] == made_from[i - 1] and list(module[i].children()):
+                    del module[i]
     return model
 
 

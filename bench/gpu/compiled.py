@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cosparse.bench.gpu.machine_code import disassembled
+from cosparse.bench.gpu.machine_code import disassembled, library, text, tool
 from cosparse.errors import Error
 from cosparse.kernels.gpu import build
 from cosparse.kernels.gpu.inventory import Compiled, inventory
@@ -70,13 +70,6 @@ def compile_one(entry: Compiled, capability: int, ones: bool = False) -> Any:
     return triton.compile(ASTSource(entry.fn, signature, fixed, attrs), target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def _tool(name: str) -> Path:
-    """One of those that Triton brings."""
-    import triton.backends.nvidia
-
-    return Path(triton.backends.nvidia.__path__[0]) / "bin" / name
-
-
 def triton_rows(quick: bool) -> list[dict[str, Any]]:
     """One for each kernel and capability: REG a thread, STACK, SHARED and LOCAL bytes, maxima in the PTX, products in the machine code."""
     rows, multiply = [], dict[int, list[tuple[dict[str, Any], bytes]]]()
@@ -87,7 +80,7 @@ def triton_rows(quick: bool) -> list[dict[str, Any]]:
             once = quick and not entry.multiplies and "largest=True" not in entry.name
             made = compile_one(entry, capability, ones=once and not newest)
             cubin.write_bytes(made.asm["cubin"])
-            command = [str(_tool("cuobjdump")), "--dump-resource-usage", str(cubin)]
+            command = [str(tool("cuobjdump")), "--dump-resource-usage", str(cubin)]
             report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             usage = {name: int(number) for name, number in USAGE.findall(report)}
             # Triton's shared memory is given at the launch, so the file states none.
@@ -99,7 +92,7 @@ def triton_rows(quick: bool) -> list[dict[str, Any]]:
                 compile_one(entry, capability, ones=True)
             rows.append(row)
     for capability, found in multiply.items():
-        codes = disassembled([binary for _, binary in found], DISASSEMBLED[capability], _tool("nvdisasm"))
+        codes = disassembled([text(binary) for _, binary in found], DISASSEMBLED[capability], tool("nvdisasm"))
         for (row, _), code in zip(found, codes, strict=True):
             row["products"] = sorted({name for line in code for name in PRODUCTS.findall(line)})
     return rows
@@ -108,13 +101,12 @@ def triton_rows(quick: bool) -> list[dict[str, Any]]:
 def cuda_rows() -> list[dict[str, Any]]:
     """The same of the kernels in CUDA C++; Error where nvcc is missing."""
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "_cuda.so"
-        said = build.build(library, flags=("-Xptxas", "-v", "--threads", "2"))
-        code = subprocess.run([_tool("cuobjdump"), "-sass", library], capture_output=True, text=True, check=True).stdout
-    products = {}
-    for part in code.split("arch = sm_")[1:]:
-        for function in part.split("Function : ")[1:]:
-            products[function.split()[0], part[:2]] = sorted(set(PRODUCTS.findall(function)))
+        made = Path(folder) / "_cuda.so"
+        said = build.build(made, flags=("-Xptxas", "-v", "--threads", "2"))
+        code = library(made)
+    products = {
+        (name, arch[3:5]): sorted({found for line in lines for found in PRODUCTS.findall(line)}) for (name, arch), lines in code.items()
+    }
     rows = []
     for symbol, capability, stack, spilled, registers in NVCC.findall(said):
         numbers = re.findall(r"Li(\d+)E", symbol)

@@ -15,22 +15,53 @@ INSTRUCTION_BYTES = 16
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*)")
 
 
-def text(cubin: bytes) -> bytes:
-    """The instructions of an ELF file that holds one kernel."""
+def tool(name: str) -> Path:
+    """One of those that Triton brings."""
+    import triton.backends.nvidia
+
+    return Path(triton.backends.nvidia.__path__[0]) / "bin" / name
+
+
+def kernels(cubin: bytes) -> dict[str, bytes]:
+    """The instructions of each kernel that an ELF file holds, by its name."""
     (table,) = struct.unpack_from("<Q", cubin, 0x28)
     size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
     strings = sections[names][4]
-    found = [cubin[begin : begin + length] for name, _, _, _, begin, length in sections if cubin.startswith(b".text.", strings + name)]
-    (only,) = found
+    found = {}
+    for at, _, _, _, begin, length in sections:
+        name = cubin[strings + at : cubin.index(b"\0", strings + at)].decode()
+        if name.startswith(".text."):
+            found[name.removeprefix(".text.")] = cubin[begin : begin + length]
+    return found
+
+
+def text(cubin: bytes) -> bytes:
+    """The instructions of an ELF file that holds one kernel."""
+    (only,) = kernels(cubin).values()
     return only
 
 
-def disassembled(cubins: Sequence[bytes], arch: str, nvdisasm: Path) -> list[list[str]]:
-    """The instructions of each file; all are for `arch`, such as "SM90a"."""
-    if not cubins:
+def library(path: Path) -> dict[tuple[str, str], list[str]]:
+    """The instructions of each kernel of a library that nvcc made, by the kernel's name and that of the GPU, such as "sm_90a"."""
+    codes = dict[str, dict[str, bytes]]()
+    with tempfile.TemporaryDirectory() as folder:
+        # Which takes their files out at once, and seconds to put them in words itself.
+        subprocess.run([str(tool("cuobjdump")), "--extract-elf", "all", str(path.resolve())], cwd=folder, capture_output=True, check=True)
+        for cubin in sorted(Path(folder).glob("*.cubin")):
+            arch = cubin.suffixes[-2].removeprefix(".")
+            codes.setdefault(arch, {}).update(kernels(cubin.read_bytes()))
+    return {
+        (name, arch): lines
+        for arch, found in codes.items()
+        for name, lines in zip(found, disassembled(list(found.values()), arch.replace("sm_", "SM"), tool("nvdisasm")), strict=True)
+    }
+
+
+def disassembled(codes: Sequence[bytes], arch: str, nvdisasm: Path) -> list[list[str]]:
+    """The instructions of each in words; all are for `arch`, such as "SM90a"."""
+    if not codes:
         return []
-    codes = [text(cubin) for cubin in cubins]
     with tempfile.TemporaryDirectory() as folder:
         joined = Path(folder) / "code"
         joined.write_bytes(b"".join(codes))
