@@ -2,9 +2,10 @@
 
 What is compared. The engine runs the artifact. Every peer runs the dense network with the very same weights (transformed back, zeros kept)
 in the same dtype, so the outputs must agree, and no speedup is given where they do not. Inputs are normal random numbers. Memory for inputs
-and outputs is bound beforehand where a runtime can, so that no candidate pays for conversions. Peers get the graph's own operators: a
-transposed convolution is a convolution and a rearrangement for them too. The engine also runs the dense twin, which says what sparsity
-alone brings. `flop_speedup` = dense multiply-adds / executed ones, the basis step included; `realised` = speedup / flop_speedup.
+and outputs is bound beforehand where a runtime can, so that no candidate pays for conversions. Each is made ready for the inputs' shape,
+the engine by `warmup_for`. Peers get the graph's own operators: a transposed convolution is a convolution and a rearrangement for them too.
+The engine also runs the dense twin, which says what sparsity alone brings. `flop_speedup` = dense multiply-adds / executed ones, the basis
+step included; `realised` = speedup / flop_speedup.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def _bench(case: Case, tell: Progress) -> dict[str, Any]:
 def _load(path: Path, case: Case, *, dense: bool = False) -> Engine:
     settings = case.settings
     options: dict[str, Any] = {"calibration": case.calibration} if settings.dtype == "int8" else {}
-    return cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, dense=dense, **options)
+    engine = cosparse.load(path, threads=settings.threads, isa=settings.isa, dtype=settings.dtype, dense=dense, **options)
+    return engine.warmup_for(*(x.shape for x in case.inputs))
 
 
 def _twin(case: Case) -> Path:

@@ -40,9 +40,14 @@ Step plane_step(const Build& b, std::string kernel) {
 void push_pool(const Build& b, const PoolArgs& args, std::vector<float> factors) {
   const KernelRow& kernel = pool_kernel(b.options.isa);
   Step step = plane_step(b, kernel.name);
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, pool_scratch(args));
-  step.run = [args, factors = std::move(factors), pool = kernel.pool, x = b.at(0), y = b.to(), in = b.in(0),
-              out = b.out()](const Run& run) {
+  Shape in = b.in(0), out = b.out();
+  PoolArgs joined = args;
+  if (args.max && args.pad[0] == 0 && args.dilation[0] == 1 && args.kernel[0] <= args.stride[0] && in.h == out.h * args.stride[0]) {
+    in.h *= in.n, out.h *= out.n, in.n = out.n = 1;  // no window meets two images: those of a channel are one tall plane
+    joined.h = (int)in.h, joined.ho = (int)out.h;
+  }
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, pool_scratch(joined));
+  step.run = [args = joined, factors = std::move(factors), pool = kernel.pool, x = b.at(0), y = b.to(), in, out](const Run& run) {
     PoolArgs a = args;
     a.factor = factors.data();
     each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {

@@ -189,6 +189,9 @@ def test_a_short_dtype_that_is_wrong_gets_no_speedup(path, monkeypatch) -> None:
         def __call__(self, *inputs):
             return self._engine(*inputs) / 2
 
+        def warmup_for(self, *shapes):
+            return self
+
     monkeypatch.setattr(harness, "cosparse", SimpleNamespace(load=Halved))
     result = bench(path, Settings(threads=1, against=(), effort=QUICK, cold_start=False, dtype="bfloat16"))
     assert not result["check"]["passed"]

@@ -171,6 +171,39 @@ def test_pools_of_awkward_planes(name: str, batch: int, isa: str) -> None:
             check(graph_of([average], {"x": (3, height, width)}), [x], terms=cells + 2, isa=isa)
 
 
+# Windows that neither overlap nor meet two images: a channel's images are one plane for them, and 2x2 ones on narrow planes go by vectors.
+APART = {
+    "2x2": {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0]},
+    "2x3_padded_columns": {"kernel": [2, 3], "stride": [2, 2], "pad": [0, 1, 0, 1]},
+    "1x2_of_every_second_row": {"kernel": [1, 2], "stride": [2, 2], "pad": [0, 0, 0, 0]},
+    "3x3_stride3": POOLS["3x3_stride3"],
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", APART)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_largest_of_windows_apart(name: str, batch: int, isa: str) -> None:
+    for height in (3, 4, 6, 11, 30):
+        for width in (4, 6, 8, 12, 16, 24, 32, 33, 64):
+            x = image(batch, 3, height, width) - 5
+            x[-1, 1, 1, 2] = np.nan
+            nodes = [
+                make("max_pool", **APART[name], dilation=[1, 1], ceil=0),
+                make("activation", ("a_max_pool",), kind="relu", alpha=0.0, beta=0.0),
+            ]
+            graph = graph_of(nodes, {"x": (3, height, width)})
+            for threads in (1, 3):
+                np.testing.assert_array_equal(engine_of(graph, isa=isa, threads=threads)(x), reference.run(graph, x)[0])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pairs_of_one_column(isa: str) -> None:
+    x = image(2, 5, 6, 2)
+    graph = graph_of([make("max_pool", **APART["2x2"], dilation=[1, 1], ceil=0)], {"x": (5, 6, 2)})
+    np.testing.assert_array_equal(engine_of(graph, isa=isa)(x), reference.run(graph, x)[0])
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("stride", [[2, 1], [1, 2], [3, 3]], ids=str)
 def test_dilated_max_pools(stride: list[int], isa: str) -> None:

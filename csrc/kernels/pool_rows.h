@@ -1,5 +1,6 @@
 // max_pool and avg_pool, separable (contract: PoolArgs in kernel.h): the window's source rows become one row by whole vectors, then the
-// window's columns by shifted loads from it; its margins hold what the padding counts as. Included inside a per-ISA namespace, after act.h and row.h.
+// window's columns by shifted loads from it; its margins hold what the padding counts as. Included inside a per-ISA namespace, after act.h,
+// row.h and pool_quarters.h.
 
 template <class V> struct PoolMax {
   static constexpr float outside = -__builtin_inff();
@@ -97,6 +98,7 @@ template <class V, class Op> void pool_strided(const PoolArgs& a, const float* x
 }
 
 template <class V> void pool_rows(const PoolArgs& a, const float* x, float* y, int begin, int end, float* scratch) {
+  if (pools_quarters<V>(a)) return pool_quarters<V>(a, x, y, begin, end);
   if (a.max) return pool_strided<V, PoolMax<V>>(a, x, y, begin, end, scratch);
   pool_strided<V, PoolSum<V>>(a, x, y, begin, end, scratch);
 }

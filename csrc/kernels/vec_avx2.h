@@ -67,6 +67,17 @@ struct Vec8 {
     const __m256 mixed = _mm256_shuffle_ps(a, b, 0x88);  // a0 a2 b0 b2, a4 a6 b4 b6
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
   }
+  // a[1], a[3], .. b[1], b[3], ..
+  static Reg odd(Reg a, Reg b) {
+    const __m256 mixed = _mm256_shuffle_ps(a, b, 0xdd);  // a1 a3 b1 b3, a5 a7 b5 b7
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8));
+  }
+  // Lane l: lane[l] of a and b one after the other.
+  static Reg of_two(Reg a, Reg b, const int* lane) {
+    const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane));
+    const __m256 second = _mm256_castsi256_ps(_mm256_slli_epi32(lanes, 28));  // the sign of lanes 8..15
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, lanes), _mm256_permutevar8x32_ps(b, lanes), second);
+  }
   // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
   static Reg pick(Reg a, const int* lane, int first) {
     const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane));

@@ -59,6 +59,13 @@ struct Vec {
     const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(a, lanes, b);
   }
+  // a[1], a[3], .. b[1], b[3], ..
+  static Reg odd(Reg a, Reg b) {
+    const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, lanes, b);
+  }
+  // Lane l: lane[l] of a and b one after the other.
+  static Reg of_two(Reg a, Reg b, const int* lane) { return _mm512_permutex2var_ps(a, _mm512_loadu_si512(lane), b); }
   // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
   static Reg pick(Reg a, const int* lane, int first) {
     return _mm512_permutexvar_ps(_mm512_sub_epi32(_mm512_loadu_si512(lane), _mm512_set1_epi32(first)), a);

@@ -118,6 +118,14 @@ struct Vec {
   static Reg even(Reg a, Reg b) {
     return map([&](int l) { return l < 4 ? a.v[2 * l] : b.v[2 * l - 8]; });
   }
+  // a[1], a[3], .. b[1], b[3], ..
+  static Reg odd(Reg a, Reg b) {
+    return map([&](int l) { return l < 4 ? a.v[2 * l + 1] : b.v[2 * l - 7]; });
+  }
+  // Lane l: lane[l] of a and b one after the other.
+  static Reg of_two(Reg a, Reg b, const int* lane) {
+    return map([&](int l) { return lane[l] < 8 ? a.v[lane[l]] : b.v[lane[l] - 8]; });
+  }
   // Lane l: a[lane[l] - first], which must be a lane of a where the result is used.
   static Reg pick(Reg a, const int* lane, int first) {
     return map([&](int l) { return a.v[(lane[l] - first) & 7]; });
