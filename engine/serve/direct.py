@@ -7,6 +7,7 @@ application as usual, its body with it. Whatever is unusual about a request is l
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 
@@ -16,6 +17,8 @@ from cosparse.engine.serve import http_infer
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Refused
 from cosparse.engine.serve.service import Service
+
+log = logging.getLogger("cosparse.serve")
 
 PATH = re.compile(rb"/v2/models/([^/%?#]+)(?:/versions/([^/%?#]+))?/infer")
 MOST = 4 << 20
@@ -85,7 +88,8 @@ class Direct:
             if outputs is None:
                 return None
             answer = lines(*http_infer.answer(model, request, outputs))
-        except Exception:
+        except Exception as error:
+            log.debug("left to the application", extra={"reason": str(error)})
             return None
         service.answered(model, "http", start)
         return answer
