@@ -55,13 +55,25 @@ Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Option
   require_values(*graph_, options_.max_memory);
   const KeptOn here(options_.cores);  // what this thread packs lies beside the cores too
   std::map<int, Form> forms;
-  if (options_.tune && !options_.dense) {
+  if (options_.tune) {
     forms = measure(steps);
   } else {
     for (int n = 0; n < (int)graph_->nodes.size(); ++n)
-      if (is_weighted(graph_->nodes[n])) forms[n] = options_.dense ? Form::dense : cheapest_form(graph_->nodes[n]);
+      if (is_weighted(graph_->nodes[n])) forms[n] = forms_for(graph_->nodes[n])[0];
   }
   pack(forms, steps, stored);
+}
+
+std::vector<Form> Engine::forms_for(const Node& node) const {
+  const bool winograd = options_.winograd != Winograd::never && options_.number == Number::f32 && has_winograd(node) &&
+                        (options_.max_memory == 0 || 2 * options_.threads * most_winograd_scratch(node) <= options_.max_memory);
+  std::vector<Form> forms{options_.dense ? Form::dense : cheapest_form(node)};
+  if (winograd && options_.winograd == Winograd::always) return {Form::winograd};
+  if (!options_.dense)
+    for (const Form form : forms_of(node))
+      if (form != forms[0]) forms.push_back(form);
+  if (winograd) forms.push_back(Form::winograd);
+  return forms;
 }
 
 void Engine::pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored) {

@@ -71,9 +71,12 @@ class Engine {
 
   Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Options options, const std::map<int, Quantization>& steps);
   std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const;
+  // The forms that a layer may take here, the cheapest first.
+  std::vector<Form> forms_for(const Node& node) const;
   // measure.cpp. The forms that layers run best in, from the tuning cache or measured; sets known_.
   std::map<int, Form> measure(const std::map<int, Quantization>& steps);
   Found time_forms(const Kinds& kinds, const std::map<int, Quantization>& steps);
+  std::vector<std::vector<int>> groups_of(const Kinds& kinds, Form form, int64_t bytes) const;
   void time_form(Form form, const std::vector<int>& group, const Prepared& cheapest, const std::map<int, Quantization>& steps,
                  const Kinds& kinds, Found& found);
   // Sets prepared_.weights and ranges. `stored`: gives up each layer's; nullptr: others may need them.

@@ -65,6 +65,7 @@ template <class Kernel> const KernelRow& row_with(Kernel KernelRow::*member, Isa
 const KernelRow& depthwise_kernel(Isa isa) { return row_with(&KernelRow::depthwise, isa, "depthwise kernel"); }
 const KernelRow& pool_kernel(Isa isa) { return row_with(&KernelRow::pool, isa, "pool kernel"); }
 const KernelRow& upsample_kernel(Isa isa) { return row_with(&KernelRow::upsample, isa, "upsample kernel"); }
+const KernelRow& winograd_kernel(Isa isa) { return row_with(&KernelRow::winograd, isa, "winograd kernel"); }
 const SpanKernels& span_kernels(Isa isa) { return *row_with(&KernelRow::spans, isa, "span kernels").spans; }
 
 }  // namespace cosparse

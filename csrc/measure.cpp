@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "layer.h"
+#include "memory_limit.h"
 #include "tune_cache.h"
 #include "ways.h"
 
@@ -12,7 +13,8 @@ namespace cosparse {
 
 namespace {
 
-constexpr double kMostSeconds = 4;        // then what has been measured decides
+constexpr double kMostSeconds = 4;        // then what has been measured decides; but Winograd's tiles, which gain the most, come first
+constexpr double kLongRun = 50e3;         // microseconds of all kinds of layer, from which their neighbours leave nothing in the caches
 constexpr int64_t kLeastGroup = 8 << 20;  // bytes
 constexpr int64_t kHopeless = 64;         // times the cheapest form's coefficients: no kernel is so much faster at them
 constexpr double kClose = 1.25;           // times of two forms of which one timed round does not tell the faster
@@ -23,25 +25,20 @@ std::vector<Shape> example_of(const Graph& graph) {
   return inputs;
 }
 
-bool has_form(const Node& node, Form form) {
-  const std::vector<Form> has = forms_of(node);
-  return std::find(has.begin(), has.end(), form) != has.end();
+bool contains(const std::vector<Form>& forms, Form form) { return std::find(forms.begin(), forms.end(), form) != forms.end(); }
+
+// Whether a layer may be faster in `form` than in its cheapest one. A coefficient of Winograd's is multiplied once for a tile of pixels.
+bool may_gain(const Node& node, Form form, Form cheapest) {
+  const int64_t least = most_coefficients(node, cheapest), most = most_coefficients(node, form);
+  return form == Form::winograd ? most / (kWinogradTile * kWinogradTile) < least : most / kHopeless <= least;
 }
 
-// One layer of each signature that has this form besides its cheapest one and may gain by it, in groups whose weights take at most `bytes` (or are one layer).
-std::vector<std::vector<int>> groups_of(const Graph& graph, const Kinds& kinds, Form form, int64_t bytes) {
-  std::vector<std::vector<int>> groups;
-  std::set<std::string> seen;
-  int64_t used = 0;
-  for (const auto& [n, kind] : kinds) {
-    const Node& node = graph.nodes[n];
-    if (cheapest_form(node) == form || !has_form(node, form) || !seen.insert(kind).second) continue;
-    if (most_coefficients(node, form) / kHopeless > most_coefficients(node, cheapest_form(node))) continue;
-    const int64_t own = most_coefficients(node, form) * (int64_t)sizeof(float);
-    if (groups.empty() || used + own > bytes) groups.emplace_back(), used = 0;
-    groups.back().push_back(n), used += own;
-  }
-  return groups;
+// What is measured with other options counts apart.
+Kinds as_asked_for(Kinds kinds, const Options& options) {
+  std::string asked = options.dense ? " whole" : "";
+  if (options.winograd != Winograd::measured) asked += options.winograd == Winograd::never ? " without winograd" : " winograd";
+  for (auto& [n, kind] : kinds) kind += asked;
+  return kinds;
 }
 
 double time_of(const Way& way, int node) {
@@ -51,6 +48,24 @@ double time_of(const Way& way, int node) {
 }
 
 }  // namespace
+
+// One layer of each signature that has this form besides its cheapest one and may gain by it, in groups whose weights take at most `bytes` (or
+// are one layer).
+std::vector<std::vector<int>> Engine::groups_of(const Kinds& kinds, Form form, int64_t bytes) const {
+  std::vector<std::vector<int>> groups;
+  std::set<std::string> seen;
+  int64_t used = 0;
+  for (const auto& [n, kind] : kinds) {
+    const Node& node = graph_->nodes[n];
+    const std::vector<Form> forms = forms_for(node);
+    if (forms[0] == form || !contains(forms, form) || !may_gain(node, form, forms[0]) || !seen.insert(kind).second) continue;
+    const int64_t own = most_coefficients(node, form) * (int64_t)sizeof(float);
+    if (own > bytes && !memory_allows(own, options_.max_memory)) continue;
+    if (groups.empty() || used + own > bytes) groups.emplace_back(), used = 0;
+    groups.back().push_back(n), used += own;
+  }
+  return groups;
+}
 
 // `group` in another form and in the cheapest one, in turn. The machine may have been faster or slower when the tiles were timed, so what
 // counts is the ratio, times what the cheapest form took then.
@@ -64,8 +79,11 @@ void Engine::time_form(Form form, const std::vector<int>& group, const Prepared&
   alone.pairs = false;
   std::vector<Way> ways{{0, make_plan(*graph_, alone, cheapest, inputs)}, {0, make_plan(*graph_, alone, other, inputs)}};
   const auto ratio = [&](int n) { return time_of(ways[1], n) / time_of(ways[0], n); };
-  time_ways(ways, pool_, 0);
-  if (std::any_of(group.begin(), group.end(), [&](int n) { return ratio(n) < kClose; })) time_ways(ways, pool_, kEachSeconds);
+  double us = 0;
+  for (const auto& [kind, list] : found) us += list.front().us;
+  const std::set<int> only = us > kLongRun ? std::set<int>(group.begin(), group.end()) : std::set<int>{};
+  time_ways(ways, pool_, 0, only);
+  if (std::any_of(group.begin(), group.end(), [&](int n) { return ratio(n) < kClose; })) time_ways(ways, pool_, kEachSeconds, only);
   for (const int n : group) {
     std::vector<Timing>& list = found[kinds.at(n)];  // of the cheapest form, tile 0 first
     note(list, {form, 0, list.front().us * ratio(n)});
@@ -78,15 +96,15 @@ Found Engine::time_forms(const Kinds& kinds, const std::map<int, Quantization>& 
   Prepared cheapest;
   int64_t bytes = 0;
   for (const auto& [n, kind] : kinds) {
-    cheapest.weights[n] = prepare(n, cheapest_form(graph_->nodes[n]), steps, slab);
+    cheapest.weights[n] = prepare(n, forms_for(graph_->nodes[n])[0], steps, slab);
     bytes += cheapest.weights[n]->bytes;
   }
   Found found;
   time_tiles(*graph_, options_, cheapest, example_of(*graph_), kinds, pool_, found);
   if (options_.number == Number::int8) return found;  // its steps were taken for one form
-  for (const Form form : {Form::cosparse, Form::spatial, Form::dense})
-    for (const std::vector<int>& group : groups_of(*graph_, kinds, form, std::max(bytes, kLeastGroup)))
-      if (since(start) < kMostSeconds) time_form(form, group, cheapest, steps, kinds, found);
+  for (const Form form : {Form::winograd, Form::cosparse, Form::spatial, Form::dense})
+    for (const std::vector<int>& group : groups_of(kinds, form, std::max(bytes, kLeastGroup)))
+      if (form == Form::winograd || since(start) < kMostSeconds) time_form(form, group, cheapest, steps, kinds, found);
   return found;
 }
 
@@ -94,7 +112,7 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   TuneCache cache(options_);
   cache_ = cache.path();
   const std::vector<Shape> shapes = infer_shapes(*graph_, example_of(*graph_));
-  const Kinds kinds = kinds_of(*graph_, shapes);
+  const Kinds kinds = as_asked_for(kinds_of(*graph_, shapes), options_);
   if (!std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) { return cache.find(kind.second); }))
     measured_ = cache.keep(time_forms(kinds, steps));
   if (!cache.warning().empty()) warnings_.push_back(cache.warning());
@@ -104,12 +122,17 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   for (const auto& [n, kind] : kinds) {
     const Node& node = graph_->nodes[n];
     const Measured* m = cache.find(kind);
-    const bool free = options_.number != Number::int8 && m && has_form(node, m->form);
-    best[n] = free ? m->form : cheapest_form(node);  // int8's steps were taken for this one, whatever a file says
+    const std::vector<Form> forms = forms_for(node);
+    const bool free = options_.number != Number::int8 && m && contains(forms, m->form);
+    best[n] = free ? m->form : forms[0];  // int8's steps were taken for this one, whatever a file says
     const int64_t pixels = shapes[graph_->inputs.size() + n].pixels();
     if (m && !describe(node).depthwise()) known.layers[{n, pixels}] = {m->tile, pixels, reason(*m)};
   }
   known_ = std::make_shared<const Known>(std::move(known));
+  int64_t bytes = 0;
+  for (const auto& [n, form] : best) bytes += most_coefficients(graph_->nodes[n], form) * (int64_t)sizeof(float);
+  if (!memory_allows(bytes, options_.max_memory))  // Winograd's weights are the largest
+    for (auto& [n, form] : best) form = form == Form::winograd ? forms_for(graph_->nodes[n])[0] : form;
   return best;
 }
 

@@ -13,17 +13,21 @@
 
 namespace cosparse {
 
+// Where a layer may run in Form::winograd: where that is measured to be the fastest; nowhere; wherever it can.
+enum class Winograd : int { measured, never, always };
+
 struct Options {
   int threads = 1;
   Isa isa = Isa::scalar;
   Number number = Number::f32;
   int tile = 0;         // 0: the plan chooses; else the vectors of a conv tile, for tests and measurements
   bool tune = false;    // measure at load how each layer runs best, or take it from the cache
-  bool dense = false;   // every layer in its dense form, zeros and all: what sparsity is measured against
+  bool dense = false;   // every layer in a dense form, zeros and all: what sparsity is measured against
   bool poison = false;  // fill the arena and the scratch with NaN before each run: what a step fails to write shows (tests)
   int contexts = 0;     // calls that run at once, others wait; 0: as many as there are threads or available cores
   int64_t max_memory = 0;  // bytes of activations, and of packed weights; 0: as many as the machine has left
   std::vector<int> cores = {};  // that the workers stay on; the caller's thread goes where the caller wants it
+  Winograd winograd = Winograd::measured;
   bool pairs = true;  // a convolution runs together with what reads its planes where that saves memory traffic (pair.h)
 };
 
@@ -144,6 +148,8 @@ bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);
 void build_depthwise(const Build&, Step& step);  // for build_conv, which has begun the step
+void build_winograd(const Build&, Step& step);   // likewise
+int64_t most_winograd_scratch(const Node& node);  // bytes of a thread, whatever the size
 Step begin_conv(const Build&);                   // with its counts
 void build_pool(const Build&);
 void build_adaptive_pool(const Build&);

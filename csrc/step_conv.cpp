@@ -200,7 +200,7 @@ bool maps_first(const Node& node, const Weights& w, int64_t pixels) {
 }
 
 int64_t temporary_floats(const Node& node, const Weights& w, const Shape& in, const Shape& out) {
-  if (w.depthwise) return 0;
+  if (w.depthwise || w.form == Form::winograd) return 0;
   const int64_t phases = Geometry(node, w, in, out).temporary_floats(in.c);
   return phases + (maps_first(node, w, out.pixels()) ? round_up(out.pixels(), kLanes) * w.maps() : 0);
 }
@@ -221,8 +221,11 @@ Step begin_conv(const Build& b) {
 
 void build_conv(const Build& b) {
   Step step = begin_conv(b);
-  if (b.prepared.weights.at(b.fused.node)->depthwise)
+  const Weights& w = *b.prepared.weights.at(b.fused.node);
+  if (w.depthwise)
     build_depthwise(b, step);
+  else if (w.form == Form::winograd)
+    build_winograd(b, step);
   else
     build_tiles(b, step, begin_tiles(b));
   b.plan.steps.push_back(std::move(step));

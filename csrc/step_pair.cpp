@@ -139,7 +139,7 @@ void join_pairs(const Graph& graph, const Options& options, const Prepared& prep
   const auto worth_it = [&](const Fused& writer, const Fused& reader) {
     const Weights* w = weights_of(writer);
     const Node &node = graph.nodes[writer.node], &next = graph.nodes[reader.node];
-    if (!w || w->depthwise || node.op != "conv" || writer.residual >= 0) return false;
+    if (!w || w->depthwise || w->form == Form::winograd || node.op != "conv" || writer.residual >= 0) return false;
     const Shape& value = shapes[writer.output];
     const int64_t bytes = value.c * value.pixels() * (int64_t)sizeof(float);
     if (bytes < kLeastValue || w->kept > w->filters * (bytes < kLargeValue ? kFewColumns : kMostColumns)) return false;

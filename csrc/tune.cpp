@@ -48,7 +48,7 @@ Measured best_of(std::vector<Timing> timings) {
 
 std::string reason(const Measured& m) {
   std::string text = "measured:";
-  for (const Form form : {Form::cosparse, Form::spatial, Form::dense}) {
+  for (const Form form : kForms) {
     double least = INFINITY;
     for (const Timing& t : m.timings)
       if (t.form == form) least = std::min(least, t.us);

@@ -73,7 +73,7 @@ template <class T> const T& wanted(const Json& object, const char* key) {
 }
 
 Form form_of(const std::string& name) {
-  for (const Form form : {Form::cosparse, Form::spatial, Form::dense})
+  for (const Form form : kForms)
     if (name == name_of(form)) return form;
   throw Error(Fault::usage, "tuning cache", "a form", name, "");
 }

@@ -55,7 +55,6 @@ Prepared Engine::prepared_for(const std::vector<Shape>& shapes, const Choices& c
 }
 
 void Engine::tune_tiles(const Schedule& schedule, TuneCache& cache, Known& known) {
-  if (options_.dense) return;
   for (const Schedule::Part& part : schedule.parts) {
     const Kinds kinds = in_their_forms(kinds_of(*graph_, part.plan->shapes), prepared_);
     const auto pixels = [&](int n) { return part.plan->shapes[graph_->inputs.size() + n].pixels(); };

@@ -12,9 +12,10 @@ constexpr int kRounds = 4, kMostRounds = 64;
 constexpr double kCheapSeconds = 0.02;  // short steps are disturbed the most, and cost little to run again
 constexpr int64_t kPattern = 4096;      // floats that are drawn; what lies behind repeats them
 
-void time_steps(Way& way, const Run& run, bool count) {
+void time_steps(Way& way, const Run& run, const std::set<int>& only, bool count) {
   way.us.resize(way.plan->steps.size(), 1e30);
   for (size_t s = 0; s < way.us.size(); ++s) {
+    if (!only.empty() && !only.count(way.plan->steps[s].node)) continue;
     const auto start = Clock::now();
     way.plan->steps[s](run);
     if (count) way.us[s] = std::min(way.us[s], since(start) * 1e6);
@@ -27,7 +28,7 @@ bool once_more(int rounds, double spent, double seconds) {
   return rounds < 2 || (rounds < kRounds && spent < seconds) || (rounds < kMostRounds && spent < kCheapSeconds);
 }
 
-void time_ways(std::vector<Way>& ways, Pool& pool, double seconds) {
+void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::set<int>& only) {
   const auto start = Clock::now();
   int64_t arena_floats = 0, scratch_floats = 0;
   for (const Way& way : ways) {
@@ -40,7 +41,7 @@ void time_ways(std::vector<Way>& ways, Pool& pool, double seconds) {
   for (int64_t i = 0; i < arena_floats; ++i) arena[i] = i < kPattern ? normal(random) : arena[i - kPattern];
   std::fill_n(scratch.get(), scratch_floats, 0.f);
   for (int round = 0; once_more(round, since(start), seconds); ++round)
-    for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool}, round > 0);
+    for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool}, only, round > 0);
 }
 
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,

@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "tune.h"
@@ -22,8 +23,8 @@ struct Way {
 };
 
 // Runs the ways in turn, so that what slows the machine down slows all of them, as often as once_more() says. In memory of its own, of
-// ordinary numbers.
-void time_ways(std::vector<Way>& ways, Pool& pool, double seconds);
+// ordinary numbers. `only`: the nodes whose steps are run; empty: all.
+void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::set<int>& only = {});
 
 // Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first.
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,

@@ -206,7 +206,45 @@ void depthwise_values(const Layer& l, Slab& slab, Weights& out) {
   out.depthwise = true, out.kept = l.dense(), out.bytes = l.dense() * 4;
 }
 
+constexpr int kTaps3 = 3, kPlaces = 6;  // a side
+constexpr int kMostFields = 8;          // of pixels along an axis, of a dilated layer: with more of them tiles are mostly empty
+
+// G w G^T for the points 0, 3/4, -3/4, 3/2, -3/2, infinity: row p of G is [1, p, p^2] over the product of p's distances from the other finite
+// points (cosparse/kernels/winograd.py).
+void winograd_values(const Layer& l, Slab& slab, Weights& out) {
+  constexpr double points[] = {0, 0.75, -0.75, 1.5, -1.5};
+  double G[kPlaces][kTaps3] = {};
+  for (int p = 0; p < 5; ++p) {
+    double distances = 1;
+    for (int q = 0; q < 5; ++q)
+      if (q != p) distances *= points[p] - points[q];
+    for (int t = 0; t < kTaps3; ++t) G[p][t] = std::pow(points[p], t) / distances;
+  }
+  G[kPlaces - 1][kTaps3 - 1] = 1;
+  const int64_t rows = (l.O + kWinogradRows - 1) / kWinogradRows, place = rows * l.C * kWinogradRows;
+  Slab passing(false);
+  const Blocks blocks = tap_blocks(l, kWinogradRows, true, passing);
+  out.values = slab.take<float>(kWinogradPlaces * place);
+  for (int64_t at = 0; at < rows * l.C; ++at)  // a block row's channel
+    for (int i = 0; i < kWinogradRows; ++i) {
+      const float* taps = blocks.values.get() + at * l.taps() * kWinogradRows + i;
+      double half[kPlaces][kTaps3];
+      for (int p = 0; p < kPlaces; ++p)
+        for (int s = 0; s < kTaps3; ++s) {
+          half[p][s] = 0;
+          for (int t = 0; t < kTaps3; ++t) half[p][s] += G[p][t] * taps[(t * kTaps3 + s) * kWinogradRows];
+        }
+      for (int p = 0; p < kWinogradPlaces; ++p) {
+        double sum = 0;
+        for (int s = 0; s < kTaps3; ++s) sum += half[p / kPlaces][s] * G[p % kPlaces][s];
+        out.values[p * place + at * kWinogradRows + i] = (float)sum;
+      }
+    }
+  out.kept = l.dense(), out.bytes = kWinogradPlaces * place * (int64_t)sizeof(float);
+}
+
 std::string reason(const Layer& l, const Weights& w) {
+  if (w.form == Form::winograd) return l.transformed() ? "transformed back, Winograd's tiles" : "dense, Winograd's tiles";
   if (w.depthwise) return l.transformed() ? "depthwise: transformed back" : "depthwise";
   if (w.form == Form::cosparse) return l.transformed() ? "sparse in the DCT" : "sparse";
   const std::string form = w.kept < l.dense() ? "all-zero blocks dropped" : "dense";
@@ -216,7 +254,9 @@ std::string reason(const Layer& l, const Weights& w) {
 
 }  // namespace
 
-const char* name_of(Form form) { return form == Form::cosparse ? "cosparse" : form == Form::spatial ? "spatial" : "dense"; }
+const char* name_of(Form form) {
+  return form == Form::cosparse ? "cosparse" : form == Form::spatial ? "spatial" : form == Form::dense ? "dense" : "winograd";
+}
 
 int Weights::most_maps() const {
   int most = 0;
@@ -244,6 +284,14 @@ std::vector<Form> forms_of(const Node& node) {
   return {Form::spatial, Form::dense};
 }
 
+bool has_winograd(const Node& node) {
+  if (node.op != "conv") return false;
+  const auto all = [&](const char* key, int64_t value) { return node.list(key)[0] == value && node.list(key)[1] == value; };
+  return all("kernel", 3) && all("stride", 1) && std::max(node.list("dilation")[0], node.list("dilation")[1]) <= kMostFields &&
+         node.integer("groups") == 1 &&
+         std::min(node.integer("channels"), node.integer("filters")) >= kWinogradRows;
+}
+
 Form cheapest_form(const Node& node) {
   const Layer l = describe(node);
   const std::vector<Form> forms = forms_of(node);
@@ -255,6 +303,7 @@ Form cheapest_form(const Node& node) {
 int64_t most_coefficients(const Node& node, Form form) {
   const Layer l = describe(node);
   if (form == Form::dense) return l.dense();
+  if (form == Form::winograd) return kWinogradPlaces * round_up(l.O, kWinogradRows) * l.C;
   const int64_t stored = l.values->count();
   if (form == Form::cosparse || !l.transformed()) return stored;
   const int64_t taps = l.dct || l.basis ? l.taps() : 1;  // that one coefficient becomes
@@ -269,12 +318,15 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     throw Error(Fault::unsupported, "node '" + node.name + "'", "a kernel of at most 64 x 64",
                 std::to_string(l.R) + " x " + std::to_string(l.S), "split the convolution");
   out->stored = l.values->count();
-  out->form = recipe.form, out->number = recipe.number, out->r = block_of(l);
+  out->form = recipe.form, out->number = recipe.number, out->r = recipe.form == Form::winograd ? kWinogradRows : block_of(l);
   const int64_t padded = round_up(l.O, out->r);
   out->bias = allocate_floats(padded);
   for (int64_t o = 0; o < padded; ++o) out->bias[o] = l.bias && o < l.O ? l.bias->f32()[o] : 0.f;
   if (l.depthwise()) {
     depthwise_values(l, slab, *out);
+  } else if (recipe.form == Form::winograd) {
+    out->isa = recipe.isa;
+    winograd_values(l, slab, *out);
   } else {
     const bool transformed = recipe.form == Form::cosparse && can_transform(l);
     std::vector<double> factor(l.taps(), 1.0);

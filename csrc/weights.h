@@ -14,7 +14,9 @@ namespace cosparse {
 //   cosparse  stored coefficients on transformed activations (identity transform: stored blocks)
 //   spatial   transformed back at load, all-zero blocks dropped
 //   dense     transformed back at load, every block there: the engine's own dense kernel
-enum class Form : int { cosparse, spatial, dense };
+//   winograd  the same weights, 3x3 at stride 1 in float32 by tiles of pixels (kernels/winograd.h): a quarter of the multiplications
+enum class Form : int { cosparse, spatial, dense, winograd };
+constexpr Form kForms[] = {Form::cosparse, Form::spatial, Form::dense, Form::winograd};
 const char* name_of(Form);
 
 // int8: a map of tap t is stored as round(x / step[t] + zero[t]) in 0..255.
@@ -25,6 +27,7 @@ struct Quantization {
 struct Weights {
   int filters = 0, channels = 0, kernel[2] = {1, 1}, groups = 1;
   bool depthwise = false;  // values: [filters][R*S] float; everything below up to `bias` is then unused
+                           // Form::winograd: values as WinogradArgs, `isa`; the rest likewise unused
 
   Form form = Form::dense;
   Number number = Number::f32;
@@ -67,8 +70,9 @@ struct Recipe {
 bool is_weighted(const Node& node);  // conv, linear
 // The form that costs the fewest operations: what a plan takes until layers are timed.
 Form cheapest_form(const Node& node);
-// The forms that a layer has, the one that reads the fewest weights first.
+// The forms that a layer has, the one that reads the fewest weights first; winograd, which only float32 has, is not among them.
 std::vector<Form> forms_of(const Node& node);
+bool has_winograd(const Node& node);
 // Coefficients that a layer executes in this form, at the most.
 int64_t most_coefficients(const Node& node, Form form);
 // Values and columns are pieces of `slab`.

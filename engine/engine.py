@@ -72,6 +72,7 @@ class Engine:
         contexts: int = 0,
         cores: Sequence[int] = (),
         max_memory: int = 0,
+        winograd: bool | None = None,
     ) -> None:
         """take_over: each stored tensor is freed as soon as it is packed, so that the weights lie in memory once; `artifact` loses them."""
         for option, number in (("threads", threads), ("tile", tile), ("contexts", contexts), *(("cores", core) for core in cores)):
@@ -79,7 +80,20 @@ class Engine:
         _require_bits("max_memory", max_memory, 64)
         samples = [list(s) for s in calibration]
         self._native = _C.Engine(
-            artifact, threads, _utf8(isa), tile, tune, dense, poison, _utf8(dtype), samples, take_over, contexts, list(cores), max_memory
+            artifact,
+            threads,
+            _utf8(isa),
+            tile,
+            tune,
+            dense,
+            poison,
+            _utf8(dtype),
+            samples,
+            take_over,
+            contexts,
+            list(cores),
+            max_memory,
+            winograd,
         )
         for text in self._native.warnings:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -205,8 +219,8 @@ class Engine:
 
         Loading measures tiles at the example's size; elsewhere a rule chooses them until this has measured them too. It also measures
         whether a batch had better run apart, each thread with images of its own; a batch that was called before stays as it is. What it
-        finds is kept in the tuning cache, and `plan_for` says so. An engine that was loaded with tune=False or a tile keeps its rule, with
-        dense=True that for its tiles. It may be called beside other calls, which make its measurements worse. Raises ShapeError.
+        finds is kept in the tuning cache, and `plan_for` says so. An engine that was loaded with tune=False or a tile keeps its rule.
+        It may be called beside other calls, which make its measurements worse. Raises ShapeError.
         """
         sizes = _sizes(shapes)
         warning = self._native.tune(sizes)
@@ -243,6 +257,7 @@ def load(
     contexts: int | None = None,
     cores: Sequence[int] | None = None,
     max_memory: int | None = None,
+    winograd: bool | None = None,
 ) -> Engine:
     """Reads and checks an artifact and makes it ready to run.
 
@@ -253,10 +268,14 @@ def load(
     calibration: sample input for int8, an array as the engine is called with, or a tuple of them where it has several inputs.
     isa: "scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16" or "amx"; default COSPARSE_ISA, else the machine's best.
     tile: vectors of pixels a tile of convolution, 0 for the plan's choice.
-    tune: time each layer in every form it has (cosparse, spatial, dense) and with several tiles, at batch 1 and the example's size,
-        and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides. `Engine.warmup` measures
-        the tiles for other batches, and how these are shared out among the threads.
-    dense: run every layer on the dense kernel, stored zeros and all, with tiles by rule: what sparsity is measured against.
+    tune: time each layer in every form it has (cosparse, spatial, dense, winograd) and with several tiles, at batch 1 and the example's
+        size, and take the fastest; results are kept in the tuning cache (COSPARSE_CACHE). Without it a rule decides. `Engine.warmup`
+        measures the tiles for other batches, and how these are shared out among the threads.
+    dense: run every layer with all its weights, stored zeros and all, in the faster of the dense forms (dense, winograd): what sparsity
+        is measured against.
+    winograd: whether 3x3 layers at stride 1 may run by Winograd's tiles, which take a quarter of the multiplications and err about twice as
+        much as plain sums; a number that is NaN or infinite spreads over its tile of 4x4 pixels. None: where that is measured to be the
+        fastest (float32 and `tune` only); False: nowhere; True: in every such layer, whatever it takes.
     contexts: calls that run at once, each in memory of its own; more wait. Default: as many as threads or usable cores, the larger.
     cores: numbers of cores on which the engine's workers stay, and beside which its weights lie (on a machine of several NUMA nodes, those
         of one). The thread that calls stays where it is: os.sched_setaffinity moves it.
@@ -289,6 +308,7 @@ def load(
         contexts=_at_least_one("contexts", contexts),
         cores=cores or (),
         max_memory=_at_least_one("max_memory", max_memory),
+        winograd=winograd,
     )
     logger().info("%s loaded in %.0f ms: %r", os.fspath(path), (time.perf_counter() - start) * 1e3, engine)
     return engine

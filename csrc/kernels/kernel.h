@@ -147,6 +147,33 @@ struct SpanKernels {
   void (*softmax)(const float* x, int64_t x_plane, int channels, float* y, int64_t y_plane, int64_t first);
 };
 
+// Convolution 3x3 at stride 1 by tiles of kWinogradTile x kWinogradTile output pixels (winograd.h): y[o, p] = act(bias[o] + sum + residual[o, p]).
+// x is planar; outside the image counts as 0. A number that is none, or infinite, spreads over all pixels of its tile. A dilated layer is
+// one that is not on each field of pixels whose rows and columns have the same residue.
+constexpr int kWinogradTile = 4, kWinogradRows = 8;  // output pixels a side; filters a block row
+constexpr int kWinogradPlaces = 36, kWinogradGroups = 8;  // products a tile and channel; groups of kLanes tiles at once, at the most
+struct WinogradArgs {
+  int64_t images;
+  int hi, wi, ho, wo, top, left;  // source and output size, padding
+  int dilation[2];                // vertical, horizontal: dilation[0] * dilation[1] fields of an image
+  int down, along;                // tiles of a field
+  Rows<const float> x;
+  int channels, filters;
+  const float* values;  // [kWinogradPlaces][block rows][channels][kWinogradRows]
+  const float* bias;    // [block rows * kWinogradRows]
+  Rows<float> y;
+  Rows<const float> residual;  // base nullptr: none
+  Act act;
+  float alpha, beta;
+};
+// Groups first..first+groups-1 of kLanes tiles, block rows begin..end-1; scratch: winograd_scratch() floats, 64-byte aligned.
+using WinogradKernel = void (*)(const WinogradArgs&, int64_t first, int groups, int begin, int end, float* scratch);
+// Floats from one place to the next for so many channels or filters: not a power of two, whose lines share sets of the caches.
+constexpr int64_t winograd_step(int64_t rows, int groups) { return (rows * groups + 1) * kLanes; }
+constexpr int64_t winograd_scratch(int64_t channels, int64_t block_rows, int groups) {
+  return kWinogradPlaces * (winograd_step(channels, groups) + winograd_step(block_rows * kWinogradRows, groups) + (groups + 1) * (int64_t)kLanes);
+}
+
 // Output rows begin..end-1 of one plane: y[oy, ox] = act(max, or factor[oy, ox] * sum, of x over the window). Outside x counts as minus
 // infinity for max, as 0 for the sum. x [h, w], y [ho, wo]; scratch: pool_scratch() floats, 64-byte aligned.
 struct PoolArgs {
@@ -189,6 +216,7 @@ struct KernelRow {
   PoolKernel pool = nullptr;
   UpsampleKernel upsample = nullptr;
   MapsKernel maps = nullptr;
+  WinogradKernel winograd = nullptr;
   ConvKernel behind = nullptr;       // `conv` of a tile and of the one pixel that the group behind it has, where a kernel has room for both
 };
 constexpr int kLanePixels = 4;

@@ -73,5 +73,6 @@ const KernelRow& depthwise_kernel(Isa isa);
 const KernelRow& pool_kernel(Isa isa);
 const KernelRow& upsample_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);
+const KernelRow& winograd_kernel(Isa isa);
 
 }  // namespace cosparse

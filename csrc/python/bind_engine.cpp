@@ -4,6 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "bind_artifact.h"
 #include "calibrate.h"
 #include "cores.h"
@@ -130,8 +132,9 @@ std::map<int, Quantization> steps_of(const std::shared_ptr<const Graph>& graph, 
 
 std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::string& isa, int tile, bool tune, bool dense, bool poison,
                                     const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own, int contexts,
-                                    const std::vector<int>& cores, int64_t max_memory) {
-  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, max_memory, cores};
+                                    const std::vector<int>& cores, int64_t max_memory, std::optional<bool> winograd) {
+  const Winograd where = !winograd ? Winograd::measured : *winograd ? Winograd::always : Winograd::never;
+  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, max_memory, cores, where};
   std::map<int, Quantization> steps;
   if (options.number == Number::int8) steps = steps_of(share(artifact), options, calibration);
   if (own) {
@@ -160,7 +163,7 @@ void bind_engine(py::module_& m) {
       .def(py::init(&make_engine), py::arg("artifact"), py::arg("threads"), py::arg("isa") = "", py::arg("tile") = 0,
            py::arg("tune") = false, py::arg("dense") = false, py::arg("poison") = false, py::arg("dtype") = "float32",
            py::arg("calibration") = py::list(), py::arg("take_over") = false, py::arg("contexts") = 0,
-           py::arg("cores") = std::vector<int>{}, py::arg("max_memory") = 0)
+           py::arg("cores") = std::vector<int>{}, py::arg("max_memory") = 0, py::arg("winograd") = py::none())
       .def("run", &run, py::arg("inputs"), py::arg("out") = py::none(), "Float32 arrays in, float32 arrays out.")
       .def("plan", &plan, py::arg("shapes"), "How the batch runs, in words, and one dictionary a step.")
       .def("tune", &tune, py::arg("shapes"), "Measures the tiles for these shapes; a warning about the tuning cache, or nothing.")
