@@ -9,7 +9,8 @@ namespace cosparse {
 
 namespace {
 
-constexpr int64_t kMostGroups = 3;  // of a block: each reads all weights anew, and its places and products should stay in a second-level cache
+// Groups of a block: each block reads all weights anew, and its places and products should stay in a second-level cache.
+constexpr int64_t kMostGroups = 3;
 
 template <class F> Rows<F> rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group, at.tiled, 0, 0}; }
 

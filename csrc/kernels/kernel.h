@@ -151,7 +151,7 @@ struct SpanKernels {
 // x is planar; outside the image counts as 0. A number that is none, or infinite, spreads over all pixels of its tile. A dilated layer is
 // one that is not on each field of pixels whose rows and columns have the same residue.
 constexpr int kWinogradTile = 4, kWinogradRows = 8;  // output pixels a side; filters a block row
-constexpr int kWinogradPlaces = 36, kWinogradGroups = 8;  // products a tile and channel; groups of kLanes tiles at once, at the most
+constexpr int kWinogradPlaces = 36, kWinogradGroups = 4;  // products a tile and channel; groups of kLanes tiles at once, at the most
 struct WinogradArgs {
   int64_t images;
   int hi, wi, ho, wo, top, left;  // source and output size, padding
@@ -171,7 +171,7 @@ using WinogradKernel = void (*)(const WinogradArgs&, int64_t first, int groups, 
 // Floats from one place to the next for so many channels or filters: not a power of two, whose lines share sets of the caches.
 constexpr int64_t winograd_step(int64_t rows, int groups) { return (rows * groups + 1) * kLanes; }
 constexpr int64_t winograd_scratch(int64_t channels, int64_t block_rows, int groups) {
-  return kWinogradPlaces * (winograd_step(channels, groups) + winograd_step(block_rows * kWinogradRows, groups) + (groups + 1) * (int64_t)kLanes);
+  return kWinogradPlaces * (winograd_step(channels, groups) + winograd_step(block_rows * kWinogradRows, groups));
 }
 
 // Output rows begin..end-1 of one plane: y[oy, ox] = act(max, or factor[oy, ox] * sum, of x over the window). Outside x counts as minus

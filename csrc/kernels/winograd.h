@@ -2,15 +2,13 @@
 //
 //   y = A^T [ sum_c (G w_c G^T) o (B^T d_c B) ] A     d: the 6x6 source pixels under a tile; o: place by place
 //
-// 36 multiplications for 16 pixels, where taps one by one take 144. Lanes are tiles, in rows of tiles, field after field, image after image. B and A come from
-// the points 0, 3/4, -3/4, 3/2, -3/2 and infinity: with them the error is about twice that of a plain sum, with 0, 1, -1, 2, -2 five times
-// (cosparse/kernels/winograd.py has the derivation). G w G^T is made when the weights are packed.
+// 36 multiplications for 16 pixels, where taps one by one take 144. Lanes are tiles, in rows of tiles, field after field, image after image.
+// B and A come from the points 0, 3/4, -3/4, 3/2, -3/2 and infinity: with them the error is about twice that of a plain sum, with 0, 1, -1,
+// 2, -2 five times (cosparse/kernels/winograd.py has the derivation). G w G^T is made when the weights are packed.
 //
 // A block of groups of kLanes tiles goes through three stages in a thread's scratch: places of the source [36][channels][tiles], products
-// [36][filters][tiles], rows of pixels. Included inside a per-ISA namespace, after act.h.
+// [36][filters][tiles], pixels. Included inside a per-ISA namespace, after act.h and winograd_pixels.h.
 
-constexpr int kSide = 6, kPlaces = kSide * kSide;
-static_assert(kPlaces == kWinogradPlaces);
 constexpr float kNear2 = 0.5625f, kFar2 = 2.25f;  // squares of the points 3/4 and 3/2
 
 // B^T v and A^T v along one axis.
@@ -36,127 +34,87 @@ template <class V> inline void winograd_result_line(const typename V::Reg (&m)[k
   y[3] = V::add(m[5], V::fma(near2, near_difference, V::mul(far2, far_difference)));
 }
 
-// Tiles of one row of a field, side by side in the lanes: at most a vector.
-struct TileRun {
-  int lane, count;     // lane: of the block
-  int y, x;            // the first output pixel, in its image
-  int64_t image;
-  uint32_t inside[5];  // no dilation: lanes of the source's columns x - left + V::lanes * k that there are
-};
-
-template <class V> struct TileBlock {
-  static constexpr int most = kWinogradGroups * kLanes;
-  int count = 0;
-  TileRun runs[most];
-
-  TileBlock(const WinogradArgs& a, int64_t first, int groups) {
-    const int64_t fields = a.dilation[0] * a.dilation[1], all = a.images * fields * a.down * a.along;
-    const int tiles = (int)(all - first * kLanes < groups * kLanes ? all - first * kLanes : groups * kLanes);
-    const int64_t row = first * kLanes / a.along;
-    int x = (int)(first * kLanes - row * a.along), y = (int)(row % a.down);
-    int64_t field = row / a.down;
-    for (int lane = 0, n; lane < tiles; lane += n) {
-      n = a.along - x < V::lanes ? a.along - x : V::lanes;
-      if (n > tiles - lane) n = tiles - lane;
-      TileRun& run = runs[count++];
-      const int residue = (int)(field % fields);
-      run.lane = lane, run.count = n, run.image = field / fields;
-      run.y = y * kWinogradTile * a.dilation[0] + residue / a.dilation[1], run.x = x * kWinogradTile * a.dilation[1] + residue % a.dilation[1];
-      for (int k = 0; k < 5; ++k) run.inside[k] = columns(run.x - a.left + k * V::lanes, a.wi);
-      if ((x += n) == a.along) {
-        x = 0;
-        if (++y == a.down) y = 0, ++field;
-      }
-    }
-  }
-  static uint32_t columns(int first, int width) {
-    const int low = first < 0 ? -first : 0, high = width - first < V::lanes ? width - first : V::lanes;
-    return low < high ? (uint32_t)((1ull << high) - (1ull << low)) : 0;
-  }
-};
-
-// How lanes of two vectors become one.
-template <class V> struct TileLanes {
-  // low, high: of a and b in turn, from their first and from their second half. next: the lane behind, in the last one lane 0 or 1 of b.
-  alignas(64) int low[V::lanes], high[V::lanes], next[2][V::lanes];
-  constexpr TileLanes() : low(), high(), next() {
-    for (int l = 0; l < V::lanes; ++l) {
-      low[l] = l / 2 + l % 2 * V::lanes, high[l] = low[l] + V::lanes / 2;
-      for (int j : {0, 1}) next[j][l] = l + 1 < V::lanes ? l + 1 : V::lanes + j;
-    }
-  }
-};
-
-// The columns 4 l + j under tile l of a run, j = 0..5, out of the vectors of a source row that starts where the first tile does.
-template <class V> inline void columns_of_tiles(const typename V::Reg (&v)[5], typename V::Reg (&d)[kSide]) {
-  static constexpr TileLanes<V> lanes;
+// The columns 4 l + j under tile l, j = 0..5, of source row i; v: its pixels, w: those four columns further right.
+template <class V>
+inline void columns_of_tiles(const typename V::Reg (&v)[4], const typename V::Reg (&w)[4], typename V::Reg (&d)[kSide]) {
   const typename V::Reg e0 = V::even(v[0], v[1]), e1 = V::even(v[2], v[3]), o0 = V::odd(v[0], v[1]), o1 = V::odd(v[2], v[3]);
   d[0] = V::even(e0, e1), d[2] = V::odd(e0, e1), d[1] = V::even(o0, o1), d[3] = V::odd(o0, o1);
-  d[4] = V::of_two(d[0], v[4], lanes.next[0]), d[5] = V::of_two(d[1], v[4], lanes.next[1]);
+  d[4] = V::even(V::even(w[0], w[1]), V::even(w[2], w[3])), d[5] = V::even(V::odd(w[0], w[1]), V::odd(w[2], w[3]));
 }
+
+// How lanes of two vectors become one: those of a and b in turn, from their first and from their second half.
+template <class V> struct TurnLanes {
+  alignas(64) int low[V::lanes], high[V::lanes];
+  constexpr TurnLanes() : low(), high() {
+    for (int l = 0; l < V::lanes; ++l) low[l] = l / 2 + l % 2 * V::lanes, high[l] = low[l] + V::lanes / 2;
+  }
+};
 // A row of pixels out of the tiles' columns.
-template <class V> inline void pixels_of_tiles(const typename V::Reg (&y)[kWinogradTile], float* to) {
-  static constexpr TileLanes<V> lanes;
+template <class V> inline void pixels_of_tiles(const typename V::Reg (&y)[kWinogradTile], typename V::Reg (&v)[4]) {
+  static constexpr TurnLanes<V> lanes;
   const typename V::Reg e0 = V::of_two(y[0], y[2], lanes.low), e1 = V::of_two(y[0], y[2], lanes.high);
   const typename V::Reg o0 = V::of_two(y[1], y[3], lanes.low), o1 = V::of_two(y[1], y[3], lanes.high);
-  V::store(to, V::of_two(e0, o0, lanes.low)), V::store(to + V::lanes, V::of_two(e0, o0, lanes.high));
-  V::store(to + 2 * V::lanes, V::of_two(e1, o1, lanes.low)), V::store(to + 3 * V::lanes, V::of_two(e1, o1, lanes.high));
+  v[0] = V::of_two(e0, o0, lanes.low), v[1] = V::of_two(e0, o0, lanes.high);
+  v[2] = V::of_two(e1, o1, lanes.low), v[3] = V::of_two(e1, o1, lanes.high);
 }
 
-// A source row under a run's tiles; from: of its first column.
+// Row i under the tiles of a vector: its pixels, and those four columns further right.
 template <class V>
-inline void row_of_tiles(const WinogradArgs& a, const TileRun& run, const float* from, typename V::Reg (&v)[5]) {
-  const int step = a.dilation[1];
-  if (step == 1) {
-#pragma GCC unroll 5
-    for (int k = 0; k < 5; ++k) v[k] = V::mask_load(V::mask(run.inside[k]), from + k * V::lanes, V::zero());
-    return;
+inline __attribute__((always_inline)) void source_row(const typename TilePixels<V>::Source* from, const typename TilePixels<V>::Source* end,
+                                                      const float* row, int i, typename V::Reg& v, typename V::Reg& w) {
+  v = V::mask_load(V::mask(from->there[i][0]), row + from->offset, V::zero());
+  w = V::mask_load(V::mask(from->there[i][1]), row + from->offset + kWinogradTile, V::zero());
+  for (++from; __builtin_expect(from != end, 0); ++from) {
+    const float* const x = row + from->offset;
+    v = V::mask_load(V::mask(from->there[i][0]), x, v), w = V::mask_load(V::mask(from->there[i][1]), x + kWinogradTile, w);
   }
-  alignas(64) float row[5 * V::lanes] = {};
-  const int first = run.x - a.left, columns = (run.count + 1) * kWinogradTile;
-  for (int m = first < 0 ? (-first + step - 1) / step : 0; m < columns && first + m * step < a.wi; ++m) row[m] = from[m * step];
-#pragma GCC unroll 5
-  for (int k = 0; k < 5; ++k) v[k] = V::load(row + k * V::lanes);
+}
+// The same of a dilated layer.
+template <class V>
+__attribute__((noinline)) void source_field(const typename TilePixels<V>::Source* from, const typename TilePixels<V>::Source* end,
+                                            const float* row, int step, int i, typename V::Reg& v, typename V::Reg& w) {
+  alignas(64) float pixel[2][V::lanes] = {};
+  for (; from != end; ++from)
+    for (int far : {0, 1})
+      for (uint32_t left = from->there[i][far]; left; left &= left - 1) {
+        const int l = __builtin_ctz(left);
+        pixel[far][l] = row[from->offset + (int64_t)(l + far * kWinogradTile) * step];
+      }
+  v = V::load(pixel[0]), w = V::load(pixel[1]);
 }
 
-// B^T d B of every channel: places[p * step + c * tiles + lane]. under: [36][tiles + kLanes], the source pixels of one channel.
-template <class V>
-void winograd_source(const WinogradArgs& a, const TileBlock<V>& block, int tiles, float* under, float* places, int64_t step) {
-  const int64_t row = tiles + kLanes;
+// B^T d B of every channel: places[p * step + c * tiles + lane].
+template <class V, bool kDilated>
+void winograd_source(const WinogradArgs& a, const TilePixels<V>& pixels, int tiles, float* places, int64_t step) {
+  const int64_t down = (int64_t)a.dilation[0] * a.wi;
   for (int c = 0; c < a.channels; ++c) {
-    const float* const plane = a.x.at(c, 0);
-    for (int r = 0; r < block.count; ++r) {  // what a run stores behind its last tile, the next one overwrites
-      const TileRun& run = block.runs[r];
-      float* to = under + run.lane;
-      for (int i = 0; i < kSide; ++i, to += kSide * row) {
-        typename V::Reg v[5], d[kSide];
-        const int y = run.y - a.top + i * a.dilation[0];
-        if (y >= 0 && y < a.hi)
-          row_of_tiles<V>(a, run, plane + (run.image * a.hi + y) * a.wi + run.x - a.left, v);
-        else
-          for (int k = 0; k < 5; ++k) v[k] = V::zero();
-        columns_of_tiles<V>(v, d);
-#pragma GCC unroll 6
-        for (int j = 0; j < kSide; ++j) V::storeu(to + j * row, d[j]);
-      }
-    }
+    const float* const channel = a.x.at(c, 0);
     for (int lane = 0; lane < tiles; lane += V::lanes) {
       alignas(64) float half[kPlaces * V::lanes];
       float* const to = places + (int64_t)c * tiles + lane;
+      const int* const source = pixels.source + lane / TilePixels<V>::tiles;
       typename V::Reg d[kSide], t[kSide];
+      for (int i = 0; i < kSide; ++i) {
+        typename V::Reg v[4], w[4];
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+          const auto *from = pixels.sources + source[k], *end = pixels.sources + source[k + 1];
+          if constexpr (kDilated)
+            source_field<V>(from, end, channel + i * down, a.dilation[1], i, v[k], w[k]);
+          else
+            source_row<V>(from, end, channel + i * down, i, v[k], w[k]);
+        }
+        columns_of_tiles<V>(v, w, d);
+        winograd_source_line<V>(d, t);
+#pragma GCC unroll 6
+        for (int j = 0; j < kSide; ++j) V::store(half + (i * kSide + j) * V::lanes, t[j]);
+      }
       for (int j = 0; j < kSide; ++j) {
 #pragma GCC unroll 6
-        for (int i = 0; i < kSide; ++i) d[i] = V::loadu(under + (i * kSide + j) * row + lane);
+        for (int i = 0; i < kSide; ++i) d[i] = V::load(half + (i * kSide + j) * V::lanes);
         winograd_source_line<V>(d, t);
 #pragma GCC unroll 6
-        for (int i = 0; i < kSide; ++i) V::store(half + (i * kSide + j) * V::lanes, t[i]);
-      }
-      for (int i = 0; i < kSide; ++i) {
-#pragma GCC unroll 6
-        for (int j = 0; j < kSide; ++j) d[j] = V::load(half + (i * kSide + j) * V::lanes);
-        winograd_source_line<V>(d, t);
-#pragma GCC unroll 6
-        for (int j = 0; j < kSide; ++j) V::store(to + (i * kSide + j) * step, t[j]);
+        for (int i = 0; i < kSide; ++i) V::store(to + (i * kSide + j) * step, t[i]);
       }
     }
   }
@@ -190,7 +148,8 @@ inline __attribute__((always_inline)) void winograd_sums(int channels, const flo
 template <class V, int Q> void winograd_rows(const WinogradArgs& a, const float* u, int rows, const float* x, float* y, int tiles) {
   constexpr int R = V::registers >= 32 ? kWinogradRows : kWinogradRows / 2;
   for (int row = 0; row < rows; ++row, u += (int64_t)a.channels * kWinogradRows)
-    for (int r = 0; r < kWinogradRows; r += R) winograd_sums<V, R, Q>(a.channels, u + r, x, y + (int64_t)(row * kWinogradRows + r) * tiles, tiles);
+    for (int r = 0; r < kWinogradRows; r += R)
+      winograd_sums<V, R, Q>(a.channels, u + r, x, y + (int64_t)(row * kWinogradRows + r) * tiles, tiles);
 }
 
 template <class V>
@@ -214,51 +173,50 @@ void winograd_products(const WinogradArgs& a, int begin, int end, int tiles, con
   }
 }
 
-// A row of pixels of one filter becomes values: n sums from pixel `at` of the plane on.
+// A vector of sums of one filter becomes values.
 template <class V, class F>
-inline void winograd_values(const WinogradArgs& a, int filter, const float* sums, int64_t at, int n, F activated) {
-  const typename V::Reg bias = V::set1(a.bias[filter]);
-  for (int m; n > 0; n -= m, sums += m, at += m) {
-    const int lane = (int)(at % kLanes), room = V::lanes - lane % V::lanes;
-    m = n < room ? n : room;
-    const typename V::Mask mask = V::mask((uint32_t)((1ull << m) - 1));
-    const int64_t group = at / kLanes;
-    typename V::Reg y = V::add(V::loadu(sums), bias);
-    if (a.residual.base) y = V::add(y, V::mask_load(mask, a.residual.at(filter, group) + lane, V::zero()));
-    V::mask_store(a.y.at(filter, group) + lane, mask, activated(y));
+inline __attribute__((always_inline)) void put_row(float* y, const float* residual, typename V::Reg sums,
+                                                   const typename TilePixels<V>::Target* to, const typename TilePixels<V>::Target* end,
+                                                   F activated) {
+  for (; to != end; ++to) {
+    const typename V::Mask lanes = V::mask(to->lanes);
+    V::mask_store(y + to->to, lanes, activated(residual ? V::add(sums, V::mask_load(lanes, residual + to->residual, V::zero())) : sums));
   }
 }
-
-// The same where pixels lie `step` apart.
+// The same of a dilated layer.
 template <class V, class F>
-void winograd_fields(const WinogradArgs& a, int filter, const float* sums, int64_t at, int n, int step, F activated) {
-  const typename V::Reg bias = V::set1(a.bias[filter]);
-  for (int m; n > 0; n -= m, sums += m) {
-    m = n < V::lanes ? n : V::lanes;
-    alignas(64) float value[V::lanes];
-    typename V::Reg y = V::add(V::loadu(sums), bias);
-    if (a.residual.base) {
-      for (int l = 0; l < V::lanes; ++l) value[l] = l < m ? a.residual.at(filter, (at + l * step) / kLanes)[(at + l * step) % kLanes] : 0.f;
-      y = V::add(y, V::load(value));
-    }
-    V::store(value, activated(y));
-    for (int l = 0; l < m; ++l, at += step) a.y.at(filter, at / kLanes)[at % kLanes] = value[l];
-  }
+__attribute__((noinline)) void put_field(const WinogradArgs& a, float* y, const float* residual, typename V::Reg sums,
+                                         const typename TilePixels<V>::Target* to, const typename TilePixels<V>::Target* end, F activated) {
+  const auto place = [](const auto& rows, int64_t pixel) { return pixel / kLanes * rows.group + pixel % kLanes; };
+  alignas(64) float value[V::lanes], plus[V::lanes] = {};
+  const auto each = [&](auto use) {
+    for (const auto* piece = to; piece != end; ++piece)
+      for (uint32_t left = piece->lanes; left; left &= left - 1)
+        use(__builtin_ctz(left), piece->to + (int64_t)__builtin_ctz(left) * a.dilation[1]);
+  };
+  if (residual) each([&](int l, int64_t pixel) { plus[l] = residual[place(a.residual, pixel)]; });
+  V::store(value, activated(V::add(sums, V::load(plus))));
+  each([&](int l, int64_t pixel) { y[place(a.y, pixel)] = value[l]; });
 }
 
-// A^T m A of every filter of the block rows, and what follows. pixels: [4][4 tiles + kLanes].
-template <class V, class F>
-void winograd_result(const WinogradArgs& a, const TileBlock<V>& block, int begin, int end, int tiles, const float* products, int64_t step,
-                     float* pixels, F activated) {
-  const int64_t row = kWinogradTile * tiles + kLanes;
+// A^T m A of every filter of the block rows, and what follows.
+template <class V, bool kDilated, class F>
+void winograd_result(const WinogradArgs& a, const TilePixels<V>& pixels, int begin, int end, int tiles, const float* products, int64_t step,
+                     F activated) {
   for (int filter = begin * kWinogradRows; filter < end * kWinogradRows && filter < a.filters; ++filter) {
+    const typename V::Reg bias = V::set1(a.bias[filter]);
+    float* const values = a.y.at(filter, 0);
+    const float* const residual = a.residual.base ? a.residual.at(filter, 0) : nullptr;
     for (int lane = 0; lane < tiles; lane += V::lanes) {
       const float* const from = products + (int64_t)(filter - begin * kWinogradRows) * tiles + lane;
       alignas(64) float half[kWinogradTile * kSide * V::lanes];
-      typename V::Reg m[kSide], y[kWinogradTile];
+      typename V::Reg m[kSide], y[kWinogradTile], v[4];
       for (int j = 0; j < kSide; ++j) {
 #pragma GCC unroll 6
-        for (int i = 0; i < kSide; ++i) m[i] = V::load(from + (i * kSide + j) * step);
+        for (int i = 0; i < kSide; ++i) {
+          m[i] = V::load(from + (i * kSide + j) * step);
+          __builtin_prefetch(from + (i * kSide + j) * step + tiles);  // of the next filter
+        }
         winograd_result_line<V>(m, y);
 #pragma GCC unroll 4
         for (int i = 0; i < kWinogradTile; ++i) V::store(half + (i * kSide + j) * V::lanes, y[i]);
@@ -267,35 +225,30 @@ void winograd_result(const WinogradArgs& a, const TileBlock<V>& block, int begin
 #pragma GCC unroll 6
         for (int j = 0; j < kSide; ++j) m[j] = V::load(half + (i * kSide + j) * V::lanes);
         winograd_result_line<V>(m, y);
-        pixels_of_tiles<V>(y, pixels + i * row + lane * kWinogradTile);
-      }
-    }
-    for (int r = 0; r < block.count; ++r) {
-      const TileRun& run = block.runs[r];
-      const int step = a.dilation[1], there = (a.wo - run.x + step - 1) / step;
-      const int n = there < run.count * kWinogradTile ? there : run.count * kWinogradTile;
-      for (int i = 0, y = run.y; i < kWinogradTile && y < a.ho; ++i, y += a.dilation[0]) {
-        const float* const sums = pixels + i * row + run.lane * kWinogradTile;
-        const int64_t at = (run.image * a.ho + y) * a.wo + run.x;
-        if (step == 1)
-          winograd_values<V>(a, filter, sums, at, n, activated);
-        else
-          winograd_fields<V>(a, filter, sums, at, n, step, activated);
+        pixels_of_tiles<V>(y, v);
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+          const int* const target = pixels.target + (lane / TilePixels<V>::tiles + k) * kWinogradTile + i;
+          const auto *to = pixels.targets + target[0], *end = pixels.targets + target[1];
+          if constexpr (kDilated)
+            put_field<V>(a, values, residual, V::add(v[k], bias), to, end, activated);
+          else
+            put_row<V>(values, residual, V::add(v[k], bias), to, end, activated);
+        }
       }
     }
   }
 }
 
-template <class V> void winograd_block(const WinogradArgs& a, int64_t first, int groups, int begin, int end, float* scratch) {
+template <class V, bool kDilated>
+void winograd_stages(const WinogradArgs& a, int64_t first, int groups, int begin, int end, float* scratch) {
   const int tiles = groups * kLanes;
-  const TileBlock<V> block(a, first, groups);
+  const TilePixels<V> pixels(a, first, groups);
   const int64_t x_step = winograd_step(a.channels, groups), y_step = winograd_step((end - begin) * kWinogradRows, groups);
-  float *const places = scratch, *const products = places + kPlaces * x_step, *const rest = products + kPlaces * y_step;
-  winograd_source<V>(a, block, tiles, rest, places, x_step);
+  float *const places = scratch, *const products = places + kPlaces * x_step;
+  winograd_source<V, kDilated>(a, pixels, tiles, places, x_step);
   winograd_products<V>(a, begin, end, tiles, places, x_step, products, y_step);
-  const auto result = [&](auto activated) {
-    winograd_result<V>(a, block, begin, end, tiles, products, y_step, rest, activated);
-  };
+  const auto result = [&](auto activated) { winograd_result<V, kDilated>(a, pixels, begin, end, tiles, products, y_step, activated); };
   using Reg = typename V::Reg;
   const Reg alpha = V::set1(a.alpha), beta = V::set1(a.beta), zero = V::zero();
   if (a.act == Act::none)
@@ -304,4 +257,8 @@ template <class V> void winograd_block(const WinogradArgs& a, int64_t first, int
     result([=](Reg y) { return V::max(zero, y); });
   else
     result([=](Reg y) { return activate_any<V>(a.act, alpha, beta, y); });
+}
+
+template <class V> void winograd_block(const WinogradArgs& a, int64_t first, int groups, int begin, int end, float* scratch) {
+  (a.dilation[1] > 1 ? winograd_stages<V, true> : winograd_stages<V, false>)(a, first, groups, begin, end, scratch);
 }
