@@ -59,6 +59,9 @@ void build_winograd(const Build& b, Step& step) {
   a.down = tiles(a.ho, a.dilation[0]), a.along = tiles(a.wo, a.dilation[1]);
   a.channels = w.channels, a.filters = w.filters, a.values = w.values.get(), a.bias = w.bias.get();
   a.act = b.fused.act, a.alpha = b.fused.alpha, a.beta = b.fused.beta;
+  // Twelve multiply-adds or additions a line: twelve lines a channel, ten a filter.
+  const double all = (double)a.images * a.dilation[0] * a.dilation[1] * a.down * a.along;
+  step.flops = kWinogradPlaces * all * w.channels * w.filters, step.basis_flops = 12 * all * (12.0 * w.channels + 10.0 * w.filters);
   const int64_t groups = round_up(a.images * a.dilation[0] * a.dilation[1] * a.down * a.along, kLanes) / kLanes;
   const int most = b.options.tile ? std::min(b.options.tile, kWinogradGroups) : groups_at_once(groups, b.options.threads);
   std::vector<int> widths;

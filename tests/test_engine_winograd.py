@@ -141,6 +141,14 @@ def test_what_follows(isa: str, kind: tuple[str, float, float] | None, reader: i
     assert_within(engine(x), want, 2e-3)
 
 
+def test_what_it_multiplies_is_counted() -> None:
+    (row,) = engine_of(graph_of([conv(RNG(1), 16, 8, (3, 3), pad=PAD)], {"x": (8, 9, 12)})).plan_for((2, 8, 9, 12))
+    tiles = 2 * 3 * 3
+    assert (row.flops, row.basis_flops) == (36 * tiles * 16 * 8, 12 * tiles * (12 * 8 + 10 * 16))
+    assert row.dense_flops == 2 * 9 * 12 * 16 * 8 * 9
+    assert row.density == 1
+
+
 def test_its_error_is_a_few_times_that_of_plain_sums() -> None:
     node = conv(RNG(9), 64, 64, (3, 3), pad=PAD)
     graph, x = graph_of([node], {"x": (64, 28, 28)}), np.maximum(images(1, 64, 28, 28), 0)
