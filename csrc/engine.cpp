@@ -29,14 +29,18 @@ Options checked(Options options) {
   return options;
 }
 
-// The largest value alone, before anything is packed in proportion to its channels. Plans know the rest.
-void require_values(const Graph& graph, int64_t most) {
+// The largest value alone, before anything is packed in proportion to its channels. Plans know the rest. Returns the bytes of all.
+int64_t require_values(const Graph& graph, int64_t most) {
+  int64_t all = 0;
   std::vector<Shape> examples;
   for (const Input& input : graph.inputs) examples.push_back(input.example);
   const std::vector<Shape> shapes = infer_shapes(graph, examples);
-  for (size_t v = 0; v < shapes.size(); ++v)
-    require_memory("value '" + graph.value_name((int)v) + "'", "activations", shapes[v].c * shapes[v].pixels() * (int64_t)sizeof(float),
-                   text_of(shapes[v]), most);
+  for (size_t v = 0; v < shapes.size(); ++v) {
+    const int64_t bytes = shapes[v].c * shapes[v].pixels() * (int64_t)sizeof(float);
+    require_memory("value '" + graph.value_name((int)v) + "'", "activations", bytes, text_of(shapes[v]), most);
+    all += bytes;
+  }
+  return all;
 }
 
 }  // namespace
@@ -52,7 +56,7 @@ Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Option
       options_(checked(std::move(options))),
       pool_(options_.threads, options_.cores),
       contexts_(options_.contexts) {
-  require_values(*graph_, options_.max_memory);
+  value_bytes_ = require_values(*graph_, options_.max_memory);
   const KeptOn here(options_.cores);  // what this thread packs lies beside the cores too
   std::map<int, Form> forms;
   if (options_.tune) {
@@ -66,9 +70,9 @@ Engine::Engine(std::shared_ptr<const Graph> graph, StoredWeights* stored, Option
 
 std::vector<Form> Engine::forms_for(const Node& node) const {
   const bool winograd = options_.winograd != Winograd::never && options_.number == Number::f32 && has_winograd(node) &&
-                        (options_.max_memory == 0 || 2 * options_.threads * most_winograd_scratch(node) <= options_.max_memory);
-  std::vector<Form> forms{options_.dense ? Form::dense : cheapest_form(node)};
+                        memory_allows(value_bytes_ + options_.threads * most_winograd_scratch(node), options_.max_memory);
   if (winograd && options_.winograd == Winograd::always) return {Form::winograd};
+  std::vector<Form> forms{options_.dense ? Form::dense : cheapest_form(node)};
   if (!options_.dense)
     for (const Form form : forms_of(node))
       if (form != forms[0]) forms.push_back(form);
@@ -76,14 +80,22 @@ std::vector<Form> Engine::forms_for(const Node& node) const {
   return forms;
 }
 
+int64_t Engine::most_bytes(const std::map<int, Form>& forms) const {
+  int64_t bytes = 0;
+  for (const auto& [n, form] : forms) bytes += most_coefficients(graph_->nodes[n], form) * (int64_t)sizeof(float);
+  return bytes;
+}
+
+void Engine::require_weights(const std::map<int, Form>& forms) const {
+  require_memory("network '" + graph_->name + "'", "packed weights", most_bytes(forms), std::to_string(forms.size()) + " layers",
+                 options_.max_memory);
+}
+
 void Engine::pack(const std::map<int, Form>& forms, const std::map<int, Quantization>& steps, StoredWeights* stored) {
   const std::vector<std::pair<int, Form>> layers(forms.begin(), forms.end());
-  int64_t bytes = 0, most = 0;
-  for (const auto& [n, form] : layers) {
-    bytes += graph_->nodes[n].tensor("values")->bytes();
-    most += most_coefficients(graph_->nodes[n], form) * (int64_t)sizeof(float);
-  }
-  require_memory("network '" + graph_->name + "'", "packed weights", most, std::to_string(layers.size()) + " layers", options_.max_memory);
+  require_weights(forms);
+  int64_t bytes = 0;
+  for (const auto& [n, form] : layers) bytes += graph_->nodes[n].tensor("values")->bytes();
   std::vector<Slab> slabs(options_.threads, Slab(bytes >= kManyBytes));  // one a thread, so that none waits for another
   std::vector<std::shared_ptr<const Weights>> packed(layers.size());
   std::vector<std::exception_ptr> failed(layers.size());

@@ -73,10 +73,14 @@ class Engine {
   std::shared_ptr<const Weights> prepare(int node, Form form, const std::map<int, Quantization>& steps, Slab& slab) const;
   // The forms that a layer may take here, the cheapest first.
   std::vector<Form> forms_for(const Node& node) const;
+  // Bytes of packed weights at the most; throws Error (Fault::memory) where they are more than the machine or the caller allows.
+  int64_t most_bytes(const std::map<int, Form>& forms) const;
+  void require_weights(const std::map<int, Form>& forms) const;
   // measure.cpp. The forms that layers run best in, from the tuning cache or measured; sets known_.
   std::map<int, Form> measure(const std::map<int, Quantization>& steps);
   Found time_forms(const Kinds& kinds, const std::map<int, Quantization>& steps);
   std::vector<std::vector<int>> groups_of(const Kinds& kinds, Form form, int64_t bytes) const;
+  Kinds as_offered(Kinds kinds) const;
   void time_form(Form form, const std::vector<int>& group, const Prepared& cheapest, const std::map<int, Quantization>& steps,
                  const Kinds& kinds, Found& found);
   // Sets prepared_.weights and ranges. `stored`: gives up each layer's; nullptr: others may need them.
@@ -100,6 +104,7 @@ class Engine {
 
   std::shared_ptr<const Graph> graph_;
   Options options_;
+  int64_t value_bytes_ = 0;  // of all values of the example: more than a plan for it takes for them
   Prepared prepared_;  // but for its choices, which depend on the shapes
   std::vector<std::string> warnings_;
   std::string cache_;

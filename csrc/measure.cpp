@@ -4,6 +4,7 @@
 #include <set>
 
 #include "engine.h"
+#include "error.h"
 #include "layer.h"
 #include "memory_limit.h"
 #include "tune_cache.h"
@@ -33,12 +34,12 @@ bool may_gain(const Node& node, Form form, Form cheapest) {
   return form == Form::winograd ? most / (kWinogradTile * kWinogradTile) < least : most / kHopeless <= least;
 }
 
-// What is measured with other options counts apart.
-Kinds as_asked_for(Kinds kinds, const Options& options) {
-  std::string asked = options.dense ? " whole" : "";
-  if (options.winograd != Winograd::measured) asked += options.winograd == Winograd::never ? " without winograd" : " winograd";
-  for (auto& [n, kind] : kinds) kind += asked;
-  return kinds;
+// What was measured of all forms that a layer may take but Winograd's.
+Measured without_winograd(const Measured& m, const std::vector<Form>& forms) {
+  std::vector<Timing> others;
+  for (const Timing& t : m.timings)
+    if (t.form != Form::winograd && contains(forms, t.form)) others.push_back(t);
+  return others.empty() ? Measured{forms[0], 0, {}} : best_of(std::move(others));
 }
 
 double time_of(const Way& way, int node) {
@@ -48,6 +49,18 @@ double time_of(const Way& way, int node) {
 }
 
 }  // namespace
+
+// What was measured with other forms to choose from counts apart.
+Kinds Engine::as_offered(Kinds kinds) const {
+  for (auto& [n, kind] : kinds) {
+    const Node& node = graph_->nodes[n];
+    const std::vector<Form> forms = forms_for(node);
+    if (options_.dense) kind += " whole";
+    if (forms[0] == Form::winograd) kind += " winograd";
+    if (options_.number == Number::f32 && has_winograd(node) && !contains(forms, Form::winograd)) kind += " without winograd";
+  }
+  return kinds;
+}
 
 // One layer of each signature that has this form besides its cheapest one and may gain by it, in groups whose weights take at most `bytes` (or
 // are one layer).
@@ -60,7 +73,7 @@ std::vector<std::vector<int>> Engine::groups_of(const Kinds& kinds, Form form, i
     const std::vector<Form> forms = forms_for(node);
     if (forms[0] == form || !contains(forms, form) || !may_gain(node, form, forms[0]) || !seen.insert(kind).second) continue;
     const int64_t own = most_coefficients(node, form) * (int64_t)sizeof(float);
-    if (own > bytes && !memory_allows(own, options_.max_memory)) continue;
+    if (!memory_allows(own, options_.max_memory)) continue;
     if (groups.empty() || used + own > bytes) groups.emplace_back(), used = 0;
     groups.back().push_back(n), used += own;
   }
@@ -77,7 +90,13 @@ void Engine::time_form(Form form, const std::vector<int>& group, const Prepared&
   const std::vector<Shape> inputs = example_of(*graph_);
   Options alone = options_;
   alone.pairs = false;
-  std::vector<Way> ways{{0, make_plan(*graph_, alone, cheapest, inputs)}, {0, make_plan(*graph_, alone, other, inputs)}};
+  std::vector<Way> ways{{0, make_plan(*graph_, alone, cheapest, inputs)}};
+  try {
+    ways.push_back({0, make_plan(*graph_, alone, other, inputs)});
+  } catch (const Error& error) {
+    if (error.fault == Fault::memory) return;  // of its scratch: the layer does without
+    throw;
+  }
   const auto ratio = [&](int n) { return time_of(ways[1], n) / time_of(ways[0], n); };
   double us = 0;
   for (const auto& [kind, list] : found) us += list.front().us;
@@ -94,9 +113,12 @@ Found Engine::time_forms(const Kinds& kinds, const std::map<int, Quantization>& 
   const auto start = Clock::now();
   Slab slab(true);
   Prepared cheapest;
+  std::map<int, Form> forms;
+  for (const auto& [n, kind] : kinds) forms[n] = forms_for(graph_->nodes[n])[0];
+  require_weights(forms);
   int64_t bytes = 0;
-  for (const auto& [n, kind] : kinds) {
-    cheapest.weights[n] = prepare(n, forms_for(graph_->nodes[n])[0], steps, slab);
+  for (const auto& [n, form] : forms) {
+    cheapest.weights[n] = prepare(n, form, steps, slab);
     bytes += cheapest.weights[n]->bytes;
   }
   Found found;
@@ -112,27 +134,28 @@ std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   TuneCache cache(options_);
   cache_ = cache.path();
   const std::vector<Shape> shapes = infer_shapes(*graph_, example_of(*graph_));
-  const Kinds kinds = as_asked_for(kinds_of(*graph_, shapes), options_);
+  const Kinds kinds = as_offered(kinds_of(*graph_, shapes));
   if (!std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) { return cache.find(kind.second); }))
     measured_ = cache.keep(time_forms(kinds, steps));
   if (!cache.warning().empty()) warnings_.push_back(cache.warning());
 
   std::map<int, Form> best;
-  Known known;
+  std::map<int, Measured> found;
   for (const auto& [n, kind] : kinds) {
-    const Node& node = graph_->nodes[n];
+    const std::vector<Form> forms = forms_for(graph_->nodes[n]);
     const Measured* m = cache.find(kind);
-    const std::vector<Form> forms = forms_for(node);
     const bool free = options_.number != Number::int8 && m && contains(forms, m->form);
     best[n] = free ? m->form : forms[0];  // int8's steps were taken for this one, whatever a file says
-    const int64_t pixels = shapes[graph_->inputs.size() + n].pixels();
-    if (m && !describe(node).depthwise()) known.layers[{n, pixels}] = {m->tile, pixels, reason(*m)};
+    if (m) found[n] = *m;
   }
+  if (options_.winograd == Winograd::measured && !memory_allows(most_bytes(best), options_.max_memory))
+    for (auto& [n, form] : best)  // Winograd's weights are the largest
+      if (form == Form::winograd) found[n] = without_winograd(found[n], forms_for(graph_->nodes[n])), form = found[n].form;
+  Known known;
+  for (const auto& [n, m] : found)
+    if (const int64_t pixels = shapes[graph_->inputs.size() + n].pixels(); !describe(graph_->nodes[n]).depthwise())
+      known.layers[{n, pixels}] = {m.tile, pixels, reason(m)};
   known_ = std::make_shared<const Known>(std::move(known));
-  int64_t bytes = 0;
-  for (const auto& [n, form] : best) bytes += most_coefficients(graph_->nodes[n], form) * (int64_t)sizeof(float);
-  if (!memory_allows(bytes, options_.max_memory))  // Winograd's weights are the largest
-    for (auto& [n, form] : best) form = form == Form::winograd ? forms_for(graph_->nodes[n])[0] : form;
   return best;
 }
 

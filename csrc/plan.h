@@ -144,13 +144,16 @@ bool reads_in_place(const Node& node);
 // Builders (step_*.cpp).
 // Whether the maps of all pixels are made before the product: on a small plane, whose few tiles would each fetch large weights anew.
 bool maps_first(const Node& node, const Weights& weights, int64_t pixels);
+// Bytes of scratch that Winograd's tiles take of a thread, whatever the size.
+int64_t most_winograd_scratch(const Node& node);
 // Temporary memory of a conv or linear step.
 int64_t temporary_floats(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
 void build_conv(const Build&);
 void build_depthwise(const Build&, Step& step);  // for build_conv, which has begun the step
 void build_winograd(const Build&, Step& step);   // likewise
-int64_t most_winograd_scratch(const Node& node);  // bytes of a thread, whatever the size
 Step begin_conv(const Build&);                   // with its counts
+// The widest tile that was asked for or found by measuring, 0: the rule's; adds to `why` what was found.
+int chosen_tile(const Build&, Step& step);
 void build_pool(const Build&);
 void build_adaptive_pool(const Build&);
 void build_reduction(const Build&);  // mean, sum, amax

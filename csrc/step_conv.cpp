@@ -153,14 +153,6 @@ ConvStep begin_tiles(const Build& b) {
   return conv;
 }
 
-// The widest tile that was asked for or found by measuring, 0: the rule's.
-int chosen_tile(const Build& b, Step& step) {
-  const auto choice = b.prepared.choices.find(b.fused.node);
-  if (choice == b.prepared.choices.end()) return b.options.tile;
-  step.why += "; " + choice->second.why;
-  return b.options.tile ? b.options.tile : choice->second.pixels == b.out().pixels() ? choice->second.tile : 0;
-}
-
 void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const Weights& w = *conv.weights;
   const int64_t pixels = b.out().pixels(), groups = round_up(pixels, kLanes) / kLanes;
@@ -217,6 +209,13 @@ Step begin_conv(const Build& b) {
   step.basis_flops = weights->basis_cost(strided ? (int)node.list("stride")[0] : 1, strided ? (int)node.list("stride")[1] : 1) *
                      weights->used.size() * pixels;
   return step;
+}
+
+int chosen_tile(const Build& b, Step& step) {
+  const auto choice = b.prepared.choices.find(b.fused.node);
+  if (choice == b.prepared.choices.end()) return b.options.tile;
+  step.why += "; " + choice->second.why;
+  return b.options.tile ? b.options.tile : choice->second.pixels == b.out().pixels() ? choice->second.tile : 0;
 }
 
 void build_conv(const Build& b) {

@@ -9,8 +9,10 @@ namespace cosparse {
 
 namespace {
 
-// Groups of a block: each block reads all weights anew, and its places and products should stay in a second-level cache.
+// Groups of a block: each block reads all weights anew, but its places and products should stay in a second-level cache, if not all of them
+// those of one place.
 constexpr int64_t kMostGroups = 3;
+constexpr double kSourceLine = 12, kResultLine = 14;  // multiply-adds and additions
 
 template <class F> Rows<F> rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group, at.tiled, 0, 0}; }
 
@@ -59,11 +61,10 @@ void build_winograd(const Build& b, Step& step) {
   a.down = tiles(a.ho, a.dilation[0]), a.along = tiles(a.wo, a.dilation[1]);
   a.channels = w.channels, a.filters = w.filters, a.values = w.values.get(), a.bias = w.bias.get();
   a.act = b.fused.act, a.alpha = b.fused.alpha, a.beta = b.fused.beta;
-  // Twelve multiply-adds or additions a line: twelve lines a channel, ten a filter.
-  const double all = (double)a.images * a.dilation[0] * a.dilation[1] * a.down * a.along;
-  step.flops = kWinogradPlaces * all * w.channels * w.filters, step.basis_flops = 12 * all * (12.0 * w.channels + 10.0 * w.filters);
-  const int64_t groups = round_up(a.images * a.dilation[0] * a.dilation[1] * a.down * a.along, kLanes) / kLanes;
-  const int most = b.options.tile ? std::min(b.options.tile, kWinogradGroups) : groups_at_once(groups, b.options.threads);
+  const int64_t all = a.images * a.dilation[0] * a.dilation[1] * a.down * a.along, groups = round_up(all, kLanes) / kLanes;
+  step.flops = (double)kWinogradPlaces * all * w.channels * w.filters;
+  step.basis_flops = all * (12 * kSourceLine * w.channels + 10 * kResultLine * w.filters);  // lines of a channel, and of a filter
+  const int tile = chosen_tile(b, step), most = tile ? std::min(tile, kWinogradGroups) : groups_at_once(groups, b.options.threads);
   std::vector<int> widths;
   for (int t = most; t > 0; --t) widths.push_back(t);
   const bool adds = b.fused.residual >= 0;
@@ -73,7 +74,6 @@ void build_winograd(const Build& b, Step& step) {
     if (u.begin < u.end)
       b.plan.scratch_floats = std::max(b.plan.scratch_floats, winograd_scratch(w.channels, u.end - u.begin, u.t));
   step.kernel = kernel.name;
-  if (const auto choice = b.prepared.choices.find(b.fused.node); choice != b.prepared.choices.end()) step.why += "; " + choice->second.why;
   step.run = std::move(run);
 }
 

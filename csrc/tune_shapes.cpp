@@ -26,10 +26,10 @@ std::vector<Shape> inputs_of(const Graph& graph, const Plan& plan) {
 }
 
 // Networks of one name are told apart by their layers.
-std::string batch_signature(const Graph& graph, const std::vector<Shape>& inputs, bool dense) {
+std::string batch_signature(const Graph& graph, const std::vector<Shape>& inputs, const Prepared& prepared, bool dense) {
   Blake2b hash;
   std::string sizes;
-  for (const auto& [n, kind] : kinds_of(graph, infer_shapes(graph, inputs))) hash.update(kind.data(), kind.size());
+  for (const auto& [n, kind] : in_their_forms(kinds_of(graph, infer_shapes(graph, inputs)), prepared)) hash.update(kind.data(), kind.size());
   for (const Shape& s : inputs) sizes += " " + text_of(s);
   return graph.name + " " + hash.hex().substr(0, 16) + sizes + (dense ? " dense" : "");
 }
@@ -103,7 +103,7 @@ BatchTimes Engine::time_batch(const std::vector<Shape>& inputs, const Known& kno
 void Engine::tune_batch(const std::vector<Shape>& inputs, TuneCache& cache, Known& known) {
   const auto key = batch_key(inputs, inputs[0].n);
   if (known.batches.count(key)) return;
-  const std::string signature = batch_signature(*graph_, inputs, options_.dense);
+  const std::string signature = batch_signature(*graph_, inputs, prepared_, options_.dense);
   if (!cache.find_batch(signature)) {
     cache.put_batch(signature, time_batch(inputs, known));
     cache.save();

@@ -14,6 +14,7 @@ namespace {
 
 // Maps of 16 floats that fit a second-level cache for two groups of pixels, weights beside them.
 constexpr int kChunkMaps = 2304;
+constexpr int kMostFields = 8;  // of pixels along an axis, of a dilated layer in Winograd's form: with more of them tiles are mostly empty
 
 int block_of(const Layer& l) {  // filters a block row on this target
   if (l.block && !l.without_kernel()) {
@@ -206,43 +207,6 @@ void depthwise_values(const Layer& l, Slab& slab, Weights& out) {
   out.depthwise = true, out.kept = l.dense(), out.bytes = l.dense() * 4;
 }
 
-constexpr int kTaps3 = 3, kPlaces = 6;  // a side
-constexpr int kMostFields = 8;          // of pixels along an axis, of a dilated layer: with more of them tiles are mostly empty
-
-// G w G^T for the points 0, 3/4, -3/4, 3/2, -3/2, infinity: row p of G is [1, p, p^2] over the product of p's distances from the other finite
-// points (cosparse/kernels/winograd.py).
-void winograd_values(const Layer& l, Slab& slab, Weights& out) {
-  constexpr double points[] = {0, 0.75, -0.75, 1.5, -1.5};
-  double G[kPlaces][kTaps3] = {};
-  for (int p = 0; p < 5; ++p) {
-    double distances = 1;
-    for (int q = 0; q < 5; ++q)
-      if (q != p) distances *= points[p] - points[q];
-    for (int t = 0; t < kTaps3; ++t) G[p][t] = std::pow(points[p], t) / distances;
-  }
-  G[kPlaces - 1][kTaps3 - 1] = 1;
-  const int64_t rows = (l.O + kWinogradRows - 1) / kWinogradRows, place = rows * l.C * kWinogradRows;
-  Slab passing(false);
-  const Blocks blocks = tap_blocks(l, kWinogradRows, true, passing);
-  out.values = slab.take<float>(kWinogradPlaces * place);
-  for (int64_t at = 0; at < rows * l.C; ++at)  // a block row's channel
-    for (int i = 0; i < kWinogradRows; ++i) {
-      const float* taps = blocks.values.get() + at * l.taps() * kWinogradRows + i;
-      double half[kPlaces][kTaps3];
-      for (int p = 0; p < kPlaces; ++p)
-        for (int s = 0; s < kTaps3; ++s) {
-          half[p][s] = 0;
-          for (int t = 0; t < kTaps3; ++t) half[p][s] += G[p][t] * taps[(t * kTaps3 + s) * kWinogradRows];
-        }
-      for (int p = 0; p < kWinogradPlaces; ++p) {
-        double sum = 0;
-        for (int s = 0; s < kTaps3; ++s) sum += half[p / kPlaces][s] * G[p % kPlaces][s];
-        out.values[p * place + at * kWinogradRows + i] = (float)sum;
-      }
-    }
-  out.kept = l.dense(), out.bytes = kWinogradPlaces * place * (int64_t)sizeof(float);
-}
-
 std::string reason(const Layer& l, const Weights& w) {
   if (w.form == Form::winograd) return l.transformed() ? "transformed back, Winograd's tiles" : "dense, Winograd's tiles";
   if (w.depthwise) return l.transformed() ? "depthwise: transformed back" : "depthwise";
@@ -326,7 +290,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     depthwise_values(l, slab, *out);
   } else if (recipe.form == Form::winograd) {
     out->isa = recipe.isa;
-    winograd_values(l, slab, *out);
+    pack_winograd(l, slab, *out);
   } else {
     const bool transformed = recipe.form == Form::cosparse && can_transform(l);
     std::vector<double> factor(l.taps(), 1.0);

@@ -10,6 +10,8 @@
 
 namespace cosparse {
 
+struct Layer;
+
 // How a layer is computed.
 //   cosparse  stored coefficients on transformed activations (identity transform: stored blocks)
 //   spatial   transformed back at load, all-zero blocks dropped
@@ -26,8 +28,9 @@ struct Quantization {
 
 struct Weights {
   int filters = 0, channels = 0, kernel[2] = {1, 1}, groups = 1;
-  bool depthwise = false;  // values: [filters][R*S] float; everything below up to `bias` is then unused
-                           // Form::winograd: values as WinogradArgs, `isa`; the rest likewise unused
+  // values: [filters][R*S] float; everything below up to `bias` is then unused. Form::winograd: values as in WinogradArgs, with r and isa; no
+  // chunks, no maps.
+  bool depthwise = false;
 
   Form form = Form::dense;
   Number number = Number::f32;
@@ -75,6 +78,8 @@ std::vector<Form> forms_of(const Node& node);
 bool has_winograd(const Node& node);
 // Coefficients that a layer executes in this form, at the most.
 int64_t most_coefficients(const Node& node, Form form);
+// Values of a layer in Form::winograd, for prepare_weights.
+void pack_winograd(const Layer& layer, Slab& slab, Weights& out);
 // Values and columns are pieces of `slab`.
 std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& recipe, Slab& slab);
 

@@ -286,9 +286,9 @@ def load(
     for, MemoryLimitError for one that needs more than `max_memory`, Error for bad options.
     """
     if names_gpu(device):
-        if contexts is not None or cores is not None or max_memory is not None:
+        if any(option is not None for option in (contexts, cores, max_memory, winograd)):
             raise UnsupportedError(
-                "contexts, cores, max_memory", "device='cpu'", repr(device), "leave them out: they are of the CPU engine"
+                "contexts, cores, max_memory, winograd", "device='cpu'", repr(device), "leave them out: they are of the CPU engine"
             )
         return _on_gpu(path, device, dtype, tune=tune, dense=dense)
     start = time.perf_counter()

@@ -47,6 +47,7 @@ class Options(ctypes.Structure):
         ("warning", WARNING),
         ("user", c_void_p),
         ("max_memory", c_int64),
+        ("winograd", c_int32),
     )
 
 

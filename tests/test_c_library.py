@@ -137,6 +137,7 @@ def test_files_that_will_not_do(library: Library, folder: Path, tmp_path: Path) 
         ({"abi": 99}, USAGE, "one of ABI 99"),
         ({"max_memory": -1}, USAGE, "max_memory: expected bytes, or 0"),
         ({"max_memory": 1000}, MEMORY, "activations of at most 1000 bytes (max_memory), got 1040 bytes"),
+        ({"winograd": 2}, USAGE, "options.winograd: expected -1, 0 or 1, got 2"),
         ({"threads": -1}, USAGE, "threads: expected 1 to 1024"),
         ({"contexts": -1}, USAGE, "contexts: expected at least 1"),
         ({"dtype": 9}, USAGE, "options.dtype"),

@@ -108,7 +108,9 @@ def test_dilated_layers_are_fields_of_pixels(isa: str, dilation: tuple[int, int]
 def test_blocks_and_threads_change_no_bit(isa: str, threads: int, tile: int) -> None:
     node = conv(RNG(6), 40, 8, (3, 3), pad=PAD)
     graph, x = graph_of([node], {"x": (8, 30, 37)}), images(3, 8, 30, 37)
-    want = engine_of(graph, isa=isa, threads=1)(x)
+    alone = engine_of(graph, isa=isa, threads=1)
+    assert alone.plan.rows[0].kernel.startswith("winograd_")
+    want = alone(x)
     assert (engine_of(graph, isa=isa, threads=threads, tile=tile)(x) == want).all()
     assert (engine_of(graph, isa=isa, threads=threads, tile=tile)(x[:1]) == want[:1]).all()
 
@@ -126,25 +128,28 @@ def test_masked_layers_run_with_their_zeros(block: int, transform: str) -> None:
 def test_what_follows(isa: str, kind: tuple[str, float, float] | None, reader: int, dilation: int) -> None:
     """Residual and activation, into tiles that a 1x1 layer reads, or planes. 16 channels of at most 18, times 9 taps, times 16 more: 4e4
     eps of error, where an activation left out differs by 1."""
-    first, second, last = layer("a", "x", 16, 8), layer("b", "a", 16, 16, 3, keep=0.5, seed=1), layer("d", "c", 9, 16, reader, seed=2)
-    second = FakeNode("b", "conv", ("a",), second.attrs | {"dilation": [dilation] * 2, "pad": [dilation] * 4}, second.tensors)
-    nodes = [first, second, add("s", "b", "a")]
+    first, second, last = layer("a0", "x", 16, 8), layer("b", "e", 16, 16, 3, keep=0.5, seed=1), layer("d", "c", 9, 16, reader, seed=2)
+    second = FakeNode("b", "conv", ("e",), second.attrs | {"dilation": [dilation] * 2, "pad": [dilation] * 4}, second.tensors)
+    # What is added is read by nobody else, so that the sum lies where it lay.
+    relu = {"kind": "relu", "alpha": 0.0, "beta": 0.0}
+    nodes = [first, FakeNode("a", "activation", ("a0",), relu), FakeNode("e", "activation", ("x2",), relu), second, add("s", "b", "a")]
     if kind:
         nodes.append(FakeNode("c", "activation", ("s",), {"kind": kind[0], "alpha": float(kind[1]), "beta": float(kind[2])}))
     else:
         last = FakeNode("d", "conv", ("s",), last.attrs, last.tensors)
-    graph = graph_of([*nodes, last], {"x": (8, 11, 14)})
+    graph = graph_of([*nodes, last], {"x": (8, 11, 14), "x2": (16, 11, 14)})
     engine = engine_of(graph, isa=isa)
-    assert [row.kernel.split("_")[0] for row in engine.plan] == ["conv", "winograd", "winograd" if reader == 3 else "conv"]
-    x = RNG(8).integers(-2, 2, (2, 8, 11, 14), endpoint=True).astype(np.float32)
-    (want,) = reference.run(graph, x)
-    assert_within(engine(x), want, 2e-3)
+    convs = [row.kernel.split("_")[0] for row in engine.plan if row.op == "conv"]
+    assert convs == ["conv", "winograd", "winograd" if reader == 3 else "conv"]
+    x, x2 = (RNG(8).integers(-2, 2, (2, channels, 11, 14), endpoint=True).astype(np.float32) for channels in (8, 16))
+    (want,) = reference.run(graph, x, x2)
+    assert_within(engine(x, x2), want, 2e-3)
 
 
 def test_what_it_multiplies_is_counted() -> None:
     (row,) = engine_of(graph_of([conv(RNG(1), 16, 8, (3, 3), pad=PAD)], {"x": (8, 9, 12)})).plan_for((2, 8, 9, 12))
     tiles = 2 * 3 * 3
-    assert (row.flops, row.basis_flops) == (36 * tiles * 16 * 8, 12 * tiles * (12 * 8 + 10 * 16))
+    assert (row.flops, row.basis_flops) == (36 * tiles * 16 * 8, tiles * (12 * 12 * 8 + 10 * 14 * 16))
     assert row.dense_flops == 2 * 9 * 12 * 16 * 8 * 9
     assert row.density == 1
 
@@ -257,3 +262,23 @@ def test_a_limit_of_memory_is_kept(channels: int, most: int, cache: Path, tmp_pa
     for _ in range(2):  # with the file, and measured anew
         assert next(iter(cosparse.load(path, threads=1, max_memory=most).plan)).kernel.startswith("conv_")
         where.unlink(missing_ok=True)
+
+
+def test_little_memory_neither_refuses_a_network_nor_spoils_the_cache(cache: Path, tmp_path: Path) -> None:
+    """Activations that take most of the limit leave no room for places; what was measured then counts only where that is so again."""
+    path = tmp_path / "net.cosparse"
+    artifact.write(path, graph_of([conv(RNG(1), 64, 64, (3, 3), pad=PAD)], {"x": (64, 56, 56)}))
+    (tight,) = cosparse.load(path, threads=1, max_memory=1_800_000).plan
+    assert tight.kernel.startswith("conv_")
+    assert "winograd" not in tight.why
+    assert "winograd" in next(iter(cosparse.load(path, threads=1).plan)).why
+
+
+def test_other_sizes_are_measured_and_batches_counted_by_form(cache: Path, network: Path) -> None:
+    for winograd_ in (True, False):
+        engine = cosparse.load(network, threads=2, winograd=winograd_)
+        engine.warmup((3,))
+        assert next(iter(engine.plan_for((3, 64, 24, 24)))).kernel.startswith("winograd_") == winograd_
+    stored = kept(cache)[1]
+    assert {key.rsplit(" ", 1)[1] for key in stored["layers"] if " as " in key} >= {"winograd"}
+    assert len(stored["batches"]) == 2

@@ -87,10 +87,12 @@ def test_results_beyond_the_limit_are_refused(tmp_path: Path) -> None:
         engine(np.zeros((1, 1, 64, 64), np.float32))
 
 
-def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tune", [False, True])
+def test_weights_beyond_the_limit_are_refused(tune: bool, tmp_path: Path) -> None:
+    """Also before they are packed to be measured."""
     artifact.write(tmp_path / "net.cosparse", small_net(channels=64))
     with pytest.raises(cosparse.MemoryLimitError, match=r"network 'small': expected packed weights of at most .* for 4 layers"):
-        cosparse.load(tmp_path / "net.cosparse", max_memory=20_000, dense=True, tune=False)
+        cosparse.load(tmp_path / "net.cosparse", max_memory=20_000, dense=True, tune=tune)
 
 
 def test_a_form_far_larger_than_the_cheapest_is_not_measured(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ Options native(const cosparse_options& from) {
   options.number = number_of(from.dtype);
   options.tune = from.tune != 0;
   options.max_memory = from.max_memory;
+  if (from.winograd < -1 || from.winograd > 1)
+    throw Error(Fault::usage, "options.winograd", "-1, 0 or 1", std::to_string(from.winograd), "leave it 0 to measure");
+  options.winograd = from.winograd == 0 ? Winograd::measured : from.winograd > 0 ? Winograd::always : Winograd::never;
   options.isa = choose_isa(from.isa ? from.isa : "");
   if (from.cores && from.core_count) options.cores.assign(from.cores, from.cores + from.core_count);
   return options;

@@ -106,9 +106,10 @@ typedef struct cosparse_options {
                                                     an unwritable cache; may be NULL; must not throw */
   void* user;
   int64_t max_memory; /* bytes of activations, and of packed weights, beyond which COSPARSE_MEMORY; 0: as many as the machine has left */
+  int32_t winograd;   /* 3x3 layers by Winograd's tiles (float32): 0: where tune measures that this is the fastest; 1: wherever it can; -1: nowhere */
 } cosparse_options;
 
-#define COSPARSE_OPTIONS {sizeof(cosparse_options), COSPARSE_ABI, 0, 0, COSPARSE_FLOAT32, 1, NULL, NULL, 0, NULL, 0, NULL, NULL, 0}
+#define COSPARSE_OPTIONS {sizeof(cosparse_options), COSPARSE_ABI, 0, 0, COSPARSE_FLOAT32, 1, NULL, NULL, 0, NULL, 0, NULL, NULL, 0, 0}
 COSPARSE_API cosparse_options cosparse_options_default(void);
 
 /* Reads and checks an artifact and packs its weights for this machine. options: NULL for the defaults. The bytes are not needed afterwards;

@@ -45,6 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     options.isa = std::min(cosparse::Isa(bytes::pick(choose, (size_t)cosparse::Isa::amx + 1)), cosparse::best_isa());
     options.tile = (int)bytes::pick(choose, 4);
     options.dense = choose() % 4 == 0;
+    options.winograd = choose() % 2 ? cosparse::Winograd::always : cosparse::Winograd::measured;
     options.max_memory = kMostMemory;
     options.number = choose() % 4 ? cosparse::Number::f32 : cosparse::Number::bf16;
     const Engine engine(graph, options);
