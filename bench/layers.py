@@ -26,7 +26,8 @@ def layer_rows(engine: Engine, twin: Engine, graph: Graph, shapes: Shapes, input
     us: median. gflops, dense_gflops: operations a second, two a multiply-add, of those executed and of those of the dense layer.
     dense_us: the same step of `twin`, which is this engine with dense weights. realised: (dense_us / us) / (dense multiply-adds /
     executed ones). intensity: operations a byte of weights, inputs and outputs, each moved once. roof_gflops: what `limits` allow at this
-    intensity; roof_share: gflops over it. None where a figure has no meaning, such as rates of a step without multiply-adds.
+    intensity; roof_share: gflops over it. None where a figure has no meaning, such as rates of a step without multiply-adds. A layer that
+    runs by Winograd's tiles counts what its mask leaves, so its rates may exceed the machine's.
     """
     steps = list(engine.plan_for(*(x.shape for x in inputs)))
     us, dense_us = _in_turn(engine, twin, inputs)

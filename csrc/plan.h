@@ -48,11 +48,16 @@ struct Run {
   float* scratch_of(int slot) const { return scratch + slot * scratch_each; }
 };
 
+// Where a value lies, as kernels want it.
+template <class F> Rows<F> rows_at(const Run& run, const Place& at) {
+  return {run.arena + at.offset, at.plane, at.group, at.tiled, at.inverse, at.zero};
+}
+
 struct Step {
   std::string name, op, kernel, why;
   int node = -1;  // index of the node that computes
   double density = 1;
-  double flops = 0, dense_flops = 0, basis_flops = 0;  // multiply-adds at the plan's batch: coefficients (or places), all weights, basis step
+  double flops = 0, dense_flops = 0, basis_flops = 0;  // multiply-adds at the plan's batch: coefficients, all weights, basis step
   int64_t bytes = 0;                                   // weights as the kernel reads them
   std::function<void(const Run&)> run;                 // empty: the step before does it too (pair.h)
   void operator()(const Run& where) const {

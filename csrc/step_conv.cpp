@@ -41,10 +41,6 @@ std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>
   return chosen;
 }
 
-template <class F> Rows<F> rows(const Run& run, const Place& at) {
-  return {run.arena + at.offset, at.plane, at.group, at.tiled, at.inverse, at.zero};
-}
-
 // Where the product finds each column's map in padded copies: floats from a pixel's place in the first phase of the first channel.
 std::vector<uint32_t> shifted_columns(const Weights& w, const Geometry& geometry) {
   const Window window = geometry.window();
@@ -78,7 +74,7 @@ struct ConvStep {
     ConvArgs a{};
     a.window = geometry->window();
     a.source = made_from;
-    a.x = rows<const float>(run, x);
+    a.x = rows_at<const float>(run, x);
     if (geometry->copies) a.x = {run.arena + temporary, geometry->channel_floats(x.plane), kLanes, false, 0, 0};
     a.basis = w.basis;
     a.used = w.used.data(), a.taps = w.taps.data();
@@ -89,8 +85,8 @@ struct ConvStep {
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
     a.low = low, a.high = high;
     a.filters = w.filters;
-    a.y = rows<float>(run, y);
-    if (has_residual) a.residual = rows<const float>(run, residual);
+    a.y = rows_at<float>(run, y);
+    if (has_residual) a.residual = rows_at<const float>(run, residual);
     a.act = act, a.alpha = alpha, a.beta = beta;
     if (source == Source::shifted) a.columns = shifted.data(), join_chunks(a);
     return a;

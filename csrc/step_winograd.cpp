@@ -12,9 +12,6 @@ namespace {
 // Groups of a block: each block reads all weights anew, but its places and products should stay in a second-level cache, if not all of them
 // those of one place.
 constexpr int64_t kMostGroups = 3;
-constexpr double kSourceLine = 12, kResultLine = 14;  // multiply-adds and additions
-
-template <class F> Rows<F> rows(const Run& run, const Place& at) { return {run.arena + at.offset, at.plane, at.group, at.tiled, 0, 0}; }
 
 // Groups of a block, such that a thread's blocks are alike.
 int groups_at_once(int64_t groups, int threads) {
@@ -24,7 +21,7 @@ int groups_at_once(int64_t groups, int threads) {
 
 struct WinogradStep {
   std::shared_ptr<const Weights> weights;
-  WinogradArgs args;  // without places
+  WinogradArgs args;  // without addresses
   WinogradKernel kernel;
   std::vector<Unit> units;
   Place x, y, residual;
@@ -32,8 +29,8 @@ struct WinogradStep {
 
   void operator()(const Run& run) const {
     WinogradArgs a = args;
-    a.x = rows<const float>(run, x), a.y = rows<float>(run, y);
-    if (adds) a.residual = rows<const float>(run, residual);
+    a.x = rows_at<const float>(run, x), a.y = rows_at<float>(run, y);
+    if (adds) a.residual = rows_at<const float>(run, residual);
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
       const Unit& u = units[i];
       if (u.begin < u.end) kernel(a, u.group, u.t, u.begin, u.end, run.scratch_of(slot));
@@ -61,9 +58,7 @@ void build_winograd(const Build& b, Step& step) {
   a.down = tiles(a.ho, a.dilation[0]), a.along = tiles(a.wo, a.dilation[1]);
   a.channels = w.channels, a.filters = w.filters, a.values = w.values.get(), a.bias = w.bias.get();
   a.act = b.fused.act, a.alpha = b.fused.alpha, a.beta = b.fused.beta;
-  const int64_t all = a.images * a.dilation[0] * a.dilation[1] * a.down * a.along, groups = round_up(all, kLanes) / kLanes;
-  step.flops = (double)kWinogradPlaces * all * w.channels * w.filters;
-  step.basis_flops = all * (12 * kSourceLine * w.channels + 10 * kResultLine * w.filters);  // lines of a channel, and of a filter
+  const int64_t groups = round_up(a.images * a.dilation[0] * a.dilation[1] * a.down * a.along, kLanes) / kLanes;
   const int tile = chosen_tile(b, step), most = tile ? std::min(tile, kWinogradGroups) : groups_at_once(groups, b.options.threads);
   std::vector<int> widths;
   for (int t = most; t > 0; --t) widths.push_back(t);

@@ -29,7 +29,7 @@ struct Quantization {
 struct Weights {
   int filters = 0, channels = 0, kernel[2] = {1, 1}, groups = 1;
   // values: [filters][R*S] float; everything below up to `bias` is then unused. Form::winograd: values as in WinogradArgs, with r and isa; no
-  // chunks, no maps.
+  // chunks, no maps; basis and used for counting alone.
   bool depthwise = false;
 
   Form form = Form::dense;

@@ -1,4 +1,5 @@
 // Weights of Winograd's tiles (kernels/winograd.h), made once at load.
+#include <algorithm>
 #include <cmath>
 
 #include "blocks.h"
@@ -9,6 +10,28 @@ namespace cosparse {
 namespace {
 
 constexpr int kTaps = 3, kSide = 6;  // taps and places of an axis
+
+// FLOPs are what a mask leaves, however the layer then runs: kept coefficients and their basis step, at the most all taps.
+void count(const Layer& l, Weights& out) {
+  out.kept = l.dense();
+  if (!l.block) return;
+  int64_t kept = 0;
+  std::vector<char> read(l.C, 0);
+  for (int row = 0; row * l.r < l.O; ++row) {
+    const uint32_t begin = l.rows->u32()[row], end = l.rows->u32()[row + 1];
+    kept += (int64_t)(end - begin) * std::min(l.r, l.O - row * l.r);
+    for (uint32_t b = begin; b < end; ++b) read[l.column(b) / l.taps()] = 1;
+  }
+  if (l.transformed() && !l.without_kernel()) {
+    out.basis = Basis::dct3;
+    for (int c = 0; c < l.C; ++c)
+      if (read[c]) out.used.push_back({c, 0, 0, 0});
+  }
+  if (kept + out.basis_cost(1, 1) * (double)out.used.size() < (double)out.kept)
+    out.kept = kept;
+  else
+    out.basis = Basis::taps, out.used.clear();
+}
 
 }  // namespace
 
@@ -43,7 +66,8 @@ void pack_winograd(const Layer& l, Slab& slab, Weights& out) {
         out.values[p * place + at * kWinogradRows + i] = (float)sum;
       }
     }
-  out.kept = l.dense(), out.bytes = kWinogradPlaces * place * (int64_t)sizeof(float);
+  count(l, out);
+  out.bytes = kWinogradPlaces * place * (int64_t)sizeof(float);
 }
 
 }  // namespace cosparse

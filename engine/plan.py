@@ -11,8 +11,8 @@ class PlanRow:
     """One step of a plan.
 
     `flops` are the multiply-adds that the step executes on stored coefficients, `basis_flops` those of its basis step, `dense_flops`
-    those of the same layer with all its weights; all for the plan's batch. In a layer that runs by Winograd's tiles `flops` are
-    the products of its places, `basis_flops` the transforms of source and result. `bytes` are the weights as the kernel reads them.
+    those of the same layer with all its weights; all for the plan's batch. A layer that runs by Winograd's tiles counts
+    what its mask leaves, as if it ran in coefficients. `bytes` are the weights as the kernel reads them.
     """
 
     name: str

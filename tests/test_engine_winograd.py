@@ -146,12 +146,16 @@ def test_what_follows(isa: str, kind: tuple[str, float, float] | None, reader: i
     assert_within(engine(x, x2), want, 2e-3)
 
 
-def test_what_it_multiplies_is_counted() -> None:
-    (row,) = engine_of(graph_of([conv(RNG(1), 16, 8, (3, 3), pad=PAD)], {"x": (8, 9, 12)})).plan_for((2, 8, 9, 12))
-    tiles = 2 * 3 * 3
-    assert (row.flops, row.basis_flops) == (36 * tiles * 16 * 8, tiles * (12 * 12 * 8 + 10 * 14 * 16))
-    assert row.dense_flops == 2 * 9 * 12 * 16 * 8 * 9
-    assert row.density == 1
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize(("block", "density"), [(0, 1.0), (8, 1.0), (8, 0.4), (4, 0.1)])
+def test_it_counts_what_a_mask_leaves(transform: str, block: int, density: float) -> None:
+    """As in its other forms, at the most all taps: reductions are the mask's, whatever form is the fastest."""
+    node = conv(RNG(2), 20, 16, (3, 3), pad=PAD, transform=transform, block=block, density=density)
+    (tiles,) = engine_of(graph_of([node], {"x": (16, 9, 12)})).plan
+    (plain,) = engine_of(graph_of([node], {"x": (16, 9, 12)}), winograd=False).plan
+    assert tiles.dense_flops == plain.dense_flops
+    assert tiles.flops + tiles.basis_flops == min(plain.flops + plain.basis_flops, plain.dense_flops)
+    assert tiles.density == tiles.flops / tiles.dense_flops
 
 
 def test_its_error_is_a_few_times_that_of_plain_sums() -> None:
