@@ -110,7 +110,7 @@ def cuda_rows() -> list[dict[str, Any]]:
     rows = []
     for symbol, capability, stack, spilled, registers in NVCC.findall(said):
         numbers = re.findall(r"Li(\d+)E", symbol)
-        kernel = "conv_stem" if "conv_stem" in symbol else "conv_basis"
+        kernel = next(name for name in ("conv_stem", "conv_shared", "conv_basis") if name in symbol)
         name = f"{kernel}<{', '.join(['bf16' if 'BFloat' in symbol else 'fp16', *numbers])}>"
         usage = {"REG": int(registers), "STACK": int(stack), "LOCAL": int(spilled), "SHARED": 0}
         rows.append(

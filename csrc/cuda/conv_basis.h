@@ -45,8 +45,8 @@ struct cosparse_conv_basis_args {
   int32_t backwards;      // not 0: the last pixels first
 };
 
-// Which form of this file, and of what is packed for it, a library was compiled from: COSPARSE_CUDA_INTERFACE, one more with each change.
-enum { COSPARSE_CUDA_INTERFACE = 2 };
+// Which form of these files, and of what is packed for them, a library was compiled from: COSPARSE_CUDA_INTERFACE, one more with each change.
+enum { COSPARSE_CUDA_INTERFACE = 3 };
 int cosparse_cuda_interface(void);
 
 int cosparse_conv_basis(const struct cosparse_conv_basis_args* args, void* stream);

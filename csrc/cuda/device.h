@@ -3,11 +3,12 @@
 
 #include <stdint.h>
 
-struct Half {                                                            // float16
-  static constexpr uint32_t kLowest = 0xFC00FC00u, kOnes = 0x3C003C00u;  // minus infinity and 1, twice
+// float16 and bfloat16: minus infinity, 1 and -2, each twice.
+struct Half {
+  static constexpr uint32_t kLowest = 0xFC00FC00u, kOnes = 0x3C003C00u, kMinusTwos = 0xC000C000u;
 };
-struct BFloat {  // bfloat16
-  static constexpr uint32_t kLowest = 0xFF80FF80u, kOnes = 0x3F803F80u;
+struct BFloat {
+  static constexpr uint32_t kLowest = 0xFF80FF80u, kOnes = 0x3F803F80u, kMinusTwos = 0xC000C000u;
 };
 
 #ifdef COSPARSE_CUDA_ON_HOST
@@ -56,6 +57,14 @@ template <> DEVICE uint32_t fma2<BFloat>(uint32_t a, uint32_t b, uint32_t c) {
   return word(__hfma2(as_bfloat(a), as_bfloat(b), as_bfloat(c)));
 }
 
+// a + b and a - b of two numbers each.
+template <class T> DEVICE uint32_t add2(uint32_t a, uint32_t b);
+template <> DEVICE uint32_t add2<Half>(uint32_t a, uint32_t b) { return word(__hadd2(as_half(a), as_half(b))); }
+template <> DEVICE uint32_t add2<BFloat>(uint32_t a, uint32_t b) { return word(__hadd2(as_bfloat(a), as_bfloat(b))); }
+template <class T> DEVICE uint32_t subtract2(uint32_t a, uint32_t b);
+template <> DEVICE uint32_t subtract2<Half>(uint32_t a, uint32_t b) { return word(__hsub2(as_half(a), as_half(b))); }
+template <> DEVICE uint32_t subtract2<BFloat>(uint32_t a, uint32_t b) { return word(__hsub2(as_bfloat(a), as_bfloat(b))); }
+
 template <class T> DEVICE uint32_t rounded2(float low, float high);
 template <> DEVICE uint32_t rounded2<Half>(float low, float high) { return word(__floats2half2_rn(low, high)); }
 template <> DEVICE uint32_t rounded2<BFloat>(float low, float high) { return word(__floats2bfloat162_rn(low, high)); }
@@ -68,6 +77,11 @@ template <> DEVICE float2 floats<BFloat>(uint32_t w) { return __bfloat1622float2
 DEVICE uint32_t middle(uint32_t low, uint32_t high) { return __byte_perm(low, high, 0x5432); }
 DEVICE uint32_t lows(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
 DEVICE uint32_t highs(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
+
+// Of two bytes, each twice, the highest bit in all their bits.
+template <int low, int high> DEVICE uint32_t mask_of(uint32_t flags) {
+  return __byte_perm(flags, 0, (8 + low) * 0x11 + (8 + high) * 0x1100);
+}
 
 DEVICE uint32_t upper_product(uint32_t a, uint32_t b) { return __umulhi(a, b); }
 template <class V> DEVICE V read_only(const V* p) { return __ldg(p); }
@@ -139,6 +153,23 @@ DEVICE bool complete(Meeting* m, int round) {
 }
 DEVICE void wait_for(Meeting* m, int round) {
   while (!complete(m, round)) {}
+}
+
+// Sixteen bytes to shared memory, of zeros unless they are `there`; what a thread asked for since it last said so is a set, and all sets are
+// there but the last `later`.
+DEVICE void bring_16(char* to, const void* from, bool there) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+DEVICE void all_asked() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int later> DEVICE void await_asked() { asm volatile("cp.async.wait_group %0;" ::"n"(later) : "memory"); }
+
+// Sixteen rows of sixteen pixels from shared memory to the second operands of two matrix instructions: lane l names pixels 8 (l / 16) + 0..7
+// of row l % 16.
+DEVICE void gather_rows(const char* row, uint32_t (&first)[2], uint32_t (&second)[2]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(first[0]), "=r"(first[1]), "=r"(second[0]), "=r"(second[1])
+               : "r"(shared_address(row))
+               : "memory");
 }
 
 template <class T> DEVICE uint32_t clipped(uint32_t v, float low, float high) {

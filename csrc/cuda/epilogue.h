@@ -1,4 +1,4 @@
-// conv_basis, around the steps: bias, residual, activation, rounding, store. Included by conv_basis.cu.
+// 3x3 convolutions, around the steps: bias, residual, activation, rounding, store. Included by conv_basis.cu and conv_shared.cu.
 #pragma once
 
 #include "conv_basis.h"
@@ -14,7 +14,7 @@ template <class F> DEVICE void for_each(Sums& sums, const F& f) {
 }
 
 // The sums start with the bias, of the warps that have all pixels' first part.
-DEVICE void begin(const cosparse_conv_basis_args& a, int filter, int lane, bool first, Sums& sums) {
+template <class Call> DEVICE void begin(const Call& a, int filter, int lane, bool first, Sums& sums) {
 #pragma unroll
   for (int m = 0; m < 8; ++m) {
     const int o = filter + m * 8 + lane / 4;
@@ -41,35 +41,44 @@ template <int split> DEVICE void add_splits(float* memory, int team, int teams, 
   }
 }
 
-// `filter` and `pixel` are the warp's first.
-template <class T> DEVICE void finish(const cosparse_conv_basis_args& a, int filter, int pixel, int lane, Sums& sums) {
+// The last steps of a lane's filters `filter` + 8 m + lane / 4 and its eight pixels beside each other from `pixel` + 8 (lane % 4) on, of which
+// `eight(m, numbers)` tells the sums; the whole warp asks.
+template <class T, class Call, class Eight> DEVICE void finish(const Call& a, int filter, int pixel, int lane, const Eight& eight) {
   const int p = pixel + lane % 4 * 8, o = filter + lane / 4;
   // What lies behind the last pixel, up to the next eight, may be written.
   const int rows = p < a.images * a.height * a.width ? (a.filters - o + 7) / 8 : 0;
-  if (a.residual) {
-    const char* from = (const char*)a.residual + (o * a.residual_stride + p) * 2;
+  const char* from = (const char*)a.residual + (o * a.residual_stride + p) * 2;
+  char* to = (char*)a.y + (o * a.y_stride + p) * 2;
+  const uint32_t floor = a.act == 1 ? 0 : T::kLowest;
 #pragma unroll
-    for (int m = 0; m < 8; ++m, from += a.residual_stride * 16) {
-      const uint4 eight = m < rows ? *(const uint4*)from : make_uint4(0, 0, 0, 0);
-      const uint32_t words[4] = {eight.x, eight.y, eight.z, eight.w};
+  for (int m = 0; m < 8; ++m, from += a.residual_stride * 16, to += a.y_stride * 16) {
+    float sums[8];
+    eight(m, sums);
+    if (m >= rows) continue;
+    if (a.residual) {
+      const uint4 added = *(const uint4*)from;
+      const uint32_t words[4] = {added.x, added.y, added.z, added.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 two = floats<T>(words[i]);
-        sums[m / 2][i % 2 * 2][m % 2 * 2 + i / 2] += two.x, sums[m / 2][i % 2 * 2 + 1][m % 2 * 2 + i / 2] += two.y;
+        sums[2 * i] += two.x, sums[2 * i + 1] += two.y;
       }
     }
-  }
-  if (a.act == 2) for_each(sums, [&](float& sum, int) { sum = least(most(sum, a.alpha), a.beta); });
-  const uint32_t floor = a.act == 1 ? 0 : T::kLowest;
-  char* to = (char*)a.y + (o * a.y_stride + p) * 2;
-#pragma unroll
-  for (int m = 0; m < 8; ++m, to += a.y_stride * 16) {
     uint32_t out[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int n = i % 2 * 2, number = m % 2 * 2 + i / 2;
-      out[i] = most2<T>(rounded2<T>(sums[m / 2][n][number], sums[m / 2][n + 1][number]), floor);
+      if (a.act == 2)
+        for (int j = 2 * i; j < 2 * i + 2; ++j) sums[j] = least(most(sums[j], a.alpha), a.beta);
+      out[i] = most2<T>(rounded2<T>(sums[2 * i], sums[2 * i + 1]), floor);
     }
-    if (m < rows) *(uint4*)to = make_uint4(out[0], out[1], out[2], out[3]);
+    *(uint4*)to = make_uint4(out[0], out[1], out[2], out[3]);
   }
+}
+
+// The same of sums whose columns are pixels as conv_basis lays them.
+template <class T, class Call> DEVICE void finish(const Call& a, int filter, int pixel, int lane, const Sums& sums) {
+  finish<T>(a, filter, pixel, lane, [&](int m, float (&eight)[8]) {
+#pragma unroll
+    for (int p = 0; p < 8; ++p) eight[p] = sums[m / 2][p % 4][m % 2 * 2 + p / 4];
+  });
 }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <memory>
 #include <type_traits>
@@ -61,6 +62,7 @@ struct Block {
   std::vector<Gathering> warps;
   std::vector<std::vector<void*>> parcels;  // [warp][lane]
   std::map<const void*, Meeting> meetings;
+  std::vector<std::deque<std::vector<Copy>>> asked;  // [thread][set]
   std::vector<char> memory;
   Gathering all;
   int threads = 0, current = 0, index = 0, count = 0, group = 0;
@@ -114,6 +116,7 @@ inline void run_block(Block& b) {
   b.done.assign(b.threads, 0), b.fibres.resize(b.threads);
   b.warps.assign(b.threads / 32, {}), b.parcels.assign(b.threads / 32, std::vector<void*>(32));
   b.meetings.clear();
+  b.asked.assign(b.threads, {{}});
   b.all = {};
   while ((int)b.stacks.size() < b.threads) b.stacks.emplace_back(new char[kStack]);
   for (int t = 0; t < b.threads; ++t) {
@@ -217,6 +220,8 @@ template <class T> uint32_t fma2(uint32_t a, uint32_t b, uint32_t c) {
   };
   return one((uint16_t)a, (uint16_t)b, (uint16_t)c) | one(a >> 16, b >> 16, c >> 16) << 16;
 }
+template <class T> uint32_t add2(uint32_t a, uint32_t b) { return fma2<T>(a, T::kOnes, b); }
+template <class T> uint32_t subtract2(uint32_t a, uint32_t b) { return fma2<T>(b, T::kOnes ^ 0x80008000u, a); }
 template <class T> uint32_t rounded2(float low, float high) {
   return emulation::from_float(T(), low) | (uint32_t)emulation::from_float(T(), high) << 16;
 }
@@ -224,6 +229,9 @@ template <class T> float2 floats(uint32_t w) { return {emulation::to_float(T(), 
 inline uint32_t middle(uint32_t low, uint32_t high) { return low >> 16 | high << 16; }
 inline uint32_t lows(uint32_t a, uint32_t b) { return (a & 0xFFFFu) | b << 16; }
 inline uint32_t highs(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000u); }
+template <int low, int high> uint32_t mask_of(uint32_t flags) {
+  return (flags >> (8 * low + 7) & 1) * 0xFFFFu | (flags >> (8 * high + 7) & 1) * 0xFFFF0000u;
+}
 inline uint32_t upper_product(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 template <class V> V read_only(const V* p) { return *p; }
 inline float most(float a, float b) { return a >= b || std::isnan(a) ? a : b; }
@@ -262,6 +270,44 @@ inline void wait_for(Meeting* m, int round) {
       emulation::fail("a meeting never complete");
     }
   }
+}
+
+inline std::deque<std::vector<emulation::Copy>>& asked_sets() {
+  emulation::Block& b = emulation::block();
+  return b.asked[b.current];
+}
+inline void bring_16(char* to, const void* from, bool there) {
+  if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emulation::fail("a copy that is not of whole 16 bytes");
+  asked_sets().back().push_back({to, there ? from : nullptr, 16});
+}
+inline void all_asked() { asked_sets().emplace_back(); }
+template <int later> void await_asked() {
+  for (auto& sets = asked_sets(); (int)sets.size() > later + 1; sets.pop_front())
+    for (const emulation::Copy& copy : sets.front())
+      if (copy.from)
+        memcpy(copy.to, copy.from, copy.bytes);
+      else
+        memset(copy.to, 0, copy.bytes);
+}
+
+inline void gather_rows(const char* row, uint32_t (&first)[2], uint32_t (&second)[2]) {
+  struct Parcel {
+    const char* row;
+    uint32_t *first, *second;
+  } mine{row, first, second};
+  emulation::collective(&mine, [](void** lanes) {
+    const auto number = [&](int row, int pixel) {
+      const char* const from = static_cast<Parcel*>(lanes[row + pixel / 8 * 16])->row;
+      if ((uintptr_t)from % 16) emulation::fail("a row of a matrix that is not of whole 16 bytes");
+      return (uint32_t)((const uint16_t*)from)[pixel % 8];
+    };
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const int row = lane % 4 * 2 + i % 2 * 8, pixel = lane / 4 + i / 2 * 8;
+        const Parcel& p = *static_cast<Parcel*>(lanes[lane]);
+        (i / 2 ? p.second : p.first)[i % 2] = number(row, pixel) | number(row + 1, pixel) << 16;
+      }
+  });
 }
 
 template <class T> uint32_t clipped(uint32_t v, float low, float high) {

@@ -5,6 +5,7 @@ stem           a dense 7x7 layer with stride 2 and the max pool behind it: kerne
 rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
 maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
 basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
+shared         the same with maps that up to four groups of filters share: kernels/gpu/conv_shared.py, in CUDA C++
 pairs          kernels/gpu/pairs.py, for dense layers with stride 2
 depthwise      kernels/gpu/depthwise.py, for several channel groups
 library        the dense layer by torch's own convolution (cuDNN), with the planes turned into its layout and back
@@ -21,7 +22,7 @@ import torch
 from cosparse.engine.gpu.fuse import Step
 from cosparse.engine.graph import Node
 from cosparse.kernels.conv import unpack, weight_shape
-from cosparse.kernels.gpu import boundary, conv_basis, cuda_library, joined, maps, pairs, stem
+from cosparse.kernels.gpu import boundary, conv_basis, conv_shared, cuda_library, joined, maps, pairs, stem
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import coefficient_groups, weight_groups
@@ -30,6 +31,9 @@ from cosparse.kernels.gpu.product import POINT, ROWS, TAP_TILES, TILES, Product,
 
 MOST_SUMS = 64 * 256
 """A program's, in float32: more do not fit the registers of its warps."""
+
+LEAST_SHARED = 1024
+"""Pixels from which on a block for each 128 of them may be enough to share maps."""
 
 MOST_TAPS = 32 << 20
 """Numbers that are written down where every tap of a dense layer is: more would leave the L2 cache."""
@@ -110,6 +114,13 @@ def _fused(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[For
     for variant in conv_basis.VARIANTS:
         run = _basis(packed, variant)
         yield Form(f"basis64/{variant.name}", run, groups.density, packed.bytes, variant.pixels, least=maps.LEAST, triton=False)
+    largest = 4 if len(groups) > 2 else len(groups)  # a team of more groups has work for nobody, one of few makes maps again and again
+    for team in sorted({largest, max(1, largest // 2)}, reverse=True):
+        shared = conv_shared.pack(groups, weight_shape(step.node)[1], dtype, device, team)
+        for way in conv_shared.VARIANTS:
+            if way.team == team:
+                run = _shared(shared, way)
+                yield Form(f"shared{way.name}", run, groups.density, shared.bytes, way.pixels, least=LEAST_SHARED, triton=False)
 
 
 def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
@@ -174,6 +185,10 @@ def _of_rows(layer: stem.Stem, rows: int) -> Run:
 
 def _basis(packed: conv_basis.PackedBasis, variant: conv_basis.Variant) -> Run:
     return lambda inputs, out, epilogue, backwards=False: conv_basis.launch(packed, inputs[0], out, epilogue, variant, backwards)
+
+
+def _shared(packed: conv_shared.PackedShared, variant: conv_shared.Variant) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: conv_shared.launch(packed, inputs[0], out, epilogue, variant, backwards)
 
 
 def _alone(layer: Callable[[Planes, Planes, Epilogue], None]) -> Run:

@@ -31,7 +31,7 @@ import torch
 
 from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
-from cosparse.kernels.gpu.cuda_library import ACTIVATIONS, DTYPES, call, fields, on_host
+from cosparse.kernels.gpu.cuda_library import ACTIVATIONS, DTYPES, call, fields, left_operand, on_host
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
 from cosparse.kernels.gpu.groups import Groups
 from cosparse.kernels.gpu.planes import Planes
@@ -112,7 +112,7 @@ def supports(node: Node) -> str:
 
 
 def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device | str) -> PackedBasis:
-    """`groups` of 64 filters over channels x 9 columns, as steps of eight visits."""
+    """`groups` of 64 filters over channels x 9 columns, as steps of eight visits: column 2 v + e of a step is map e of its visit v."""
     if groups.rows != ROWS or groups.columns_total != channels * 9:
         expected, got = (f"groups of {r} filters over {k} columns" for r, k in ((ROWS, channels * 9), (groups.rows, groups.columns_total)))
         raise UnsupportedError("packing for conv_basis", expected, got, "group the coefficients by conv_basis.ROWS")
@@ -130,7 +130,7 @@ def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device
     weights = np.where(place[..., None] < 0, 0, values[column]) if len(values) else np.zeros((0, 2 * VISITS, ROWS))
     u, v = maps % 9 // 3, maps % 3
     vectors = np.stack([MIDDLE[v], LAST[v], MIDDLE[u], LAST[u]], -1).repeat(2, -1).reshape(len(place), 2 * VISITS * 8)
-    numbers = np.concatenate([_fragments(weights).reshape(len(place), 2 * VISITS * ROWS), vectors], 1).astype(np.float32)
+    numbers = np.concatenate([left_operand(weights), vectors], 1).astype(np.float32)
     return PackedBasis(
         groups.filters,
         channels,
@@ -155,16 +155,6 @@ def _steps(first: int, columns: np.ndarray) -> np.ndarray:
     return np.array(found, np.int64).reshape(-1, 2 * VISITS)
 
 
-def _fragments(matrix: np.ndarray) -> np.ndarray:
-    """[steps, 16 columns, 64 filters] in the order of mma's first operand: [steps, 4, 32 lanes, 8]. Lane l of a second operand holds the
-    maps of the visits l % 4 and l % 4 + 4, so that column 2 v + e is map e of visit v."""
-    lane, i = np.arange(32)[:, None], np.arange(8)[None, :]
-    filters = lane // 4 + i // 2 % 2 * 8
-    columns = lane % 4 * 2 + i % 2 + i // 4 * 8
-    tiles = matrix.reshape(len(matrix), 2 * VISITS, 4, 16)  # [steps, column, tile, filter]
-    return tiles.transpose(0, 2, 1, 3)[:, :, columns, filters]
-
-
 class _Args(ctypes.Structure):
     """cosparse_conv_basis_args."""
 
@@ -179,7 +169,7 @@ class _Args(ctypes.Structure):
 
 def launch(packed: PackedBasis, x: Planes, out: Planes, epilogue: Epilogue, variant: Variant, backwards: bool = False) -> None:
     """Runs the kernel on torch's current stream; `backwards`, the last pixels first."""
-    _check(packed, x, out, epilogue)
+    check_planes("conv_basis", packed.channels, packed.filters, packed.steps, x, out, epilogue)
     residual, bias = epilogue.residual, epilogue.bias
     args = _Args(
         *(x.data.data_ptr(), residual.data.data_ptr() if residual else None, out.data.data_ptr()),
@@ -193,23 +183,23 @@ def launch(packed: PackedBasis, x: Planes, out: Planes, epilogue: Epilogue, vari
     call("conv_basis", args, x.data.device, f"variant {variant.name}, x {x.shape}")
 
 
-def _check(packed: PackedBasis, x: Planes, out: Planes, epilogue: Epilogue) -> None:
+def check_planes(kernel: str, channels: int, filters: int, weights: torch.Tensor, x: Planes, out: Planes, epilogue: Epilogue) -> None:
     """What would read or write the wrong memory; UnsupportedError that names it."""
     if epilogue.act not in ACTIVATIONS:
-        raise UnsupportedError("conv_basis", f"an activation of {', '.join(ACTIVATIONS)}", epilogue.act, "apply it in a kernel of its own")
+        raise UnsupportedError(kernel, f"an activation of {', '.join(ACTIVATIONS)}", epilogue.act, "apply it in a kernel of its own")
     if x.data.is_cuda == on_host():
-        raise UnsupportedError("conv_basis", "planes on the CPU" if on_host() else "planes on a GPU", str(x.data.device), "move them there")
-    planes = [("x", x, packed.channels), ("out", out, packed.filters)]
-    planes += [("residual", epilogue.residual, packed.filters)] if epilogue.residual else []
-    for name, value, channels in planes:
-        if value.shape[1] != channels or value.data.dtype != packed.steps.dtype or value.data.device != packed.steps.device:
-            expected = f"{channels} planes of {packed.steps.dtype} on {packed.steps.device}"
-            raise UnsupportedError(f"conv_basis, {name}", expected, f"{value.shape} of {value.data.dtype} on {value.data.device}")
+        raise UnsupportedError(kernel, "planes on the CPU" if on_host() else "planes on a GPU", str(x.data.device), "move them there")
+    planes = [("x", x, channels), ("out", out, filters)]
+    planes += [("residual", epilogue.residual, filters)] if epilogue.residual else []
+    for name, value, rows in planes:
+        if value.shape[1] != rows or value.data.dtype != weights.dtype or value.data.device != weights.device:
+            expected = f"{rows} planes of {weights.dtype} on {weights.device}"
+            raise UnsupportedError(f"{kernel}, {name}", expected, f"{value.shape} of {value.data.dtype} on {value.data.device}")
         if value.shape[0] != x.shape[0] or value.shape[2:] != x.shape[2:]:
-            raise UnsupportedError(f"conv_basis, {name}", f"images as those of x, {x.shape}", f"{value.shape}", "see supports()")
+            raise UnsupportedError(f"{kernel}, {name}", f"images as those of x, {x.shape}", f"{value.shape}", "see supports()")
         if value.stride % 64 or value.stride < value.pixels or value.data.stride(1) != 1:
             got = f"strides {value.data.stride()}"
-            raise UnsupportedError(f"conv_basis, {name}", "rows of contiguous pixels, a multiple of 64 apart", got, "see planes.py")
+            raise UnsupportedError(f"{kernel}, {name}", "rows of contiguous pixels, a multiple of 64 apart", got, "see planes.py")
     bias = epilogue.bias
-    if bias is not None and (bias.dtype != torch.float32 or bias.shape != (packed.filters,) or not bias.is_contiguous()):
-        raise UnsupportedError("conv_basis, bias", f"float32 [{packed.filters}]", f"{bias.dtype} {list(bias.shape)}")
+    if bias is not None and (bias.dtype != torch.float32 or bias.shape != (filters,) or not bias.is_contiguous()):
+        raise UnsupportedError(f"{kernel}, bias", f"float32 [{filters}]", f"{bias.dtype} {list(bias.shape)}")

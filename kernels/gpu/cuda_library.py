@@ -14,8 +14,8 @@ import torch
 import cosparse
 from cosparse.errors import UnsupportedError
 
-INTERFACE = 2
-"""COSPARSE_CUDA_INTERFACE of csrc/cuda/conv_basis.h: what is packed for it."""
+INTERFACE = 3
+"""COSPARSE_CUDA_INTERFACE of csrc/cuda/conv_basis.h: what is packed for the kernels."""
 
 DTYPES = {torch.float16: 0, torch.bfloat16: 1}
 """Numbers by which the kernels know them."""
@@ -27,6 +27,16 @@ ACTIVATIONS = ("none", "relu", "clip")
 def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
     """For a ctypes.Structure: fields of one kind."""
     return [(name, kind) for name in names.split()]
+
+
+def left_operand(matrix: np.ndarray) -> np.ndarray:
+    """[steps, 16 columns, 64 filters] in the order of mma's first operand: [steps, 1024], of [16 of 64 filters, lane, 8]. In the second one
+    lane l has the columns 2 (l % 4) + 0..1 and those 8 further on."""
+    lane, i = np.arange(32)[:, None], np.arange(8)[None, :]
+    filters = lane // 4 + i // 2 % 2 * 8
+    columns = lane % 4 * 2 + i % 2 + i // 4 * 8
+    tiles = matrix.reshape(len(matrix), 16, 4, 16)  # [steps, column, tile, filter]
+    return tiles.transpose(0, 2, 1, 3)[:, :, columns, filters].reshape(len(matrix), 1024)
 
 
 def right_operand(matrix: np.ndarray) -> np.ndarray:

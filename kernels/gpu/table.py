@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cosparse.kernels.gpu import conv_basis, cuda_library, pairs, product, stem
+from cosparse.kernels.gpu import conv_basis, conv_shared, cuda_library, pairs, product, stem
 from cosparse.kernels.gpu.launches import LAUNCHES
 from cosparse.kernels.table import KernelRow
 
@@ -36,6 +36,7 @@ def rows() -> list[KernelRow]:
     add("conv_library__torch", "conv", "torch")
     built, missing = cuda_library.available()
     tiles = {f"basis_{_word(variant.name)}": f"{conv_basis.ROWS}x{variant.pixels}" for variant in conv_basis.VARIANTS}
+    tiles |= {f"shared_{variant.name}": f"{conv_basis.ROWS * variant.team}x{variant.pixels}" for variant in conv_shared.VARIANTS}
     for name, tile_ in (tiles | {f"stem_{rows}": f"{stem.GROUP}x{rows} rows" for rows in stem.ROWS}).items():
         made.append(KernelRow(f"conv_{name}__cuda", "conv", "cuda", DTYPE, tile_, built, why if built else missing))
     return made

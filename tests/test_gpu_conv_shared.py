@@ -1,0 +1,194 @@
+"""The CUDA kernel of 3x3 convolutions whose groups of filters share maps: what is packed for it, and its results against the float64
+reference, with its source compiled for the CPU, and on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from cuda_kernels import DTYPES, EPS  # noqa: E402
+from gpu_dct_layers import SHAPES, compared, layer  # noqa: E402
+from nodes import FakeNode, kept_blocks, normal  # noqa: E402
+
+from cosparse.errors import UnsupportedError  # noqa: E402
+from cosparse.kernels.gpu import conv_shared  # noqa: E402
+from cosparse.kernels.gpu.conv_basis import ROWS, SCALES  # noqa: E402
+from cosparse.kernels.gpu.conv_shared import BANKS, COLUMNS, EARLIER, VARIANTS, PackedShared, Variant  # noqa: E402
+from cosparse.kernels.gpu.epilogue import Epilogue  # noqa: E402
+from cosparse.kernels.gpu.groups import Groups, coefficient_groups  # noqa: E402
+from cosparse.kernels.gpu.planes import Planes  # noqa: E402
+
+EACH_VARIANT = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+TEAMS = (1, 2, 4)
+
+
+def check(device: str, node: FakeNode, size: tuple[int, int, int], dtype: Any, variant: Variant, **more: Any) -> np.ndarray:
+    def run(groups: Groups, x: Planes, out: Planes, epilogue: Epilogue, backwards: bool) -> None:
+        packed = conv_shared.pack(groups, node.attrs["channels"], dtype, device, variant.team)
+        conv_shared.launch(packed, x, out, epilogue, variant, backwards)
+
+    return compared(device, node, size, dtype, run, **more)
+
+
+def unpacked(packed: PackedShared, filters: int) -> np.ndarray:
+    """The coefficients [filters, channels x 9] that the kernel multiplies, found as it finds them: a step's maps by their slots, and what
+    lies there by the lists of channels."""
+    slots = packed.slots.numpy().view(np.uint16).astype(int)
+    lane, i = np.arange(32)[:, None], np.arange(8)[None, :]
+    rows, columns = lane // 4 + i // 2 % 2 * 8, lane % 4 * 2 + i % 2 + i // 4 * 8
+    fragments = packed.weights.float().numpy().reshape(-1, 4, 32, 8)
+    matrix = np.zeros((packed.starts.shape[0] * packed.team * ROWS, packed.channels * 9))
+    for t, g in np.ndindex(*packed.starts.shape[:2]):
+        starts = packed.starts[t, g].tolist()
+        assert starts == sorted(starts)
+        laid: list[dict[int, int]] = []
+        for c in range(packed.chunks):
+            laid.append({})
+            for channel, word in packed.visited[t, c].tolist():
+                wanted = [m for m in range(9) if word >> 16 + m & 1]
+                places = {(word & 0xFFFF) + at: channel * 9 + m for at, m in enumerate(wanted)}
+                assert not places.keys() & laid[-1].keys(), "two maps in one slot"
+                laid[-1] |= places
+            assert max(laid[-1], default=0) < packed.slots_of_chunk
+            for step in range(starts[c], starts[c + 1]):
+                maps = [laid[c - 1][slot - EARLIER] if slot >= EARLIER else laid[c][slot] for slot in slots[step]]
+                for tile in range(4):
+                    filter_ = (t * packed.team + g) * ROWS + tile * 16 + rows
+                    np.add.at(matrix, (filter_, np.array(maps)[columns]), fragments[step, tile])
+    assert (matrix[filters:] == 0).all()
+    return matrix[:filters]
+
+
+@pytest.mark.parametrize("team", TEAMS)
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.2, 1.0])
+def test_what_is_packed_is_the_layer(density: float, team: int) -> None:
+    for filters, channels in ((1, 1), (64, 17), (130, 40), (300, 33)):
+        groups = coefficient_groups(layer(filters, channels, density=density), ROWS)
+        packed = conv_shared.pack(groups, channels, torch.float16, "cpu", team)
+        scale = np.tile(np.outer(SCALES, SCALES).reshape(9), channels)
+        want = torch.from_numpy((groups.dense() * scale).astype(np.float32)).half().double().numpy()
+        assert np.array_equal(unpacked(packed, filters), want)
+
+
+@pytest.mark.parametrize("team", TEAMS)
+def test_steps_are_full_and_their_maps_lie_in_different_banks(team: int) -> None:
+    """Of random masks, which no order of channels suits."""
+    rng = np.random.default_rng(0)
+    count = round(0.2 * 256 * 9)
+    columns = [np.sort(rng.choice(256 * 9, count, replace=False)) for _ in range(4)]
+    values = normal(rng, 4 * count, 64).astype(np.float32)
+    groups = Groups(64, 256, 256 * 9, np.arange(5) * count, np.concatenate(columns).astype(np.int32), values)
+    packed = conv_shared.pack(groups, 256, torch.float16, "cpu", team)
+    sets = packed.slots.numpy().view(np.uint16)[:-1].astype(int).reshape(-1, BANKS) % EARLIER
+    assert len(sets) * BANKS <= 1.06 * 4 * count
+    reads = [np.bincount(np.unique(slots) % BANKS).max() for slots in sets]
+    assert np.mean(reads) < 1.8
+    assert packed.slots_of_chunk * (64 * (16 // team) + 16) * conv_shared.RING < 227 << 10
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@EACH_VARIANT
+def test_every_variant(on_host: str, variant: Variant, dtype: Any) -> None:
+    check(on_host, layer(130, 17), (2, 9, 8), dtype, variant, residual=True, act="relu")
+    check(on_host, layer(65, 33, density=0.6, extras=()), (3, 7, 7), dtype, variant)
+    check(on_host, layer(256, 20), (1, 6, 10), dtype, variant)
+
+
+@pytest.mark.parametrize("size", [*SHAPES, (1, 5, 64), (2, 3, 28), (20, 4, 4), (70, 2, 2)], ids=str)
+def test_every_size(on_host: str, size: tuple[int, int, int]) -> None:
+    for i, (filters, channels) in enumerate([(1, 1), (63, 3), (64, 17), (65, 3)]):
+        for j, variant in enumerate((VARIANTS[0], VARIANTS[3])):
+            check(on_host, layer(filters, channels, density=0.5), size, list(EPS)[(i + j) % 2], variant, act="relu", residual=True)
+
+
+def test_blocks_take_one_tile_after_the_other(on_host: str) -> None:
+    """The emulation has two processors, as many blocks as fit them, and these layers more tiles, each of one chunk or of several."""
+    check(on_host, layer(300, 40, density=0.2), (5, 14, 14), torch.float16, VARIANTS[3])
+    check(on_host, layer(150, 24), (5, 28, 28), torch.float16, VARIANTS[1])
+    check(on_host, layer(64, 40, density=0.05), (9, 14, 14), torch.float16, VARIANTS[0], residual=True)
+    check(on_host, layer(64, 5, density=0.3), (9, 14, 14), torch.float16, VARIANTS[2])
+
+
+def test_rows_too_wide_for_shared_memory(on_host: str) -> None:
+    check(on_host, layer(8, 16, density=0.2), (1, 2, 401), torch.float16, VARIANTS[0])
+    with pytest.raises(UnsupportedError, match="too wide"):
+        check(on_host, layer(8, 16, density=0.2), (1, 1, 4001), torch.float16, VARIANTS[0])
+
+
+@pytest.mark.parametrize("variant", VARIANTS[::3], ids=lambda variant: variant.name)
+def test_groups_without_columns(on_host: str, variant: Variant) -> None:
+    rng = np.random.default_rng(5)
+    keep = rng.random((25, 17 * 9)) < 0.3
+    keep[8:16] = False  # the second group of 64
+    keep[:, 5 * 9 : 11 * 9] = False  # channels that nobody uses
+    node = layer(200, 17, density=0.0)
+    check(on_host, replace(node, tensors=node.tensors | kept_blocks(rng, 200, keep, 8)), (2, 5, 6), torch.float16, variant, residual=True)
+    check(on_host, layer(130, 9, density=0.0), (2, 5, 6), torch.float16, variant)
+
+
+@EACH_VARIANT
+def test_dense_layers_and_scales(on_host: str, variant: Variant) -> None:
+    check(on_host, layer(70, 13, block=0, extras=("bias", "scale")), (1, 8, 8), torch.bfloat16, variant)
+
+
+@pytest.mark.parametrize(("act", "alpha", "beta"), [("relu", 0, 0), ("clip", 0, 6), ("clip", -1.5, 2.5)])
+def test_activations(on_host: str, act: str, alpha: float, beta: float) -> None:
+    for variant in (VARIANTS[0], VARIANTS[3]):
+        check(on_host, layer(65, 7), (2, 6, 7), torch.float16, variant, residual=True, act=act, alpha=alpha, beta=beta)
+
+
+def test_other_images_and_far_pixels_do_not_matter(on_host: str) -> None:
+    """NaN reaches the pixels whose windows hold it, and no other."""
+    for size, variant in (((3, 5, 5), VARIANTS[0]), ((3, 6, 6), VARIANTS[2]), ((3, 7, 7), VARIANTS[1]), ((3, 8, 8), VARIANTS[3])):
+        x = normal(np.random.default_rng(1), size[0], 4, *size[1:])
+        x[1] = np.nan
+        x[0, :, 0, 0] = np.nan
+        got = check(on_host, layer(3, 4, density=1.0), size, torch.float16, variant, x=x)
+        reached = np.isnan(got)
+        expected = np.zeros_like(reached)
+        expected[1] = expected[0, :, :2, :2] = True
+        assert (reached == expected).all()
+
+
+def test_what_is_refused(on_host: str) -> None:
+    groups = coefficient_groups(layer(64, 8), 64)
+    packed = conv_shared.pack(groups, 8, torch.float16, "cpu", 1)
+    x, out = Planes.empty((1, 8, 4, 4), torch.float16, "cpu"), Planes.empty((1, 64, 4, 4), torch.float16, "cpu")
+
+    def launch(x: Planes = x, out: Planes = out, epilogue: Epilogue = Epilogue(), variant: Variant = VARIANTS[0]) -> None:  # noqa: B008
+        conv_shared.launch(packed, x, out, epilogue, variant)
+
+    launch()
+    with pytest.raises(UnsupportedError, match="gelu"):
+        launch(epilogue=Epilogue(act="gelu"))
+    with pytest.raises(UnsupportedError, match="8 planes of torch"):
+        launch(x=Planes.empty((1, 7, 4, 4), torch.float16, "cpu"))
+    with pytest.raises(UnsupportedError, match="bias"):
+        launch(epilogue=Epilogue(bias=torch.zeros(63)))
+    for variant in (Variant(1, 3), Variant(1, 32), Variant(1, 0)):
+        with pytest.raises(UnsupportedError, match="no kernel was compiled"):
+            launch(variant=variant)
+    with pytest.raises(UnsupportedError, match="teams of 1"):
+        launch(variant=Variant(2, 4))
+    with pytest.raises(UnsupportedError, match="groups of 64"):
+        conv_shared.pack(coefficient_groups(layer(64, 8), 32), 8, torch.float16, "cpu", 1)
+    with pytest.raises(UnsupportedError, match="float32"):
+        conv_shared.pack(groups, 8, torch.float32, "cpu", 1)
+    assert COLUMNS == 2 * BANKS
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@EACH_VARIANT
+def test_on_a_gpu(on_gpu: str, variant: Variant, dtype: Any) -> None:
+    for size in (*SHAPES, (5, 28, 28), (2, 56, 56), (1, 30, 57), (9, 8, 8), (40, 4, 4)):
+        check(on_gpu, layer(130, 33), size, dtype, variant, residual=True, act="relu")
+    check(on_gpu, layer(256, 64), (3, 23, 18), dtype, variant, act="clip", beta=6.0)
+    check(on_gpu, layer(512, 512, density=0.2), (2, 14, 14), dtype, variant, residual=True)
+    check(on_gpu, layer(256, 256, density=0.2), (130, 14, 14), dtype, variant)
