@@ -176,7 +176,7 @@ class _Team:
             count = len(old) + len(fresh)
             steps = -(-count // COLUMNS) if c + 1 == len(self.chunks) else max(count // COLUMNS, int(len(old) > 0))
             later = _most_crowded(fresh, slot, max(0, count - COLUMNS * steps))
-            now = np.concatenate([old, np.setdiff1d(fresh, later)])
+            now = np.concatenate([old, fresh[~np.isin(fresh, later)]])
             sets = _dealt(now, slot, 2 * steps)
             names = slot + np.where(chunk == c, 0, EARLIER)
             made.append([(place, names[np.where(place < 0, ~place, place)]) for place in sets])
