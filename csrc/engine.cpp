@@ -178,6 +178,7 @@ void Engine::grow(Context& context, const Schedule& schedule) const {
 
 void Engine::read_inputs(const Plan& plan, const Run& run, const std::vector<const float*>& inputs, int64_t first) const {
   for (size_t i = 0; i < inputs.size(); ++i) {
+    if (plan.readers[i] == 0) continue;
     const Shape& s = plan.shapes[i];
     const int64_t image = s.h * s.w;
     run.pool.each(s.c, [&](int64_t c, int) {
@@ -208,8 +209,12 @@ template <class Steps> void Engine::run_parts(Context& context, const Schedule& 
     const Plan& plan = *part.plan;
     const int64_t images = plan.shapes[0].n;
     const auto once = [&](int64_t time, int slot, Pool& pool) {
-      const Run run{context.arena.get() + slot * plan.arena_floats, context.scratch.get() + slot * plan.scratch_floats, plan.scratch_floats,
-                    pool};
+      const Run run{context.arena.get() + slot * plan.arena_floats,
+                    context.scratch.get() + slot * plan.scratch_floats,
+                    plan.scratch_floats,
+                    pool,
+                    &inputs,
+                    first + time * images};
       read_inputs(plan, run, inputs, first + time * images);
       steps(plan, run, slot);
       write_outputs(plan, run, outputs, first + time * images);

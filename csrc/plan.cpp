@@ -63,6 +63,14 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
   auto plan = std::make_shared<Plan>();
   plan->shapes = infer_shapes(graph, inputs);
   plan->places.resize(plan->shapes.size());
+  plan->readers.resize(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) plan->places[i].input = (int)i;
+  const auto reads = [&](int value) {
+    if (value < (int)inputs.size()) ++plan->readers[value];
+  };
+  for (const Node& node : graph.nodes)
+    for (int v : read_by(node)) reads(v);
+  for (int v : graph.outputs) reads(v);
   std::vector<Fused> steps = fuse(graph, plan->shapes);
   join_pairs(graph, options, prepared, plan->shapes, steps);
   const std::vector<int64_t> temporary = place_values(graph, steps, prepared, *plan);

@@ -37,6 +37,7 @@ struct Place {
   int64_t offset = -1, plane = 0, group = kLanes;
   bool tiled = false;
   float inverse = 0, zero = 0;  // of a tiled int8 value
+  int input = -1;               // which of the network's inputs it is, if any
 };
 
 // What one execution of a plan works on. Nothing in it is shared between two executions.
@@ -45,6 +46,8 @@ struct Run {
   float* scratch;  // threads * Plan::scratch_floats
   int64_t scratch_each;
   Pool& pool;
+  const std::vector<const float*>* inputs = nullptr;  // where the caller has them, [N, C, H, W] each,
+  int64_t first = 0;                                  // and from which image on
   float* scratch_of(int slot) const { return scratch + slot * scratch_each; }
 };
 
@@ -69,6 +72,7 @@ struct Plan {
   std::vector<Shape> shapes;  // of all values, by value id
   std::vector<Place> places;
   std::vector<Step> steps;
+  std::vector<int> readers;  // of each input in the arena: without those that make a copy of their own, from where the caller has it
   int64_t arena_floats = 0, scratch_floats = 0;
 };
 

@@ -144,6 +144,7 @@ ConvStep begin_tiles(const Build& b) {
                 residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
   if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
     conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
+  if (geometry->copies && conv.x.input >= 0) --b.plan.readers[conv.x.input];
   conv.made_from = !conv.x.tiled ? Source::planar : reads_in_place(b.node()) ? Source::tiled : Source::picked;
   if (geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_columns(*weights, *geometry);
   return conv;

@@ -69,6 +69,10 @@ Window Geometry::window() const {
 
 void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels) const {
   const int hq = window_.hi, wq = window_.wi, count = (int)phases.size();
+  const int64_t image = in_.h * in_.w;
+  const float* from = run.arena + x.offset;
+  int64_t channel = x.plane, next = image;  // from one channel, and one image, to the next
+  if (x.input >= 0 && run.inputs) from = (*run.inputs)[x.input] + run.first * in_.c * image, channel = image, next = in_.c * image;
   run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
     const int64_t c = i / count, step = stride_[1];
     float* out = run.arena + to + i * plane;
@@ -83,7 +87,7 @@ void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int chan
           std::fill(out, out + wq, 0.f);
           continue;
         }
-        const float* in = run.arena + x.offset + c * x.plane + (n * in_.h + row) * in_.w;
+        const float* in = from + c * channel + n * next + row * in_.w;
         std::fill(out, out + begin, 0.f);
         if (step == 2)
           for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + 2 * k];
