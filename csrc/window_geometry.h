@@ -24,7 +24,7 @@ struct Geometry {
   int taps() const { return window_.rows * window_.cols; }
   int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
   int64_t temporary_floats(int64_t channels) const { return copies ? channels * plane * (int64_t)phases.size() : 0; }
-  // Copies the source's phases to arena + to; places outside the source get 0.
+  // Copies the source's phases to arena + to; places outside the source get 0. An input is read where the caller has it.
   void split_phases(const Run& run, const Place& x, int64_t to, int channels) const;
 
  private:

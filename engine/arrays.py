@@ -14,11 +14,12 @@ NEW = "numpy.empty(shape, numpy.float32)"
 
 
 def to_numpy(value: Any, name: str) -> numpy.ndarray:
-    """`value` as a C-contiguous float32 array; no copy where it already is one. Raises Error for other kinds and dtypes."""
+    """`value` as a C-contiguous, aligned float32 array; no copy where it already is one. Raises Error for other kinds and dtypes."""
     array = as_array(value, name)
     if array.dtype != numpy.float32:
         raise Error(f"input '{name}'", "dtype float32", str(array.dtype), f"convert it: {_as_float32(value)}")
-    return numpy.ascontiguousarray(array)
+    array = numpy.ascontiguousarray(array)
+    return array if array.flags.aligned else array.copy()
 
 
 def as_array(value: Any, name: str) -> numpy.ndarray:

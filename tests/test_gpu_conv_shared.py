@@ -85,7 +85,9 @@ def test_steps_are_full_and_their_maps_lie_in_different_banks(team: int) -> None
     values = normal(rng, 4 * count, 64).astype(np.float32)
     groups = Groups(64, 256, 256 * 9, np.arange(5) * count, np.concatenate(columns).astype(np.int32), values)
     packed = conv_shared.pack(groups, 256, torch.float16, "cpu", team)
-    sets = packed.slots.numpy().view(np.uint16)[:-1].astype(int).reshape(-1, BANKS) % EARLIER
+    sets = packed.slots.numpy().view(np.uint16)[:-1].astype(int).reshape(-1, BANKS)
+    sets = np.where(sets < EARLIER, sets, sets - EARLIER - packed.slots_of_chunk)  # of the chunk before, which lies before this one
+    assert packed.slots_of_chunk % 2 == 0
     assert len(sets) * BANKS <= 1.06 * 4 * count
     reads = [np.bincount(np.unique(slots) % BANKS).max() for slots in sets]
     assert np.mean(reads) < 1.8

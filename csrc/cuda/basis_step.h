@@ -13,7 +13,7 @@ using Args = cosparse_conv_basis_args;
 struct Run {  // of a channel, in shared memory
   int lead;   // numbers before the block's first pixel and after its last, a multiple of 8
   int zeros;  // where kZeros bytes of zeros lie behind it, for lanes that have no row above or below; in bytes
-  int bytes;  // from one run to the next; 32 more than a multiple of 128, so that four channels lie in different banks
+  int bytes;  // from one run to the next; for conv_basis 32 more than a multiple of 128, so that four channels lie in different banks
 };
 constexpr int kZeros = 32;
 

@@ -78,9 +78,11 @@ DEVICE uint32_t middle(uint32_t low, uint32_t high) { return __byte_perm(low, hi
 DEVICE uint32_t lows(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
 DEVICE uint32_t highs(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
 
-// Of two bytes, each twice, the highest bit in all their bits.
+// Of two bytes, each twice, the highest bit in all their bits. (__byte_perm does not know the bit of a selector that asks for it.)
 template <int low, int high> DEVICE uint32_t mask_of(uint32_t flags) {
-  return __byte_perm(flags, 0, (8 + low) * 0x11 + (8 + high) * 0x1100);
+  uint32_t mask;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(mask) : "r"(flags), "n"((8 + low) * 0x11 + (8 + high) * 0x1100));
+  return mask;
 }
 
 DEVICE uint32_t upper_product(uint32_t a, uint32_t b) { return __umulhi(a, b); }

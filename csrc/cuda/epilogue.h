@@ -4,8 +4,8 @@
 #include "conv_basis.h"
 #include "device.h"
 
-// [16 filters][8 columns of mma][fragment]. A lane's numbers 0, 1 of all tiles are filter lane / 4, 2, 3 filter lane / 4 + 8; column c of
-// tile n is pixel 4 c + n, so that a lane has eight pixels beside each other: 8 (lane % 4) + 4 (number % 2) + n.
+// [16 filters][8 columns of mma][fragment]. A lane's numbers 0, 1 of all tiles are filter lane / 4, 2, 3 filter lane / 4 + 8. In conv_basis
+// column c of tile n is pixel 4 c + n, so that a lane has eight pixels beside each other: 8 (lane % 4) + 4 (number % 2) + n.
 using Sums = float[4][4][4];
 
 template <class F> DEVICE void for_each(Sums& sums, const F& f) {
@@ -50,13 +50,16 @@ template <class T, class Call, class Eight> DEVICE void finish(const Call& a, in
   const char* from = (const char*)a.residual + (o * a.residual_stride + p) * 2;
   char* to = (char*)a.y + (o * a.y_stride + p) * 2;
   const uint32_t floor = a.act == 1 ? 0 : T::kLowest;
+  uint4 added = make_uint4(0, 0, 0, 0), next = added;  // loaded before the store ahead, which may be to the same memory
+  if (a.residual && rows > 0) next = *(const uint4*)from;
 #pragma unroll
   for (int m = 0; m < 8; ++m, from += a.residual_stride * 16, to += a.y_stride * 16) {
     float sums[8];
     eight(m, sums);
     if (m >= rows) continue;
     if (a.residual) {
-      const uint4 added = *(const uint4*)from;
+      added = next;
+      if (m + 1 < rows) next = *(const uint4*)(from + a.residual_stride * 16);
       const uint32_t words[4] = {added.x, added.y, added.z, added.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

@@ -15,7 +15,8 @@ in shared memory, and each group gathers its own from there. The numbers and the
 
 A map is at most 16 max |x|, and float16 ends at 65504: beyond max |x| = 4094 a map may be infinite. bfloat16 has no such limit.
 
-Refused (UnsupportedError): what conv_basis.py refuses, and layers of which the maps of four chunks exceed a block's shared memory.
+Refused (UnsupportedError): what conv_basis.py refuses, and layers of which the maps of four chunks, beside the runs of
+channels that they are made from, exceed a block's shared memory.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ RING = 4
 EARLIER = 0x8000
 """Added to the slot of a column whose map is of the chunk before."""
 
-ROOM = {8: 155 << 10, 4: 190 << 10}
-"""By channels of a chunk and group: bytes of shared memory that maps may take. The runs of images up to 56 wide fit beside them."""
+ROOM = {8: 149 << 10, 4: 190 << 10}
+"""By channels of a chunk and group: bytes of shared memory that maps may take. Runs of images up to 56 wide fit beside them on an H200."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device
     wanted = [groups.columns[start:stop] for start, stop in pairwise(bounds)]
     visits, teams = _teams([wanted[at : at + team] for at in range(0, len(wanted), team)], channels, team)
     chunks = max(1, *(len(one.chunks) for one in teams))
+    most = max(one.slots for one in teams)
+    most += most % 2  # chunks then differ by the same banks all around the ring
     visited = np.zeros((len(teams), chunks, visits, 2), np.int32)
     starts = np.zeros((len(teams), team, chunks + 1), np.int32)
     places: list[np.ndarray] = []  # of each step: index into `groups.columns`, or ~index where its weights are zeros
@@ -114,7 +117,7 @@ def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device
         for g in range(len(one.groups)):
             first = bounds[t * team + g]
             starts[t, g] = len(places)
-            for c, steps in enumerate(one.steps(g)):
+            for c, steps in enumerate(one.steps(g, most)):
                 places += [np.where(place < 0, place - first, place + first) for place, _ in steps]
                 slots += [slot for _, slot in steps]
                 starts[t, g, c + 1 :] = len(places)
@@ -122,7 +125,7 @@ def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device
     named = np.array([*slots, np.zeros(COLUMNS)], np.uint16).view(np.int16)
     tables = (torch.from_numpy(array).to(device) for array in (named, visited, starts))
     weights = torch.from_numpy(_weights(groups, place)).to(dtype).to(device)
-    return PackedShared(team, groups.filters, channels, chunks, visits, max(one.slots for one in teams), weights, *tables)
+    return PackedShared(team, groups.filters, channels, chunks, visits, most, weights, *tables)
 
 
 def _weights(groups: Groups, place: np.ndarray) -> np.ndarray:
@@ -164,7 +167,7 @@ class _Team:
         words = np.stack([used, (slot + (union << np.arange(9)).sum(1) * 65536)[: len(used)]], 1)
         self.chunks = [words[at : at + visits] for at in range(0, len(used), visits)]
 
-    def steps(self, group: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    def steps(self, group: int, slots_of_chunk: int) -> list[list[tuple[np.ndarray, np.ndarray]]]:
         """Of each chunk the steps that can be done once its maps are there: sixteen indices into the group's columns, ~index where one is
         read again for nothing, and their slots. What a chunk leaves over the next one takes whole."""
         columns = self.groups[group]
@@ -175,25 +178,25 @@ class _Team:
             fresh = np.flatnonzero(chunk == c)
             count = len(old) + len(fresh)
             steps = -(-count // COLUMNS) if c + 1 == len(self.chunks) else max(count // COLUMNS, int(len(old) > 0))
-            later = _most_crowded(fresh, slot, max(0, count - COLUMNS * steps))
+            later = _most_crowded(fresh, slot % BANKS, max(0, count - COLUMNS * steps))
             now = np.concatenate([old, fresh[~np.isin(fresh, later)]])
-            sets = _dealt(now, slot, 2 * steps)
+            sets = _dealt(now, (slot - np.where(chunk == c, 0, slots_of_chunk)) % BANKS, 2 * steps)
             names = slot + np.where(chunk == c, 0, EARLIER)
             made.append([(place, names[np.where(place < 0, ~place, place)]) for place in sets])
             old = later
         return made
 
 
-def _most_crowded(columns: np.ndarray, slot: np.ndarray, count: int) -> np.ndarray:
+def _most_crowded(columns: np.ndarray, bank: np.ndarray, count: int) -> np.ndarray:
     """So many of the columns, of the banks that most of them are in."""
-    left = [columns[slot[columns] % BANKS == bank].tolist() for bank in range(BANKS)]
+    left = [columns[bank[columns] == b].tolist() for b in range(BANKS)]
     return np.sort(np.array([max(left, key=len).pop() for _ in range(count)], np.int64))
 
 
-def _dealt(columns: np.ndarray, slot: np.ndarray, sets: int) -> list[np.ndarray]:
+def _dealt(columns: np.ndarray, bank: np.ndarray, sets: int) -> list[np.ndarray]:
     """The columns in steps of two sets of eight, which are gathered at once: those of one bank go to all sets in turn. A set that is not
     full reads one of its own again."""
-    ordered = columns[np.argsort(slot[columns] % BANKS, kind="stable")]
+    ordered = columns[np.argsort(bank[columns], kind="stable")]
     found = []
     for at in range(0, sets, 2):
         halves = []
