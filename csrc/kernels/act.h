@@ -3,7 +3,7 @@
 
 // e^x for x clamped to [-87.3, 88]: x = n ln2 + f, |f| <= ln2 / 2, polynomial of degree 6 in f whose greatest relative error is least (3e-9
 // before rounding).
-template <class V> typename V::Reg exp(typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg exp(typename V::Reg x) {
   using Reg = typename V::Reg;
   x = V::min(V::set1(88.f), V::max(V::set1(-87.3f), x));
   const Reg n = V::round(V::mul(x, V::set1(1.44269504f)));
@@ -15,14 +15,14 @@ template <class V> typename V::Reg exp(typename V::Reg x) {
 }
 
 // e^x without bounds: infinity above 88.72, 0 far below, as the square of e^(x / 2).
-template <class V> typename V::Reg exp_unbounded(typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg exp_unbounded(typename V::Reg x) {
   const typename V::Reg root = exp<V>(V::mul(V::set1(0.5f), x));
   return V::mul(root, root);
 }
 
 // log x: the exponent times ln2 and the logarithm of a mantissa in [1 / sqrt 2, sqrt 2) as 2 artanh(z), z = (m - 1) / (m + 1), |z| < 0.172, odd
 // series to z^9 (error < 1e-9). -infinity at 0, NaN below and of NaN, infinity of infinity; what is below the normal numbers is made larger.
-template <class V> typename V::Reg log(typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg log(typename V::Reg x) {
   using Reg = typename V::Reg;
   const Reg zero = V::zero(), one = V::set1(1.f);
   const Reg below = V::sub(V::set1(1.17549435e-38f), x);  // positive where x is subnormal, 0 or negative
@@ -39,12 +39,12 @@ template <class V> typename V::Reg log(typename V::Reg x) {
   return V::select_positive(x, positive, V::sub(V::sqrt(x), infinity));  // of 0: -infinity; the root of what is below is NaN
 }
 
-template <class V> typename V::Reg sigmoid(typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg sigmoid(typename V::Reg x) {
   return V::reciprocal(V::add(V::set1(1.f), exp<V>(V::sub(V::zero(), x))));
 }
 
 // For |x| < 0.25 the odd series (1 - 2 / (e^2x + 1) would cancel), else by the exponential.
-template <class V> typename V::Reg tanh(typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg tanh(typename V::Reg x) {
   using Reg = typename V::Reg;
   const Reg s = V::mul(x, x);
   Reg p = V::set1(-1382.f / 155925);
@@ -54,7 +54,7 @@ template <class V> typename V::Reg tanh(typename V::Reg x) {
 }
 
 // log(1 + u) for u in [0, 1] as 2 artanh(u / (2 + u)): z <= 1/3, odd series to z^13.
-template <class V> typename V::Reg log1p_unit(typename V::Reg u) {
+template <class V> COSPARSE_INLINE typename V::Reg log1p_unit(typename V::Reg u) {
   using Reg = typename V::Reg;
   const Reg z = V::mul(u, V::reciprocal(V::add(u, V::set1(2.f)))), s = V::mul(z, z);
   Reg p = V::set1(1.f / 13);
@@ -63,7 +63,7 @@ template <class V> typename V::Reg log1p_unit(typename V::Reg u) {
 }
 
 // erf by the rational-exponential form of Abramowitz and Stegun 7.1.26 beyond |x| = 0.5 (absolute error 1.5e-7), by its series below.
-template <class V> typename V::Reg erf(typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg erf(typename V::Reg x) {
   using Reg = typename V::Reg;
   const Reg a = V::max(x, V::sub(V::zero(), x)), s = V::mul(x, x);
   Reg series = V::set1(2.f / 1.7724538509f / 1320 * -1);
@@ -76,7 +76,7 @@ template <class V> typename V::Reg erf(typename V::Reg x) {
   return V::select_positive(V::sub(V::set1(0.25f), s), V::mul(x, series), signed_far);
 }
 
-template <class V> typename V::Reg activate(Act act, typename V::Reg alpha, typename V::Reg beta, typename V::Reg x) {
+template <class V> COSPARSE_INLINE typename V::Reg activate(Act act, typename V::Reg alpha, typename V::Reg beta, typename V::Reg x) {
   using Reg = typename V::Reg;
   const Reg zero = V::zero(), one = V::set1(1.f);
   switch (act) {
@@ -132,36 +132,66 @@ __attribute__((noinline)) typename V::Reg activate_any(Act act, typename V::Reg 
   return activate<V>(act, alpha, beta, x);
 }
 
-// y[i] = f(x[i]) for n floats, any alignment, y may be x. Four vectors at a time: the steps of one wait for each other.
-template <class V, class F> void map_row(const float* x, float* y, int64_t n, F f) {
-  constexpr int kAtOnce = 4;
+// y[i] = act(x[i]) for n floats, any alignment, y may be x: several vectors at a time, as the steps of one wait for each other. With 32
+// registers side by side, else one after the other: constants and what is between take all.
+template <class V, Act act> void map_row(float alpha, float beta, const float* x, float* y, int64_t n) {
+  const typename V::Reg a = V::set1(alpha), b = V::set1(beta);
+  const auto one = [&](typename V::Reg v) { return activate<V>(act, a, b, v); };
   int64_t i = 0;
-  for (; i + kAtOnce * V::lanes <= n; i += kAtOnce * V::lanes) {
-    typename V::Reg v[kAtOnce];
+  if constexpr (V::registers == 32) {
+    using A = Abreast<V>;
+    for (; i + A::lanes <= n; i += A::lanes)
+      if constexpr (act == Act::silu) {  // x is read twice, or it would take the registers
+        const typename A::Reg factor = sigmoid<A>(A::load(x + i));
+        asm("" : : : "memory");
+        A::store(y + i, A::mul(A::load(x + i), factor));
+      } else {
+        A::store(y + i, activate<A>(act, A::set1(alpha), A::set1(beta), A::load(x + i)));
+      }
+  } else {
+    constexpr int kAtOnce = 4;
+    for (; i + kAtOnce * V::lanes <= n; i += kAtOnce * V::lanes) {
+      typename V::Reg v[kAtOnce];
 #pragma GCC unroll 8
-    for (int k = 0; k < kAtOnce; ++k) v[k] = V::loadu(x + i + k * V::lanes);
+      for (int k = 0; k < kAtOnce; ++k) v[k] = V::loadu(x + i + k * V::lanes);
 #pragma GCC unroll 8
-    for (int k = 0; k < kAtOnce; ++k) v[k] = f(v[k]);
+      for (int k = 0; k < kAtOnce; ++k) v[k] = one(v[k]);
 #pragma GCC unroll 8
-    for (int k = 0; k < kAtOnce; ++k) V::storeu(y + i + k * V::lanes, v[k]);
+      for (int k = 0; k < kAtOnce; ++k) V::storeu(y + i + k * V::lanes, v[k]);
+    }
   }
-  for (; i + V::lanes <= n; i += V::lanes) V::storeu(y + i, f(V::loadu(x + i)));
+  for (; i + V::lanes <= n; i += V::lanes) V::storeu(y + i, one(V::loadu(x + i)));
   if (i < n) {
     const typename V::Mask m = V::mask((1u << (n - i)) - 1);
-    V::mask_store(y + i, m, f(V::mask_load(m, x + i, V::zero())));
+    V::mask_store(y + i, m, one(V::mask_load(m, x + i, V::zero())));
   }
 }
 
-// y[i] = act(x[i]). The common ones are loops of their own, whose constants stay in registers.
-template <class V> void activation_row(Act act, float alpha, float beta, const float* x, float* y, int64_t n) {
-  using Reg = typename V::Reg;
-  const Reg a = V::set1(alpha), b = V::set1(beta);
-  if (act == Act::silu)
-    map_row<V>(x, y, n, [&](Reg v) { return activate<V>(Act::silu, a, b, v); });
-  else if (act == Act::sigmoid)
-    map_row<V>(x, y, n, [&](Reg v) { return activate<V>(Act::sigmoid, a, b, v); });
-  else if (act == Act::hardswish)
-    map_row<V>(x, y, n, [&](Reg v) { return activate<V>(Act::hardswish, a, b, v); });
-  else
-    map_row<V>(x, y, n, [&](Reg v) { return activate_any<V>(act, a, b, v); });
+// The same of a kind that is not known beforehand; out of line, once for all who call it.
+template <class V> __attribute__((noinline)) void activation_row(Act act, float alpha, float beta, const float* x, float* y, int64_t n) {
+  switch (act) {
+#define COSPARSE_ACT(kind) \
+  case Act::kind:          \
+    return map_row<V, Act::kind>(alpha, beta, x, y, n);
+    COSPARSE_ACT(none)
+    COSPARSE_ACT(relu)
+    COSPARSE_ACT(clip)
+    COSPARSE_ACT(leaky_relu)
+    COSPARSE_ACT(elu)
+    COSPARSE_ACT(sigmoid)
+    COSPARSE_ACT(silu)
+    COSPARSE_ACT(tanh)
+    COSPARSE_ACT(gelu)
+    COSPARSE_ACT(gelu_tanh)
+    COSPARSE_ACT(hardswish)
+    COSPARSE_ACT(hardsigmoid)
+    COSPARSE_ACT(softplus)
+    COSPARSE_ACT(mish)
+    COSPARSE_ACT(sqrt)
+    COSPARSE_ACT(abs)
+    COSPARSE_ACT(exp)
+    COSPARSE_ACT(log)
+    COSPARSE_ACT(pow)
+#undef COSPARSE_ACT
+  }
 }

@@ -74,40 +74,40 @@ inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int fi
   }
 }
 
-// The same with any activation; out of line, by way of memory. The common ones are loops of their own.
+// The same with any activation; out of line, by way of memory.
 template <class V, class N, int S, int Q>
 __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filter, const typename N::Sum (&acc)[S][Q], float* const* y,
                                                      const float* const* residual) {
-  const typename V::Reg alpha = V::set1(a.alpha), beta = V::set1(a.beta);
   const Rows<float> to = a.y;
   const Rows<const float> from = a.residual;
-  const auto each = [&](auto activated) {
-    for (int r = 0; r < S && filter + r < a.filters; ++r) {
-      typename V::Reg sum[Q];  // side by side: the steps of one activation wait for each other
+  const int rows = a.filters - filter < S ? a.filters - filter : S;
+  if (rows <= 0) return;
+  const auto each = [&](auto take) {
+    for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) {
-        sum[q] = N::result(a, filter + r, acc[r][q]);
+        typename V::Reg sum = N::result(a, filter + r, acc[r][q]);
         if (from.base) {
           const float* own = residual[q] + r * from.channel;
-          sum[q] = V::add(sum[q], from.tiled ? N::load_value(from, own) : V::load(own));
+          sum = V::add(sum, from.tiled ? N::load_value(from, own) : V::load(own));
         }
+        take(r, q, sum);
       }
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q) sum[q] = activated(sum[q]);
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q)
-        if (to.tiled)
-          N::store_value(to, y[q] + r * to.channel, sum[q]);
-        else
-          V::store(y[q] + r * to.channel, sum[q]);
-    }
   };
-  if (a.act == Act::hardswish)
-    each([&](typename V::Reg x) { return activate<V>(Act::hardswish, alpha, beta, x); });
-  else if (a.act == Act::silu)
-    each([&](typename V::Reg x) { return activate<V>(Act::silu, alpha, beta, x); });
-  else
-    each([&](typename V::Reg x) { return activate_any<V>(a.act, alpha, beta, x); });
+  const auto put = [&](int r, int q, typename V::Reg v) {
+    if (to.tiled)
+      N::store_value(to, y[q] + r * to.channel, v);
+    else
+      V::store(y[q] + r * to.channel, v);
+  };
+  if (a.act == Act::hardswish)  // too short to be worth the way
+    return each([&](int r, int q, typename V::Reg v) { put(r, q, activate<V>(Act::hardswish, V::zero(), V::zero(), v)); });
+  alignas(64) float sums[S * Q * V::lanes];
+  each([&](int r, int q, typename V::Reg v) { V::store(sums + (r * Q + q) * V::lanes, v); });
+  activation_row<V>(a.act, a.alpha, a.beta, sums, sums, rows * Q * V::lanes);
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+    for (int q = 0; q < Q; ++q) put(r, q, V::load(sums + (r * Q + q) * V::lanes));
 }
 
 // Whether a tile has the pixel behind it as well, and how that is multiplied (L as in conv_lanes.h): 8 filters side by side, which costs a

@@ -43,7 +43,7 @@ inline __attribute__((always_inline)) void finish_lanes(const ConvArgs& a, int r
         const float* from = a.residual.at(row * 8 + r, group);
         out[r] += a.residual.tiled ? N::load_pixel(a.residual, from, p) : from[p];
       }
-    V8::store(out, activate<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
+    V8::store(out, activate_any<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
   }
   for (int r = 0; r < filters; ++r)
     if (a.y.tiled)

@@ -74,6 +74,8 @@ struct Vec {
   // a[lane[l]] in the lanes of m, else other.
   static Reg mask_pick(Mask m, Index lane, Reg a, Reg other) { return _mm512_mask_permutexvar_ps(other, m, lane, a); }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
+  // a is computed here and not later.
+  static void keep(Reg& a) { asm("" : "+v"(a)); }
 };
 
 }  // namespace COSPARSE_ISA_NAMESPACE
