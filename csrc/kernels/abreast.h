@@ -2,7 +2,12 @@
 // each other, four cycles each, and a processor looks ahead only some hundred instructions, of which a chain of twenty takes twenty.
 // Included inside a per-ISA namespace.
 
-#define COSPARSE_INLINE __attribute__((always_inline)) static inline  // registers side by side, passed in memory, would be none
+// Registers side by side are passed in memory, if they are passed.
+#ifdef __AVX512F__
+#define COSPARSE_INLINE __attribute__((always_inline)) static inline
+#else
+#define COSPARSE_INLINE static inline
+#endif
 
 // A vector of V whose results are computed where they are written: compilers would gather each chain where its end is needed.
 template <class V> struct Kept {
