@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from cuda_kernels import EPS, guarded
-from nodes import FakeNode, conv, normal
+from nodes import FakeNode, conv, kept_blocks, normal
 
 from cosparse.kernels.activation import KINDS
 from cosparse.kernels.basis import conv_by_basis
@@ -83,6 +84,27 @@ def compared(
 def layer(filters: int, channels: int, **more: Any) -> FakeNode:
     options: dict[str, Any] = {"pad": (1, 1, 1, 1), "transform": "dct", "block": 8} | more
     return conv(np.random.default_rng(filters), filters, channels, (3, 3), **options)
+
+
+def with_empty_groups() -> FakeNode:
+    """200 filters of which the second 64 have no column, and 17 channels of which some are nobody's."""
+    rng = np.random.default_rng(5)
+    keep = rng.random((25, 17 * 9)) < 0.3
+    keep[8:16] = False
+    keep[:, 5 * 9 : 11 * 9] = False
+    node = layer(200, 17, density=0.0)
+    return replace(node, tensors=node.tensors | kept_blocks(rng, 200, keep, 8))
+
+
+def nan_stays_where_it_is_seen(run: Callable[[FakeNode, tuple[int, int, int], np.ndarray], np.ndarray], size: tuple[int, int, int]) -> None:
+    """NaN, all over the second image and in a corner of the first one, reaches the pixels whose windows hold it, and no other."""
+    x = normal(np.random.default_rng(1), size[0], 4, *size[1:])
+    x[1] = np.nan
+    x[0, :, 0, 0] = np.nan
+    reached = np.isnan(run(layer(3, 4, density=1.0), size, x))
+    expected = np.zeros_like(reached)
+    expected[1] = expected[0, :, :2, :2] = True
+    assert (reached == expected).all()
 
 
 SHAPES = [

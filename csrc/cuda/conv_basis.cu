@@ -174,8 +174,6 @@ int refused(const Args& a) {
   return (int64_t)a.images * a.height * a.width + (1 << 20) > INT32_MAX ? COSPARSE_TOO_LARGE : 0;
 }
 
-inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 // Numbers on both sides of a tile that some tap of its pixels, or a word beside it, reaches; and the runs that hold them.
 Run run_of(const Args& a) {
   const int64_t lead = round_up(a.width + 4, 8), zeros = (32 * a.across + 2 * lead) * 2;

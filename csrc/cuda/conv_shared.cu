@@ -236,8 +236,6 @@ int refused(const SharedArgs& a) {
   return a.x_stride + (1 << 20) > INT32_MAX ? COSPARSE_TOO_LARGE : 0;
 }
 
-inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 }  // namespace
 
 extern "C" int cosparse_conv_shared(const struct cosparse_conv_shared_args* args, void* stream) {

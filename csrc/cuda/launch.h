@@ -5,6 +5,7 @@
 #include "device.h"
 
 inline bool aligned(const void* p, int64_t stride) { return (uintptr_t)p % 16 == 0 && stride % 8 == 0; }
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 inline bool activation_known(int act) { return act >= 0 && act <= 2; }  // none, relu, clip
 
 struct Machine {

@@ -113,11 +113,7 @@ def supports(node: Node) -> str:
 
 def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device | str) -> PackedBasis:
     """`groups` of 64 filters over channels x 9 columns, as steps of eight visits: column 2 v + e of a step is map e of its visit v."""
-    if groups.rows != ROWS or groups.columns_total != channels * 9:
-        expected, got = (f"groups of {r} filters over {k} columns" for r, k in ((ROWS, channels * 9), (groups.rows, groups.columns_total)))
-        raise UnsupportedError("packing for conv_basis", expected, got, "group the coefficients by conv_basis.ROWS")
-    if dtype not in DTYPES:
-        raise UnsupportedError("packing for conv_basis", "float16 or bfloat16", str(dtype), "choose one of these")
+    check_groups("conv_basis", groups, channels, dtype)
     scale = np.outer(SCALES, SCALES).reshape(9)
     values = (groups.values.astype(np.float64) * scale[groups.columns % 9, None]).astype(np.float32)
     places, starts = [], [0]  # of each step's 16 columns: index into `groups.columns`; ~index where its weights are zeros
@@ -181,6 +177,15 @@ def launch(packed: PackedBasis, x: Planes, out: Planes, epilogue: Epilogue, vari
         *(variant.across, variant.split, variant.per, backwards),
     )
     call("conv_basis", args, x.data.device, f"variant {variant.name}, x {x.shape}")
+
+
+def check_groups(kernel: str, groups: Groups, channels: int, dtype: torch.dtype) -> None:
+    """What cannot be packed for a kernel of 64 filters a group; UnsupportedError that names it."""
+    if groups.rows != ROWS or groups.columns_total != channels * 9:
+        expected, got = (f"groups of {r} filters over {k} columns" for r, k in ((ROWS, channels * 9), (groups.rows, groups.columns_total)))
+        raise UnsupportedError(f"packing for {kernel}", expected, got, "group the coefficients by conv_basis.ROWS")
+    if dtype not in DTYPES:
+        raise UnsupportedError(f"packing for {kernel}", "float16 or bfloat16", str(dtype), "choose one of these")
 
 
 def check_planes(kernel: str, channels: int, filters: int, weights: torch.Tensor, x: Planes, out: Planes, epilogue: Epilogue) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from cosparse.errors import UnsupportedError
-from cosparse.kernels.gpu.conv_basis import ROWS, SCALES, check_planes
+from cosparse.kernels.gpu.conv_basis import ROWS, SCALES, check_groups, check_planes
 from cosparse.kernels.gpu.cuda_library import DTYPES, call, fields, left_operand
 from cosparse.kernels.gpu.epilogue import ACTS, Epilogue
 from cosparse.kernels.gpu.groups import Groups
@@ -96,11 +96,7 @@ class PackedShared:
 
 def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device | str, team: int) -> PackedShared:
     """`groups` of 64 filters over channels x 9 columns, `team` of them sharing maps."""
-    if groups.rows != ROWS or groups.columns_total != channels * 9:
-        expected, got = (f"groups of {r} filters over {k} columns" for r, k in ((ROWS, channels * 9), (groups.rows, groups.columns_total)))
-        raise UnsupportedError("packing for conv_shared", expected, got, "group the coefficients by conv_basis.ROWS")
-    if dtype not in DTYPES:
-        raise UnsupportedError("packing for conv_shared", "float16 or bfloat16", str(dtype), "choose one of these")
+    check_groups("conv_shared", groups, channels, dtype)
     bounds = groups.starts.tolist()
     wanted = [groups.columns[start:stop] for start, stop in pairwise(bounds)]
     visits, teams = _teams([wanted[at : at + team] for at in range(0, len(wanted), team)], channels, team)
