@@ -163,7 +163,7 @@ template <class V, Act act> void map_row(float alpha, float beta, const float* x
   for (; i + V::lanes <= n; i += V::lanes) V::storeu(y + i, one(V::loadu(x + i)));
   if (i < n) {
     const typename V::Mask m = V::mask((1u << (n - i)) - 1);
-    V::mask_store(y + i, m, one(V::mask_load(m, x + i, V::zero())));
+    V::mask_store(y + i, m, one(V::mask_load(m, x + i)));
   }
 }
 

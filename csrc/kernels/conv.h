@@ -144,23 +144,33 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
   }
   const typename N::Value* value = static_cast<const typename N::Value*>(a.values) + (int64_t)begin * R + filter % R;
   const uint32_t *column = a.columns + (int64_t)begin * N::columns, *const stop = a.columns + (int64_t)end * N::columns;
-  for (; column != stop; column += N::columns, value += R) {
-    if (R * sizeof(typename N::Value) >= 32)  // less than a line in two steps: the processor foresees that much
-      __builtin_prefetch(value + kAhead * R), __builtin_prefetch(column + kAhead * N::columns);
-    if (asks_for_maps<V, N>()) {
+  const auto steps = [&](auto asks_maps, auto asks_values) __attribute__((always_inline)) {
+    for (; column != stop; column += N::columns, value += R) {
+      if (asks_values && R * sizeof(typename N::Value) >= 32)  // less than a line in two steps: the processor foresees that much
+        __builtin_prefetch(value + kAhead * R), __builtin_prefetch(column + kAhead * N::columns);
+      if (asks_maps && asks_for_maps<V, N>()) {
 #pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q)
-        if (q * V::lanes % kLanes == 0) __builtin_prefetch(x[q] + column[kMapsAhead]);  // a line holds the map of a whole group
+        for (int q = 0; q < Q; ++q)
+          if (q * V::lanes % kLanes == 0) __builtin_prefetch(x[q] + column[kMapsAhead]);  // a line holds the map of a whole group
+      }
+      typename V::Reg maps[Q];
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
+#pragma GCC unroll 8
+      for (int r = 0; r < S; ++r)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
+      if (takes_pixel<L>()) pixel = L::madd(value, x[Q], 0, column, pixel);
     }
-    typename V::Reg maps[Q];
-#pragma GCC unroll 8
-    for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
-#pragma GCC unroll 8
-    for (int r = 0; r < S; ++r)
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
-    if (takes_pixel<L>()) pixel = L::madd(value, x[Q], 0, column, pixel);
-  }
+  };
+  constexpr std::true_type yes;
+  constexpr std::false_type no;
+  if (S == R)
+    steps(yes, yes);
+  else if (filter % R == 0)  // the first filters of a row bring its maps, the others the values of what follows
+    steps(yes, no);
+  else
+    steps(no, yes);
   if (!last) {
 #pragma GCC unroll 8
     for (int r = 0; r < S; ++r) {
@@ -196,7 +206,7 @@ template <class V, int R> constexpr int filters_at_once() { return R > 1 && vect
 template <class V, class N, class L, int R, int T>
 void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x) {
   constexpr int per = kLanes / V::lanes, vectors = T * per, S = filters_at_once<V, R>(), most = vectors_at_once<V, S>();
-  constexpr int Q = vectors <= most ? vectors : per;
+  constexpr int Q = vectors <= most ? vectors : vectors % most ? per : most;
   static_assert(!takes_pixel<L>() || (R == 8 && S == R && Q == vectors && N::columns == 1));
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;

@@ -56,9 +56,9 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
       const auto tap = [&](int k) {
         if (reach == Reach::pieces) return taps.load(x, t, k, V::zero());
         const float* from = x + start[t] + offset[k];
-        if (reach == Reach::plain) return V::mask_load(mask[t][k], from, V::zero());
+        if (reach == Reach::plain) return V::mask_load(mask[t][k], from);
         if (k % 3 == 1) return V::loadu(from);
-        return V::mask_load(k % 3 ? right[t] : left[t], from, V::zero());
+        return V::mask_load(k % 3 ? right[t] : left[t], from);
       };
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
       const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
@@ -116,7 +116,7 @@ void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
       const int tap = numbers[m];
       const float* p = x + taps.offset(tap);
       for (int t = 0; t < T; ++t) {
-        const typename V::Reg value = plain ? V::mask_load(taps.mask(t, tap), p + start[t], V::zero()) : taps.load(x, t, tap, V::zero());
+        const typename V::Reg value = plain ? V::mask_load(taps.mask(t, tap), p + start[t]) : taps.load(x, t, tap, V::zero());
         N::store_map(a, to[t] + (int64_t)m * N::floats, value, tap);
       }
     }
@@ -134,7 +134,7 @@ template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t gr
     const float* x = a.x.at(0, group + t / per) + t % per * V::lanes;
     float* to = map_rows<V, N>(a, maps, t);
     for (int i = chunk.begin; i < chunk.end; ++i)
-      N::store_map(a, to + (int64_t)a.used[i].begin * N::floats, V::mask_load(mask, x + (int64_t)a.used[i].channel * kLanes, V::zero()), 0);
+      N::store_map(a, to + (int64_t)a.used[i].begin * N::floats, V::mask_load(mask, x + (int64_t)a.used[i].channel * kLanes), 0);
   }
 }
 

@@ -21,16 +21,16 @@ template <class V> class DepthwiseSpread {
     int k = 0;
     const float* const from = x + (x ? part_.start : 0);
     if (x && step_ == 1 && part_.first <= V::lanes) {
-      V::storeu(to, V::mask_load(left_, from, V::zero()));
+      V::storeu(to, V::mask_load(left_, from));
       for (k = V::lanes; k < edge_; k += V::lanes) V::storeu(to + k, V::loadu(from + k));
-      if (k < n_) V::storeu(to + k, V::mask_load(right_, from + k, V::zero())), k += V::lanes;
+      if (k < n_) V::storeu(to + k, V::mask_load(right_, from + k)), k += V::lanes;
     } else if (x) {
       for (; k < part_.first; k += V::lanes) V::storeu(to + k, V::zero());
       k = part_.first;
       if (step_ == 2) {
         for (; k < edge_; k += V::lanes) V::storeu(to + k, V::even(V::loadu(from + 2 * k), V::loadu(from + 2 * k + V::lanes)));
         const float* const at = from + 2 * k;
-        V::storeu(to + k, V::even(V::mask_load(left_, at, V::zero()), V::mask_load(right_, at + V::lanes, V::zero()))), k += V::lanes;
+        V::storeu(to + k, V::even(V::mask_load(left_, at), V::mask_load(right_, at + V::lanes))), k += V::lanes;
       } else {
         for (; k < part_.last; ++k) to[k] = from[(int64_t)k * step_];
       }
@@ -66,8 +66,8 @@ template <class V> void depthwise_copy(const DepthwiseArgs& a, const float* x, i
     const typename V::Mask right = depthwise_mask<V>(part.first - V::lanes, part.last - V::lanes);
     const bool two = a.pitch > V::lanes;
     return each_row(0, [&](const float* from, float* to) {
-      V::storeu(to, from ? V::mask_load(left, from + part.start, V::zero()) : V::zero());
-      if (two) V::storeu(to + V::lanes, from ? V::mask_load(right, from + part.start + V::lanes, V::zero()) : V::zero());
+      V::storeu(to, from ? V::mask_load(left, from + part.start) : V::zero());
+      if (two) V::storeu(to + V::lanes, from ? V::mask_load(right, from + part.start + V::lanes) : V::zero());
     });
   }
   for (int k = 0; k < a.residue_count; ++k) each_row(k, DepthwiseSpread<V>(a.residues[k], a.stride[1], a.pitch));
@@ -110,7 +110,7 @@ void depthwise_clamped(const DepthwiseArgs& a, const float* x, const float* weig
       const float* const plus = residual ? residual + (int64_t)oy * a.wo : nullptr;
       write_row<V>(y + (int64_t)oy * a.wo, a.wo, (int64_t)(end - oy) * a.wo, [&](int ox) {
         typename V::Reg v = V::loadu(from + ox);
-        if (plus) v = V::add(v, ox + V::lanes <= a.wo ? V::loadu(plus + ox) : V::mask_load(V::mask((1u << (a.wo - ox)) - 1), plus + ox, V::zero()));
+        if (plus) v = V::add(v, ox + V::lanes <= a.wo ? V::loadu(plus + ox) : V::mask_load(V::mask((1u << (a.wo - ox)) - 1), plus + ox));
         return finish(v);
       });
     }

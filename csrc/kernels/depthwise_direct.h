@@ -16,7 +16,7 @@ template <class V> struct DepthwiseFinish {
   typename V::Reg operator()(typename V::Reg v) const { return V::min(high, V::max(low, v)); }
   // With what is added to the lanes of `there`, at `plus` (nullptr: nothing).
   typename V::Reg operator()(typename V::Reg v, const float* plus, typename V::Mask there) const {
-    return (*this)(plus ? V::add(v, V::mask_load(there, plus, V::zero())) : v);
+    return (*this)(plus ? V::add(v, V::mask_load(there, plus)) : v);
   }
 };
 
@@ -48,7 +48,7 @@ __attribute__((noinline)) void depthwise_columns(const DepthwiseArgs& a, const f
       for (int b = 0; b < B; ++b)
 #pragma GCC unroll 8
         for (int s = 0; s < R; ++s) {
-          const Reg v = V::mask_load(there[b][s], from + b * V::lanes + s, V::zero());
+          const Reg v = V::mask_load(there[b][s], from + b * V::lanes + s);
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r) sum[r][b] = V::fma(w[r * R + s], v, sum[r][b]);
         }
@@ -103,7 +103,7 @@ void depthwise_halving(const DepthwiseArgs& a, const float* x, const float* weig
         const float* const from = x + row * a.w + 2 * ox - a.pad[1];
 #pragma GCC unroll 8
         for (int s = 0; s < 3; ++s) {
-          const Reg low = V::mask_load(there[s][0], from + s, V::zero()), high = V::mask_load(there[s][1], from + s + V::lanes, V::zero());
+          const Reg low = V::mask_load(there[s][0], from + s), high = V::mask_load(there[s][1], from + s + V::lanes);
           sum = V::fma(w[r * 3 + s], V::even(low, high), sum);
         }
       }

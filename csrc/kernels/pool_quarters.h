@@ -33,7 +33,7 @@ template <class V> void pool_quarters(const PoolArgs& a, const float* x, float* 
     for (int q = 0; q < 4; ++q) {
       const int there = 4 * left - q * V::lanes;
       v[q] = there >= V::lanes ? V::loadu(x + q * V::lanes)
-             : there > 0       ? V::mask_load(V::mask((1u << there) - 1), x + q * V::lanes, V::zero())
+             : there > 0       ? V::mask_load(V::mask((1u << there) - 1), x + q * V::lanes)
                                : V::zero();
     }
     const Reg first = V::larger(V::even(v[0], v[1]), V::odd(v[0], v[1])), second = V::larger(V::even(v[2], v[3]), V::odd(v[2], v[3]));

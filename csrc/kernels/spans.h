@@ -11,7 +11,7 @@ template <class V, class F> void map_span(int64_t n, float* y, F f) {
 }
 
 template <class V> typename V::Reg load_span(const float* x, uint32_t bits) {
-  return bits == ~0u ? V::loadu(x) : V::mask_load(V::mask(bits), x, V::zero());
+  return bits == ~0u ? V::loadu(x) : V::mask_load(V::mask(bits), x);
 }
 
 template <class V> void binary_span(Binary op, const float* a, int a_step, const float* b, int b_step, float* y, int64_t n) {

@@ -17,7 +17,7 @@
   X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 4) X(F32, 4, 2) X(F32, 4, 1) X(F32, 2, 4) X(F32, 2, 1) X(F32, 1, 4) X(F32, 1, 1) \
       X(RoundedF32, 8, 3) X(RoundedF32, 8, 2) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_avx2(X) \
-  X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
+  X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
 // X(number): the basis step before the product
 #define COSPARSE_MAPS_amx(X)  // those of the sets below

@@ -105,7 +105,7 @@ template <class V, int T> class Taps {
     typename V::Reg x = outside;
     for (const Piece *p = v.pieces + tap * v.count, *const end = p + v.count; p != end; ++p) {
       const float* from = channel + p->offset;
-      const typename V::Reg all = __builtin_expect(p->there == 0, 1) ? V::loadu(from) : V::mask_load(V::mask(p->there), from, V::zero());
+      const typename V::Reg all = __builtin_expect(p->there == 0, 1) ? V::loadu(from) : V::mask_load(V::mask(p->there), from);
       x = V::mask_pick(V::mask(p->lanes), element_, all, x);
     }
     return x;

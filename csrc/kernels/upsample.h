@@ -15,7 +15,7 @@ template <class V> typename V::Reg stretch_far(const Interpolation& columns, con
 template <class V> void stretch(const Interpolation& columns, const float* x, float* y, int64_t room) {
   if (!columns.close) return write_row<V>(y, columns.out, room, [&](int ox) { return stretch_far<V>(columns, x, ox); });
   const bool narrow = columns.in < V::lanes;
-  const auto whole = narrow ? V::mask_load(V::mask((1u << columns.in) - 1), x, V::zero()) : V::zero();
+  const auto whole = narrow ? V::mask_load(V::mask((1u << columns.in) - 1), x) : V::zero();
   const int last = narrow ? 0 : columns.in - V::lanes;  // no load reaches behind the row
   write_row<V>(y, columns.out, room, [&](int ox) {
     const int first = columns.low[ox] < last ? columns.low[ox] : last;

@@ -7,6 +7,19 @@
 namespace cosparse {
 namespace COSPARSE_ISA_NAMESPACE {
 
+// Lanes first..first+n-1 of eight to p. Not a member, which the linker would see.
+static inline void store_run(float* p, int first, int n, __m256 a) {
+  alignas(32) float lane[8];
+  _mm256_store_ps(lane, a);
+  const float* const from = lane + first;
+  if (n >= 4)
+    _mm_storeu_ps(p, _mm_loadu_ps(from)), _mm_storeu_ps(p + n - 4, _mm_loadu_ps(from + n - 4));
+  else if (n >= 2)
+    _mm_storeu_si64(p, _mm_loadu_si64(from)), _mm_storeu_si64(p + n - 2, _mm_loadu_si64(from + n - 2));
+  else
+    *p = *from;
+}
+
 struct Vec8 {
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
@@ -23,12 +36,21 @@ struct Vec8 {
   static Reg set1(float x) { return _mm256_set1_ps(x); }
   static Reg load(const float* p) { return _mm256_load_ps(p); }
   static Reg loadu(const float* p) { return _mm256_loadu_ps(p); }
+  static Reg mask_load(Mask m, const float* p) { return _mm256_maskload_ps(p, m); }
   static Reg mask_load(Mask m, const float* p, Reg other) {
     return _mm256_blendv_ps(other, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
   }
   static void store(float* p, Reg a) { _mm256_store_ps(p, a); }
   static void storeu(float* p, Reg a) { _mm256_storeu_ps(p, a); }
-  static void mask_store(float* p, Mask m, Reg a) { _mm256_maskstore_ps(p, m, a); }
+  // The lanes of m must be neighbours. Without the instruction for it, which takes 20 cycles on AMD: whole vectors are stored as such, the
+  // rest in two pieces that may overlap.
+  static void mask_store(float* p, Mask m, Reg a) {
+    const uint32_t bits = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m));
+    if (__builtin_expect(bits == 0xff, 1)) return _mm256_storeu_ps(p, a);
+    if (!bits) return;
+    const int first = __builtin_ctz(bits);
+    store_run(p + first, first, __builtin_popcount(bits), a);
+  }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }

@@ -21,6 +21,7 @@ struct Vec {
   static Reg set1(float x) { return _mm512_set1_ps(x); }
   static Reg load(const float* p) { return _mm512_load_ps(p); }
   static Reg loadu(const float* p) { return _mm512_loadu_ps(p); }
+  static Reg mask_load(Mask m, const float* p) { return _mm512_maskz_loadu_ps(m, p); }
   static Reg mask_load(Mask m, const float* p, Reg other) { return _mm512_mask_loadu_ps(other, m, p); }
   static void store(float* p, Reg a) { _mm512_store_ps(p, a); }
   static void storeu(float* p, Reg a) { _mm512_storeu_ps(p, a); }

@@ -62,8 +62,8 @@ template <class V> inline void pixels_of_tiles(const typename V::Reg (&y)[kWinog
 template <class V>
 inline __attribute__((always_inline)) void source_row(const typename TilePixels<V>::Source* from, const typename TilePixels<V>::Source* end,
                                                       const float* row, int i, typename V::Reg& v, typename V::Reg& w) {
-  v = V::mask_load(V::mask(from->there[i][0]), row + from->offset, V::zero());
-  w = V::mask_load(V::mask(from->there[i][1]), row + from->offset + kWinogradTile, V::zero());
+  v = V::mask_load(V::mask(from->there[i][0]), row + from->offset);
+  w = V::mask_load(V::mask(from->there[i][1]), row + from->offset + kWinogradTile);
   for (++from; __builtin_expect(from != end, 0); ++from) {
     const float* const x = row + from->offset;
     v = V::mask_load(V::mask(from->there[i][0]), x, v), w = V::mask_load(V::mask(from->there[i][1]), x + kWinogradTile, w);
@@ -155,20 +155,14 @@ template <class V, int Q> void winograd_rows(const WinogradArgs& a, const float*
 template <class V>
 void winograd_products(const WinogradArgs& a, int begin, int end, int tiles, const float* places, int64_t x_step, float* products,
                        int64_t y_step) {
-  constexpr int per = kLanes / V::lanes, most = V::registers >= 32 ? 3 : 1;  // groups at once
   const int64_t all = (a.filters + kWinogradRows - 1) / kWinogradRows;
   for (int p = 0; p < kPlaces; ++p) {
     const float* const u = a.values + (p * all + begin) * a.channels * kWinogradRows;
     const float* x = places + p * x_step;
     float* y = products + p * y_step;
-    for (int left = tiles / kLanes, t; left > 0; left -= t, x += t * kLanes, y += t * kLanes) {
-      t = left == 4 ? 2 : left;  // two and two rather than three and one
-      if (most == 3 && t >= 3)
-        t = 3, winograd_rows<V, most * per>(a, u, end - begin, x, y, tiles);
-      else if (most == 3 && t == 2)
-        winograd_rows<V, (most == 3 ? 2 : 1) * per>(a, u, end - begin, x, y, tiles);
-      else
-        t = 1, winograd_rows<V, per>(a, u, end - begin, x, y, tiles);
+    for (int left = tiles / V::lanes, q; left > 0; left -= q, x += q * V::lanes, y += q * V::lanes) {
+      q = left == 4 ? 2 : left < 3 ? left : 3;  // vectors at once; two and two rather than three and one
+      (q == 3 ? winograd_rows<V, 3> : q == 2 ? winograd_rows<V, 2> : winograd_rows<V, 1>)(a, u, end - begin, x, y, tiles);
     }
   }
 }
@@ -180,7 +174,7 @@ inline __attribute__((always_inline)) void put_row(float* y, const float* residu
                                                    F activated) {
   for (; to != end; ++to) {
     const typename V::Mask lanes = V::mask(to->lanes);
-    V::mask_store(y + to->to, lanes, activated(residual ? V::add(sums, V::mask_load(lanes, residual + to->residual, V::zero())) : sums));
+    V::mask_store(y + to->to, lanes, activated(residual ? V::add(sums, V::mask_load(lanes, residual + to->residual)) : sums));
   }
 }
 // The same of a dilated layer.
