@@ -14,6 +14,7 @@ import cosparse
 from cosparse.bench import cold, harness
 from cosparse.bench.harness import bench
 from cosparse.bench.layers import losing_layers
+from cosparse.bench.peers.openvino_peer import IN_FLOAT32
 from cosparse.bench.report import failure, tables, verdict
 from cosparse.bench.settings import Settings
 from cosparse.bench.timing import Effort
@@ -175,7 +176,10 @@ def test_a_short_dtype_is_checked_against_float32(path, monkeypatch, dtype) -> N
     assert result["check"]["bound"] == "rms_rel_err"
     assert result["check"]["passed"]
     # The engine of this test computes in float32, so that its error is far below that of a peer which rounds.
-    assert result["check"]["rms_rel_err"] < 1e-5 < result["peers"]["openvino"]["rms_rel_err"] < result["check"]["tolerance"] < 0.2
+    peer = result["peers"]["openvino"]
+    assert result["check"]["rms_rel_err"] < 1e-5
+    assert peer["rms_rel_err"] < result["check"]["tolerance"] < 0.2
+    assert peer["rms_rel_err"] > 1e-5 or (dtype == "bfloat16" and peer["label"].endswith(IN_FLOAT32))
     assert any("against float32: error" in str(item) for item in tables(result))
 
 

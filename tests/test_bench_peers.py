@@ -16,6 +16,7 @@ from cosparse import _C
 from cosparse.bench.check import compare_short
 from cosparse.bench.dense import densify
 from cosparse.bench.peers import PEERS, Peer, Runner, Shapes, find, torch_peer
+from cosparse.bench.peers.openvino_peer import IN_FLOAT32
 from cosparse.bench.rounding import allowed
 from cosparse.engine import artifact
 from cosparse.engine.graph import Graph, Input, Node
@@ -196,7 +197,8 @@ def test_short_dtypes_round_and_no_more(peer: Peer, dtype: str, small) -> None:
         outputs = runner.run(inputs)
         check = compare_short(outputs, expected, allowed(graph, dtype))
         assert check.passed, (runner.label, check)
-        assert check.bounded > 1e-4, f"{runner.label} did not compute in {dtype}"
+        said = dtype == "bfloat16" and runner.label.endswith(IN_FLOAT32)
+        assert said or check.bounded > 1e-4, f"{runner.label} did not compute in {dtype}"
         assert all(y.dtype == np.float32 for y in outputs)
         assert runner.dtype == dtype
         runner.bind(inputs)()

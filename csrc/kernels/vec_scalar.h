@@ -33,7 +33,9 @@ struct Vec {
     return map([&](int l) { return p[l]; });
   }
   static Reg loadu(const float* p) { return load(p); }
-  static Reg mask_load(Mask m, const float* p) { return mask_load(m, p, zero()); }  // 0 in the other lanes
+  static Reg mask_load(Mask m, const float* p) {  // 0 in the other lanes
+    return map([&](int l) { return m >> l & 1 ? p[l] : 0.f; });
+  }
   static Reg mask_load(Mask m, const float* p, Reg other) {
     return map([&](int l) { return m >> l & 1 ? p[l] : other.v[l]; });
   }
