@@ -44,7 +44,7 @@ struct Vec8 {
   static void storeu(float* p, Reg a) { _mm256_storeu_ps(p, a); }
   // The lanes of m must be neighbours. Without the instruction for it, which takes 20 cycles on AMD: whole vectors are stored as such, the
   // rest in two pieces that may overlap.
-  static void mask_store(float* p, Mask m, Reg a) {
+  __attribute__((always_inline)) static void mask_store(float* p, Mask m, Reg a) {  // else the linker would see it
     const uint32_t bits = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m));
     if (__builtin_expect(bits == 0xff, 1)) return _mm256_storeu_ps(p, a);
     if (!bits) return;
