@@ -89,20 +89,30 @@ def test_slow_candidates_are_timed_in_every_turn_and_progress_ends_at_one() -> N
     assert heard == sorted(heard)
 
 
-def test_settle_waits_for_a_spinning_thread_but_not_for_ever() -> None:
-    import threading
+class Clock:
+    """Stands in for the module `time`: a process that burns `busy` of the time until `until` and none afterwards."""
 
-    end = time.perf_counter() + 0.1
+    def __init__(self, busy: float, until: float) -> None:
+        self.now, self.busy, self.until = 0.0, busy, until
 
-    def spin() -> None:
-        while time.perf_counter() < end:
-            sum(range(1000))
+    def perf_counter(self) -> float:
+        return self.now
 
-    thread = threading.Thread(target=spin)
-    thread.start()
-    timing.settle(limit=5)
-    assert time.perf_counter() >= end - 0.01
-    thread.join()
+    def process_time(self) -> float:
+        return self.busy * min(self.now, self.until)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("busy", "until", "least", "most"), [(2, 0.1, 0.1, 0.115), (0.1, 9, 0, 0.01), (1, 9, 0.5, 0.51)])
+def test_settle_waits_for_a_spinning_thread_but_not_for_ever(
+    busy: float, until: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(busy, until)
+    monkeypatch.setattr(timing, "time", clock)
+    timing.settle(limit=0.5)
+    assert least <= clock.now <= most
 
 
 def test_summary_is_the_textbook() -> None:
