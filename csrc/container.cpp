@@ -58,7 +58,7 @@ Range read_tensor(const Member& member, int64_t data_bytes, Tensor& tensor) {
   const int64_t begin = expect<int64_t>(pair[0], about, "integers in data_offsets");
   const int64_t end = expect<int64_t>(pair[1], about, "integers in data_offsets");
   if (begin < 0 || begin > end || end > data_bytes) {
-    refuse(about, "data_offsets within the " + std::to_string(data_bytes) + " bytes of data", text_of({begin, end}),
+    refuse(about, "data_offsets within the " + std::to_string(data_bytes) + " bytes of data", text_of(std::vector<int64_t>{begin, end}),
            "the file may be truncated: copy it again");
   }
   const auto element = static_cast<int64_t>(size_of(tensor.dtype)), wanted = count_elements(tensor.shape, about) * element;

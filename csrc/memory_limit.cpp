@@ -32,7 +32,7 @@ int64_t left_in(const std::string& group, const std::string& limit, const std::s
   return std::max<int64_t>(0, most - used + (pages == kUnknown ? 0 : std::min(pages, used)));
 }
 
-std::string text_of(int64_t bytes) {
+std::string text_of_bytes(int64_t bytes) {
   return bytes < 10000000 ? std::to_string(bytes) + " bytes" : std::to_string(bytes / 1000000) + " MB";
 }
 
@@ -65,8 +65,8 @@ void require_memory(const std::string& about, const std::string& what, int64_t b
   if (bytes <= (most ? most : kAlwaysThere)) return;
   const int64_t limit = most ? most : memory_left();
   if (bytes <= limit) return;
-  throw Error(Fault::memory, about, what + " of at most " + text_of(limit) + (most ? " (max_memory)" : " (what this machine has left)"),
-              text_of(bytes) + " for " + taken, "use smaller batches or images, or allow it more memory");
+  throw Error(Fault::memory, about, what + " of at most " + text_of_bytes(limit) + (most ? " (max_memory)" : " (what this machine has left)"),
+              text_of_bytes(bytes) + " for " + taken, "use smaller batches or images, or allow it more memory");
 }
 
 }  // namespace cosparse

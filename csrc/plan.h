@@ -124,6 +124,12 @@ struct Build {
   const Place& to() const { return plan.places[fused.output]; }
   const SpanKernels& spans() const { return span_kernels(options.isa); }
   std::string spans_name() const { return std::string("spans_f32__") + name_of(options.isa); }
+  const float* parameter(const char* role) const { return node().tensor(role)->f32(); }
+  void push(std::string kernel, std::function<void(const Run&)> run) const {
+    Step step;
+    step.op = node().op, step.kernel = std::move(kernel), step.run = std::move(run);
+    plan.steps.push_back(std::move(step));
+  }
 };
 
 // fuse.cpp: the steps to take, in order; every node is in one of them or a pure view.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kInt = 2147483647;  // sizes and channels
 constexpr double kStep = 65535;      // strides, pads, factors: beyond any network, and safe to multiply with each other
-constexpr double kTaps = 1024;       // taps of a convolution along one axis: bounds the DCT matrix
+constexpr double kMostTaps = 1024;       // taps of a convolution along one axis: bounds the DCT matrix
 constexpr size_t kMany = 65536;
 
 AttrRule integer(const char* name, double lowest, double highest) { return {name, AttrRule::Type::integer, lowest, highest}; }
@@ -57,7 +57,7 @@ std::vector<OpRule> make_schema(int64_t version) {
       {"conv",
        1,
        1,
-       {integer("filters", 1, kInt), integer("channels", 1, kInt), pair("kernel", 1, kTaps), kStride, kDilation, kPad,
+       {integer("filters", 1, kInt), integer("channels", 1, kInt), pair("kernel", 1, kMostTaps), kStride, kDilation, kPad,
         integer("groups", 1, kInt), choice("transform", {"identity", "dct"}), kFormat, kBlock},
        kWeights,
        check_conv,

@@ -7,13 +7,13 @@ namespace {
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
 
-struct Window {
+struct AxisWindow {
   int64_t kernel, stride, dilation, before, after;
   bool ceil;
 };
 
 // Windows along an axis of `size`; <= 0 where none fits.
-int64_t count_windows(int64_t size, const Window& w) {
+int64_t count_windows(int64_t size, const AxisWindow& w) {
   const int64_t room = size + w.before + w.after - w.dilation * (w.kernel - 1) - 1;
   int64_t count = floor_divide(room + (w.ceil ? w.stride - 1 : 0), w.stride) + 1;
   if (w.ceil && (count - 1) * w.stride >= size + w.before) --count;  // it would start in the trailing pad
@@ -24,7 +24,7 @@ Shape slide(const Node& node, const std::vector<Shape>& inputs, bool dilated, bo
   const Shape& x = inputs[0];
   const auto &kernel = node.list("kernel"), &stride = node.list("stride"), &pad = node.list("pad");
   const auto window = [&](int axis) {
-    return Window{kernel[axis], stride[axis], dilated ? node.list("dilation")[axis] : 1, pad[axis], pad[axis + 2], ceil};
+    return AxisWindow{kernel[axis], stride[axis], dilated ? node.list("dilation")[axis] : 1, pad[axis], pad[axis + 2], ceil};
   };
   const Shape out{x.n, x.c, count_windows(x.h, window(0)), count_windows(x.w, window(1)), 4};
   if (out.h <= 0 || out.w <= 0) misfit(node, "height and width that hold its window " + text_of(kernel), inputs);

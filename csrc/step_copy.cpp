@@ -9,12 +9,6 @@ namespace cosparse {
 
 namespace {
 
-void push(const Build& b, std::function<void(const Run&)> run) {
-  Step step;
-  step.op = b.node().op, step.kernel = "copy", step.run = std::move(run);
-  b.plan.steps.push_back(std::move(step));
-}
-
 // to[0], to[step], .. = from[0..n)
 void spread(const float* from, float* to, int64_t step, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i * step] = from[i];
@@ -22,7 +16,7 @@ void spread(const float* from, float* to, int64_t step, int64_t n) {
 
 void build_reshape(const Build& b) {
   const Shape in = b.in(0), out = b.out();
-  push(b, [in, out, x = b.at(0), y = b.to()](const Run& run) {
+  b.push("copy", [in, out, x = b.at(0), y = b.to()](const Run& run) {
     const int64_t from_plane = in.h * in.w, to_plane = out.h * out.w;
     each_rows(run, out.n, out.c, [&](int64_t n, int begin, int end, int) {
       for (int64_t i = begin * to_plane; i < end * to_plane;) {  // runs that are contiguous on both sides
@@ -50,7 +44,7 @@ void build_permute(const Build& b) {
   const Shape out = b.out(), in = b.in(0);
   const auto& order = b.node().list("order");
   const int64_t stride[4] = {in.h * in.w, b.at(0).plane, in.w, 1};  // of n, c, h, w in the source
-  push(b, [out, x = b.at(0), y = b.to(), image = stride[0], last = std::find(order.begin(), order.end(), 3) - order.begin(),
+  b.push("copy", [out, x = b.at(0), y = b.to(), image = stride[0], last = std::find(order.begin(), order.end(), 3) - order.begin(),
            sc = stride[order[1]], sh = stride[order[2]], sw = stride[order[3]]](const Run& run) {
     const auto source = [&](int64_t n, int64_t c, int64_t h) { return run.arena + x.offset + n * image + c * sc + h * sh; };
     const auto target = [&](int64_t n, int64_t c, int64_t h) { return run.arena + y.offset + c * y.plane + (n * out.h + h) * out.w; };
@@ -69,7 +63,7 @@ void build_permute(const Build& b) {
 void build_depth_to_space(const Build& b) {
   const Node& node = b.node();
   const int64_t bh = node.list("block")[0], bw = node.list("block")[1], top = node.list("crop")[0], left = node.list("crop")[1];
-  push(b, [=, crd = node.text("order") == "crd", in = b.in(0), out = b.out(), x = b.at(0), y = b.to()](const Run& run) {
+  b.push("copy", [=, crd = node.text("order") == "crd", in = b.in(0), out = b.out(), x = b.at(0), y = b.to()](const Run& run) {
     each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int) {
       const int64_t c = plane / out.n, n = plane % out.n;
       for (int64_t oy = begin; oy < end; ++oy) {
@@ -123,7 +117,7 @@ void build_concat(const Build& b) {
       planes.push_back({x.offset + c * x.plane, to + c * y.plane, length, axis == 2 ? out.h * out.w : out.w, in.pixels() / length});
   }
   if (planes.empty()) return;
-  push(b, [planes = std::move(planes)](const Run& run) {
+  b.push("copy", [planes = std::move(planes)](const Run& run) {
     each_rows(run, (int64_t)planes.size(), 1, [&](int64_t i, int, int, int) {
       const Plane& p = planes[i];
       for (int64_t r = 0; r < p.runs; ++r)
@@ -133,7 +127,7 @@ void build_concat(const Build& b) {
 }
 
 void build_constant(const Build& b) {
-  push(b, [y = b.to(), out = b.out(), values = b.node().tensor("values")->f32()](const Run& run) {
+  b.push("copy", [y = b.to(), out = b.out(), values = b.node().tensor("values")->f32()](const Run& run) {
     const int64_t pixels = out.h * out.w;
     each_rows(run, out.c, out.n, [&](int64_t c, int begin, int end, int) {
       for (int n = begin; n < end; ++n) std::memcpy(image_plane(run, y, out, c * out.n + n), values + c * pixels, pixels * sizeof(float));

@@ -3,18 +3,6 @@
 
 namespace cosparse {
 
-namespace {
-
-void push(const Build& b, std::function<void(const Run&)> run) {
-  Step step;
-  step.op = b.node().op, step.kernel = b.spans_name(), step.run = std::move(run);
-  b.plan.steps.push_back(std::move(step));
-}
-
-const float* parameter(const Build& b, const char* role) { return b.node().tensor(role)->f32(); }
-
-}  // namespace
-
 void build_binary(const Build& b) {
   static const std::map<std::string, Binary> kinds = {{"add", Binary::add}, {"sub", Binary::sub},         {"mul", Binary::mul},
                                                       {"div", Binary::div}, {"maximum", Binary::maximum}, {"minimum", Binary::minimum}};
@@ -26,7 +14,7 @@ void build_binary(const Build& b) {
   const bool planes = covers(p) && covers(q), images = (covers(p) || single(p)) && (covers(q) || single(q));
   const int64_t run_length = planes ? out.pixels() : images ? out.h * out.w : out.w, runs = out.pixels() / run_length;
   const auto step_of = [&](const Shape& s) { return planes || (images ? covers(s) : s.w == out.w) ? 1 : 0; };
-  push(b, [=, a = b.at(0), c = b.at(1), a_step = step_of(p), c_step = step_of(q), y = b.to(), fused = b.fused,
+  b.push(b.spans_name(), [=, a = b.at(0), c = b.at(1), a_step = step_of(p), c_step = step_of(q), y = b.to(), fused = b.fused,
            spans = b.spans()](const Run& run) {
     const auto operand = [&](const Place& at, const Shape& s, int64_t channel, int64_t i) {
       const float* plane = run.arena + at.offset + (s.c == 1 ? 0 : channel) * at.plane;
@@ -45,8 +33,8 @@ void build_binary(const Build& b) {
 }
 
 void build_affine(const Build& b) {
-  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans(), scale = parameter(b, "scale"),
-           shift = parameter(b, "shift")](const Run& run) {
+  b.push(b.spans_name(), [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans(), scale = b.parameter("scale"),
+           shift = b.parameter("shift")](const Run& run) {
     run.pool.each(shape.c, [&](int64_t c, int) {
       float* to = run.arena + y.offset + c * y.plane;
       spans.affine(run.arena + x.offset + c * x.plane, scale[c], shift[c], to, shape.pixels());
@@ -56,7 +44,7 @@ void build_affine(const Build& b) {
 }
 
 void build_activation(const Build& b) {
-  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans()](const Run& run) {
+  b.push(b.spans_name(), [x = b.at(0), y = b.to(), shape = b.in(0), fused = b.fused, spans = b.spans()](const Run& run) {
     run.pool.each(shape.c, [&](int64_t c, int) {
       spans.activation(fused.act, fused.alpha, fused.beta, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane,
                        shape.pixels());
@@ -65,7 +53,7 @@ void build_activation(const Build& b) {
 }
 
 void build_prelu(const Build& b) {
-  push(b, [x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans(), slope = parameter(b, "slope")](const Run& run) {
+  b.push(b.spans_name(), [x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans(), slope = b.parameter("slope")](const Run& run) {
     run.pool.each(shape.c, [&](int64_t c, int) {
       spans.activation(Act::leaky_relu, slope[c], 0, run.arena + x.offset + c * x.plane, run.arena + y.offset + c * y.plane,
                        shape.pixels());

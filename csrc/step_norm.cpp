@@ -8,14 +8,6 @@ namespace cosparse {
 
 namespace {
 
-void push(const Build& b, std::string kernel, std::function<void(const Run&)> run) {
-  Step step;
-  step.op = b.node().op, step.kernel = std::move(kernel), step.run = std::move(run);
-  b.plan.steps.push_back(std::move(step));
-}
-
-const float* parameter(const Build& b, const char* role) { return b.node().tensor(role)->f32(); }
-
 // The sum of (x[i] - mean)^2.
 double squares(const SpanKernels& spans, const float* x, float mean, int64_t n) {
   constexpr int64_t kAtOnce = 512;
@@ -35,8 +27,8 @@ double squares(const SpanKernels& spans, const float* x, float mean, int64_t n) 
 void build_norm(const Build& b) {
   const bool layer = b.node().op == "layer_norm";
   const float eps = layer ? (float)b.node().number("eps") : 0;
-  const float *scale = layer ? parameter(b, "scale") : nullptr, *shift = layer ? parameter(b, "shift") : nullptr;
-  push(b, b.spans_name(), [=, x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans()](const Run& run) {
+  const float *scale = layer ? b.parameter("scale") : nullptr, *shift = layer ? b.parameter("shift") : nullptr;
+  b.push(b.spans_name(), [=, x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans()](const Run& run) {
     run.pool.each(x.plane / kLanes, [&](int64_t i, int) {
       const float* from = run.arena + x.offset;
       float* to = run.arena + y.offset;
@@ -50,8 +42,8 @@ void build_norm(const Build& b) {
 
 // Each image's channels, group by group, over all their pixels.
 void build_group_norm(const Build& b) {
-  push(b, b.spans_name(), [x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans(), groups = b.node().integer("groups"),
-           eps = b.node().number("eps"), scale = parameter(b, "scale"), shift = parameter(b, "shift")](const Run& run) {
+  b.push(b.spans_name(), [x = b.at(0), y = b.to(), shape = b.in(0), spans = b.spans(), groups = b.node().integer("groups"),
+           eps = b.node().number("eps"), scale = b.parameter("scale"), shift = b.parameter("shift")](const Run& run) {
     const int64_t channels = shape.c / groups, pixels = shape.h * shape.w;
     run.pool.each(shape.n * groups, [&](int64_t i, int) {
       const int64_t first = i % groups * channels, image = i / groups * pixels;
@@ -73,7 +65,7 @@ void build_group_norm(const Build& b) {
 
 // x - log of the sum of e^x over the channels of each pixel, the greatest taken out first. Not by way of softmax, which underflows.
 void build_log_softmax(const Build& b) {
-  push(b, "plain", [x = b.at(0), y = b.to(), shape = b.in(0)](const Run& run) {
+  b.push("plain", [x = b.at(0), y = b.to(), shape = b.in(0)](const Run& run) {
     run.pool.each(shape.pixels(), [&](int64_t pixel, int) {
       const float* const from = run.arena + x.offset + pixel;
       float* const to = run.arena + y.offset + pixel;

@@ -14,7 +14,7 @@ constexpr int64_t kLargeValue = 1024 * 1024;  // bytes: more does not stay in a 
 // Coefficients a filter, at the most: where a convolution multiplies much, what its tiles keep in the first-level cache is worth more than the
 // traffic. That of a large value is worth more of them.
 constexpr int64_t kFewColumns = 8, kMostColumns = 64;
-constexpr int64_t kBlock = 384 * 1024, kSource = 512 * 1024;  // bytes of the value and of the source that a unit keeps in that cache
+constexpr int64_t kBlockBytes = 384 * 1024, kSourceBytes = 512 * 1024;  // bytes of the value and of the source that a unit keeps in that cache
 constexpr int kUnitsEach = 4;                                 // at least so many units for a thread
 constexpr double kMostRows = 1.25;                            // times the value's rows are made, as strips overlap
 
@@ -73,7 +73,7 @@ Strips cut(const Node& writer, const Weights& w, const Shape& source, const Shap
                 wanted = threads > 1 ? kUnitsEach * threads : 1;
   const auto fits = [&](int64_t strips) {
     const int64_t bytes = rows.most(strips) * row;
-    return bytes * least * w.r <= kBlock && (!by_rows || bytes * source.c <= kSource);
+    return bytes * least * w.r <= kBlockBytes && (!by_rows || bytes * source.c <= kSourceBytes);
   };
   Strips s{1, 1, w.block_rows(), 0};
   while (s.count < rows.out && !fits(s.count)) ++s.count;
@@ -83,7 +83,7 @@ Strips cut(const Node& writer, const Weights& w, const Shape& source, const Shap
   else
     while (s.count < std::min(for_all(value.n), rows.out) && overlaps_little(rows, s.count + 1)) ++s.count;
   s.plane = round_up(rows.most(s.count) * value.w, kLanes) + kLanes;  // a strip may begin and end within a group
-  if (by_rows) s.at_once = (int)std::clamp<int64_t>(kBlock / (s.plane * w.r * (int64_t)sizeof(float)), 1, w.block_rows());
+  if (by_rows) s.at_once = (int)std::clamp<int64_t>(kBlockBytes / (s.plane * w.r * (int64_t)sizeof(float)), 1, w.block_rows());
   return s;
 }
 

@@ -22,7 +22,7 @@ namespace {
 
 // Raised whenever a kernel's speed or the meaning of a choice changes: older measurements are then of other kernels.
 constexpr const char* kKernels = "7";
-constexpr int64_t kFormat = 1;
+constexpr int64_t kCacheFormat = 1;
 constexpr std::streamoff kMostBytes = 16 << 20;
 
 std::string variable(const char* name) {
@@ -143,7 +143,7 @@ void TuneCache::load() {
   std::stringstream content;
   content << file.rdbuf();
   const Json root = parse_json(content.str(), "file");
-  if (wanted<int64_t>(root, "format") != kFormat) throw Error(Fault::usage, "format", "1", "another", "");
+  if (wanted<int64_t>(root, "format") != kCacheFormat) throw Error(Fault::usage, "format", "1", "another", "");
   if (wanted<std::string>(root, "kernels") != kKernels)
     throw Error(Fault::usage, "kernels", kKernels, wanted<std::string>(root, "kernels"), "");
   if (wanted<std::string>(root, "cpu") != cpu_name() || wanted<std::string>(root, "isa") != name_of(options_.isa) ||
@@ -167,7 +167,7 @@ const BatchTimes* TuneCache::find_batch(const std::string& signature) const {
 
 std::string TuneCache::text() const {
   std::ostringstream out;
-  out << "{\"format\": " << kFormat << ", \"kernels\": \"" << kKernels << "\", \"cpu\": " << quoted_json(cpu_name()) << ", \"isa\": \""
+  out << "{\"format\": " << kCacheFormat << ", \"kernels\": \"" << kKernels << "\", \"cpu\": " << quoted_json(cpu_name()) << ", \"isa\": \""
       << name_of(options_.isa) << "\", \"threads\": " << options_.threads << ", \"dtype\": \"" << name_of(options_.number)
       << "\",\n \"layers\": {";
   const char* between = "\n";

@@ -30,7 +30,9 @@ ISA_avx512_vnni := $(AVX512) -mavx512vnni
 ISA_avx512_bf16 := $(AVX512) -mavx512bf16
 ISA_amx := $(AVX512) -mavx512vnni -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-bf16 -mamx-int8
 
-CORE := $(patsubst csrc/%.cpp,$(OUT)/%.o,$(wildcard csrc/*.cpp))
+SOURCES := $(sort $(wildcard csrc/*.cpp))
+# A quick build compiles them as two: most of the time goes into headers and templates, which each source would compile anew.
+CORE := $(if $(ARCHIVES),$(OUT)/half_0.o $(OUT)/half_1.o,$(SOURCES:csrc/%.cpp=$(OUT)/%.o))
 VECTOR_SETS := $(if $(filter 1,$(VECTORS)),$(if $(filter x86_64,$(shell uname -m)),avx2 avx512 avx512_vnni avx512_bf16 amx))
 COMPILED := $(OUT)/kernels/isa_scalar.o $(if $(VECTOR_SETS),$(VECTOR_SETS:%=$(OUT)/kernels/isa_%.o),$(OUT)/tests/scalar_only.o)
 KERNELS := $(if $(ARCHIVES),$(filter-out %_core.a %_capi.a,$(wildcard $(ARCHIVES)/libcosparse_*.a)),$(COMPILED))
@@ -47,7 +49,7 @@ $(OUT)/allocation: $(OUT)/tests/allocation_main.o $(KERNELS) $(FEEDBACK)
 $(OUT)/allocation: LINK_$(KIND) += -Wl,--wrap=aligned_alloc,--wrap=mmap
 FUZZERS := $(patsubst %,$(OUT)/fuzz_%,loader plan net)
 $(if $(ENGINE),$(FUZZERS): LINK_fuzz += -fsanitize=fuzzer)
-$(OUT)/fuzz_loader: $(OUT)/tests/fuzz_loader.o $(OUT)/tests/artifact_mutator.o $(DRIVER)
+$(OUT)/fuzz_loader: $(OUT)/tests/fuzz_loader.o $(OUT)/tests/artifact_mutator.o $(if $(ARCHIVES),$(KERNELS)) $(DRIVER)
 $(OUT)/fuzz_plan: $(OUT)/tests/fuzz_plan.o $(OUT)/tests/artifact_mutator.o $(KERNELS) $(DRIVER)
 $(OUT)/fuzz_net: $(OUT)/tests/fuzz_net.o $(OUT)/tests/net_builder.o $(KERNELS) $(DRIVER)
 $(OUT)/reader $(OUT)/engine $(OUT)/allocation $(FUZZERS): $(OUT)/core.a
@@ -62,6 +64,11 @@ $(OUT)/tests/%.o: tests/native/%.cpp
 $(OUT)/kernels/isa_%.o: csrc/kernels/isa_%.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(COMMON) $(FLAGS_$(KIND)) $(ISA_$*) -w -MMD -c $< -o $@
+$(OUT)/half_%.cpp: $(SOURCES)
+	@mkdir -p $(@D)
+	@printf '%s\n' $(SOURCES) | awk 'NR % 2 == $* { print "#include \"../../../" $$0 "\"" }' > $@
+$(OUT)/half_%.o: $(OUT)/half_%.cpp
+	$(CXX) $(COMMON) $(FLAGS_$(KIND)) -MMD -c $< -o $@
 $(OUT)/%.o: csrc/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(COMMON) $(FLAGS_$(KIND)) -MMD -c $< -o $@
