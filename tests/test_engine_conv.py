@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engines import ISAS, check, engine_of, graph_of, in_transform
-from nodes import FakeNode, conv
+from nodes import FakeNode, conv, kept_blocks
 from rounded_conv import EPS, assert_within, few_bits, in_bf16, in_int8, product_of, steps_for
 
 from cosparse import _C
@@ -100,6 +100,21 @@ def test_every_int8_tile_walks_every_width(row: dict[str, Any], transform: str) 
 @pytest.mark.parametrize("block", [0, 1, 8])
 def test_planes_and_batches(isa: str, size: tuple[int, int], batch: int, block: int) -> None:
     run(conv(np.random.default_rng(3), 16, 6, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=block), 6, size, batch, isa=isa)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)], ids=["1x1", "3x3"])
+@pytest.mark.parametrize("row", rows_of("float32"), ids=lambda row: row["name"])
+def test_columns_that_follow_each_other(row: dict[str, Any], kernel: tuple[int, int]) -> None:
+    """Block rows of none, of one column, of all, of some in the midst, of such with one left out, of all from one place to the end."""
+    channels, r = 23 + row["least_columns"], row["r"]
+    columns, pad, tile = channels * kernel[0] * kernel[1], kernel[0] // 2, {"isa": row["isa"], "tile": row["t"]}
+    keep = np.zeros((6, columns), bool)
+    keep[1, 7] = keep[2] = keep[3, 3:-5] = keep[4, 2:-2] = keep[5, columns // 2 :] = True
+    keep[4, 9] = False
+    options = {"pad": (pad,) * 4, "transform": "dct" if pad else "identity", "block": r}
+    node = conv(np.random.default_rng(7), 6 * r, channels, kernel, **options)
+    node.tensors.update(kept_blocks(np.random.default_rng(8), 6 * r, keep, r))
+    run(node, channels, (5, GROUP * row["t"] + 3), 2, **tile)
 
 
 GEOMETRIES = {
