@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
+from typing import Any
 
 from cosparse.errors import Error
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("float32", "bfloat16")
+# What each number may be; NaN is never in a range.
+NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "lr": ("a finite number above 0", lambda value: 0 < value < inf),
+    "momentum": ("a number from 0 to below 1", lambda value: 0 <= value < 1),
+    "weight_decay": ("a finite number from 0", lambda value: 0 <= value < inf),
+    "warmup": ("a number of steps from 0", lambda value: 0 <= value < inf),
+    "label_smoothing": ("a number from 0 to below 1", lambda value: 0 <= value < 1),
+    "distill": ("a number from 0 to 1", lambda value: 0 <= value <= 1),
+    "temperature": ("a finite number above 0", lambda value: 0 < value < inf),
+    "ema": ("a number between 0 and 1", lambda value: 0 < value < 1),
+    "clip": ("a positive norm", lambda value: 0 < value < inf),
+}
+OPTIONAL = ("ema", "clip")
 
 
 @dataclass(frozen=True)
@@ -34,13 +51,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or not 0 <= self.momentum < 1 or self.temperature <= 0:
-            got = f"lr {self.lr}, momentum {self.momentum}, temperature {self.temperature}"
-            raise Error("recipe", "lr > 0, 0 <= momentum < 1, temperature > 0", got)
-        if not 0 <= self.distill <= 1 or (self.ema is not None and not 0 < self.ema < 1):
-            raise Error("recipe", "0 <= distill <= 1, 0 < ema < 1", f"distill {self.distill}, ema {self.ema}")
+        for name, (wanted, fits) in NUMBERS.items():
+            value = getattr(self, name)
+            if not (value is None and name in OPTIONAL) and not (isinstance(value, Real) and fits(value)):
+                raise Error(f"recipe.{name}", f"{wanted}{', or None' if name in OPTIONAL else ''}", repr(value))
         for name, value, allowed in (("optimizer", self.optimizer, OPTIMIZERS), ("precision", self.precision, PRECISIONS)):
             if value not in allowed:
                 raise Error(f"recipe.{name}", f"one of {', '.join(allowed)}", repr(value))
-        if self.clip is not None and self.clip <= 0:
-            raise Error("recipe.clip", "a positive norm, or None", repr(self.clip))

@@ -61,10 +61,8 @@ std::vector<Tensor*> in_file_order(const Container& container) {
 }
 
 void check_sizes(const Graph& graph) {
-  std::vector<Shape> examples;
-  for (const Input& input : graph.inputs) examples.push_back(input.example);
   int64_t bytes = 0;
-  for (const Shape& shape : infer_shapes(graph, examples)) {
+  for (const Shape& shape : infer_shapes(graph, example_shapes(graph))) {
     bytes += 4 * shape.c * shape.h * shape.w;
     if (bytes > kLargestBytes) refuse("graph", "values of at most 64 GiB at the example's size", "more");
   }

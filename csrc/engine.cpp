@@ -32,9 +32,7 @@ Options checked(Options options) {
 // The largest value alone, before anything is packed in proportion to its channels. Plans know the rest. Returns the bytes of all.
 int64_t require_values(const Graph& graph, int64_t most) {
   int64_t all = 0;
-  std::vector<Shape> examples;
-  for (const Input& input : graph.inputs) examples.push_back(input.example);
-  const std::vector<Shape> shapes = infer_shapes(graph, examples);
+  const std::vector<Shape> shapes = infer_shapes(graph, example_shapes(graph));
   for (size_t v = 0; v < shapes.size(); ++v) {
     const int64_t bytes = shapes[v].c * shapes[v].pixels() * (int64_t)sizeof(float);
     require_memory("value '" + graph.value_name((int)v) + "'", "activations", bytes, text_of(shapes[v]), most);

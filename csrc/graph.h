@@ -92,5 +92,7 @@ std::shared_ptr<Graph> parse_artifact(const std::string& name, const std::byte* 
 Shape infer_shape(const Node& node, const std::vector<Shape>& inputs);
 // Shapes of all values for the given input shapes, in value-id order; checks rank and channels of the inputs too, and views of the outputs.
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& inputs);
+// The inputs' shapes of the example that the network was exported with.
+std::vector<Shape> example_shapes(const Graph& graph);
 
 }  // namespace cosparse

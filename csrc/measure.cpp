@@ -20,12 +20,6 @@ constexpr int64_t kLeastGroup = 8 << 20;  // bytes
 constexpr int64_t kHopeless = 64;         // times the cheapest form's coefficients: no kernel is so much faster at them
 constexpr double kClose = 1.25;           // times of two forms of which one timed round does not tell the faster
 
-std::vector<Shape> example_of(const Graph& graph) {
-  std::vector<Shape> inputs;
-  for (const Input& input : graph.inputs) inputs.push_back(input.example);
-  return inputs;
-}
-
 bool contains(const std::vector<Form>& forms, Form form) { return std::find(forms.begin(), forms.end(), form) != forms.end(); }
 
 // Whether a layer may be faster in `form` than in its cheapest one. A coefficient of Winograd's is multiplied once for a tile of pixels.
@@ -87,7 +81,7 @@ void Engine::time_form(Form form, const std::vector<int>& group, const Prepared&
   Slab slab(true);
   Prepared other{cheapest.weights, {}, {}};
   for (const int n : group) other.weights[n] = prepare(n, form, steps, slab);
-  const std::vector<Shape> inputs = example_of(*graph_);
+  const std::vector<Shape> inputs = example_shapes(*graph_);
   Options alone = options_;
   alone.pairs = false;
   std::vector<Way> ways{{0, make_plan(*graph_, alone, cheapest, inputs)}};
@@ -122,7 +116,7 @@ Found Engine::time_forms(const Kinds& kinds, const std::map<int, Quantization>& 
     bytes += cheapest.weights[n]->bytes;
   }
   Found found;
-  time_tiles(*graph_, options_, cheapest, example_of(*graph_), kinds, pool_, found);
+  time_tiles(*graph_, options_, cheapest, example_shapes(*graph_), kinds, pool_, found);
   if (options_.number == Number::int8) return found;  // its steps were taken for one form
   for (const Form form : {Form::winograd, Form::cosparse, Form::spatial, Form::dense})
     for (const std::vector<int>& group : groups_of(kinds, form, std::max(bytes, kLeastGroup)))
@@ -133,7 +127,7 @@ Found Engine::time_forms(const Kinds& kinds, const std::map<int, Quantization>& 
 std::map<int, Form> Engine::measure(const std::map<int, Quantization>& steps) {
   TuneCache cache(options_);
   cache_ = cache.path();
-  const std::vector<Shape> shapes = infer_shapes(*graph_, example_of(*graph_));
+  const std::vector<Shape> shapes = infer_shapes(*graph_, example_shapes(*graph_));
   const Kinds kinds = as_offered(kinds_of(*graph_, shapes));
   if (!std::all_of(kinds.begin(), kinds.end(), [&](const auto& kind) { return cache.find(kind.second); }))
     measured_ = cache.keep(time_forms(kinds, steps));

@@ -64,6 +64,12 @@ Shape infer_shape(const Node& node, const std::vector<Shape>& inputs) {
   return out;
 }
 
+std::vector<Shape> example_shapes(const Graph& graph) {
+  std::vector<Shape> shapes;
+  for (const Input& input : graph.inputs) shapes.push_back(input.example);
+  return shapes;
+}
+
 std::vector<Shape> infer_shapes(const Graph& graph, const std::vector<Shape>& inputs) {
   if (inputs.size() != graph.inputs.size()) {
     throw Error(Fault::shape, "inputs", std::to_string(graph.inputs.size()), std::to_string(inputs.size()), "");

@@ -138,8 +138,16 @@ def test_broken_loss_keeps_the_last_checkpoint(sets: tuple[Images, Images], dens
     ("options", "message"),
     [
         ({"epochs": (0, 0)}, "epochs: expected two counts, not both 0"),
-        ({"lr": 0.0}, "recipe: expected lr > 0"),
-        ({"distill": 1.5}, "recipe: expected 0 <= distill <= 1"),
+        ({"lr": 0.0}, "recipe.lr: expected a finite number above 0, got 0.0"),
+        ({"lr": float("nan")}, "recipe.lr: expected a finite number above 0, got nan"),
+        ({"lr": float("inf")}, "recipe.lr: expected a finite number above 0, got inf"),
+        ({"momentum": 1.0}, "recipe.momentum: expected a number from 0 to below 1, got 1.0"),
+        ({"weight_decay": float("nan")}, "recipe.weight_decay: expected a finite number from 0, got nan"),
+        ({"warmup": -1}, "recipe.warmup: expected a number of steps from 0, got -1"),
+        ({"label_smoothing": 1.0}, "recipe.label_smoothing: expected a number from 0 to below 1, got 1.0"),
+        ({"clip": "1"}, "recipe.clip: expected a positive norm, or None, got '1'"),
+        ({"temperature": None}, "recipe.temperature: expected a finite number above 0, got None"),
+        ({"distill": 1.5}, "recipe.distill: expected a number from 0 to 1, got 1.5"),
     ],
 )
 def test_settings_are_checked(sets: tuple[Images, Images], dense: dict[str, torch.Tensor], options: dict, message: str) -> None:

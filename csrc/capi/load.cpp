@@ -68,9 +68,7 @@ template <class Read> cosparse_status load(const Read& read_graph, const cospars
     std::map<int, Quantization> quantization;
     if (options.number == Number::int8) quantization = steps(graph, from, options);
     auto made = std::make_unique<cosparse_engine>();
-    std::vector<Shape> examples;
-    for (const Input& input : graph->inputs) examples.push_back(input.example);
-    const std::vector<Shape> shapes = infer_shapes(*graph, examples);
+    const std::vector<Shape> shapes = infer_shapes(*graph, example_shapes(*graph));
     for (const int value : graph->outputs) made->names.push_back(graph->value_name(value)), made->shapes.push_back(shapes[value]);
     made->engine = std::make_shared<Engine>(std::make_unique<StoredWeights>(std::move(graph)), options, quantization);
     made->warning = from.warning, made->user = from.user;
