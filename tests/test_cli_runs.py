@@ -216,7 +216,8 @@ def test_masks_are_compressed_and_scored(factory: str, script: Path, tmp_path: P
 
 BAD = {
     "no data": (["--data", "nowhere"], "nowhere: expected one .* got nothing there"),
-    "a recipe out of range": (["--ema", "2"], "recipe: expected .* 0 < ema < 1, got distill 0.5, ema 2"),
+    "a recipe out of range": (["--ema", "2"], "recipe.ema: expected a number between 0 and 1, or None, got 2.0"),
+    "a rate that is no number": (["--lr", "nan"], "recipe.lr: expected a finite number above 0, got nan"),
     "an unknown optimizer": (["--optimizer", "lion"], "recipe.optimizer: expected one of sgd, adamw, got 'lion'"),
     "an impossible budget": (["--flops", "0.99"], "budget: expected at most"),
     "a log that is a file": (["--log", "{script}"], "my_net.py: expected a folder, or nothing yet, got a file"),
