@@ -14,7 +14,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 READY := $(VENV)/ready
-NATIVE := $(MAKE) --no-print-directory -f tests/native/native.mk
+NATIVE := $(MAKE) --no-print-directory -j$(shell getconf _NPROCESSORS_ONLN) -f tests/native/native.mk
 # libFuzzer comes with clang; without one tests/native/fuzz_main.cpp drives the same entry points.
 FUZZ_CXX ?= $(firstword $(foreach name,clang++ clang++-19 clang++-17 clang++-16 clang++-14,$(shell command -v $(name))) $(CXX))
 SECONDS ?= 60
