@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kInt = 2147483647;  // sizes and channels
 constexpr double kStep = 65535;      // strides, pads, factors: beyond any network, and safe to multiply with each other
-constexpr double kMostTaps = 1024;       // taps of a convolution along one axis: bounds the DCT matrix
+constexpr double kMostTaps = 1024;   // taps of a convolution along one axis: bounds the DCT matrix
 constexpr size_t kMany = 65536;
 
 AttrRule integer(const char* name, double lowest, double highest) { return {name, AttrRule::Type::integer, lowest, highest}; }

@@ -127,7 +127,7 @@ void build_concat(const Build& b) {
 }
 
 void build_constant(const Build& b) {
-  b.push("copy", [y = b.to(), out = b.out(), values = b.node().tensor("values")->f32()](const Run& run) {
+  b.push("copy", [y = b.to(), out = b.out(), values = b.parameter("values")](const Run& run) {
     const int64_t pixels = out.h * out.w;
     each_rows(run, out.c, out.n, [&](int64_t c, int begin, int end, int) {
       for (int n = begin; n < end; ++n) std::memcpy(image_plane(run, y, out, c * out.n + n), values + c * pixels, pixels * sizeof(float));

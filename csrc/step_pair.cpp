@@ -14,7 +14,7 @@ constexpr int64_t kLargeValue = 1024 * 1024;  // bytes: more does not stay in a 
 // Coefficients a filter, at the most: where a convolution multiplies much, what its tiles keep in the first-level cache is worth more than the
 // traffic. That of a large value is worth more of them.
 constexpr int64_t kFewColumns = 8, kMostColumns = 64;
-constexpr int64_t kBlockBytes = 384 * 1024, kSourceBytes = 512 * 1024;  // bytes of the value and of the source that a unit keeps in that cache
+constexpr int64_t kBlockBytes = 384 * 1024, kSourceBytes = 512 * 1024;  // of the value and the source that a unit keeps in that cache
 constexpr int kUnitsEach = 4;                                 // at least so many units for a thread
 constexpr double kMostRows = 1.25;                            // times the value's rows are made, as strips overlap
 

@@ -8,6 +8,7 @@ namespace {
 constexpr size_t kMostAxes = 7;  // behind the batch
 const std::string kWant = "a view of sizes from 1 to 2147483647, {\"axis\": 1..3} and at most one null";
 
+// (Unqualified, <filesystem> would offer std::quoted.)
 std::string about(const Graph& graph, size_t index) { return "output " + cosparse::quoted(graph.value_name(graph.outputs[index])); }
 
 ViewAxis read_axis(const Json& json, const std::string& about) {

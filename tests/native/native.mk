@@ -32,6 +32,7 @@ ISA_amx := $(AVX512) -mavx512vnni -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-bf1
 
 SOURCES := $(sort $(wildcard csrc/*.cpp))
 # A quick build compiles them as two: most of the time goes into headers and templates, which each source would compile anew.
+# So names in their anonymous namespaces must differ.
 CORE := $(if $(ARCHIVES),$(OUT)/half_0.o $(OUT)/half_1.o,$(SOURCES:csrc/%.cpp=$(OUT)/%.o))
 VECTOR_SETS := $(if $(filter 1,$(VECTORS)),$(if $(filter x86_64,$(shell uname -m)),avx2 avx512 avx512_vnni avx512_bf16 amx))
 COMPILED := $(OUT)/kernels/isa_scalar.o $(if $(VECTOR_SETS),$(VECTOR_SETS:%=$(OUT)/kernels/isa_%.o),$(OUT)/tests/scalar_only.o)
