@@ -46,7 +46,7 @@ struct cosparse_conv_basis_args {
 };
 
 // Which form of these files, and of what is packed for them, a library was compiled from: COSPARSE_CUDA_INTERFACE, one more with each change.
-enum { COSPARSE_CUDA_INTERFACE = 3 };
+enum { COSPARSE_CUDA_INTERFACE = 4 };
 int cosparse_cuda_interface(void);
 
 int cosparse_conv_basis(const struct cosparse_conv_basis_args* args, void* stream);

@@ -8,8 +8,6 @@
 extern "C" {
 #endif
 
-enum { COSPARSE_SHARED_EARLIER = 0x8000 };  // added to the slot of a column whose map is of the chunk before
-
 // A channel and which of its maps are made: bit 3 u + v of `mask`; they lie in slots beside each other, in this order, from `slot` on.
 struct cosparse_shared_visit {
   int32_t channel;
@@ -17,25 +15,24 @@ struct cosparse_shared_visit {
 };
 
 // y[o,p] = act(bias[o] + residual[o,p] + sum over the columns k of o's group of S[o,k] xhat[k,p]). Channels come in chunks of `visits`, and
-// a group's columns in steps of sixteen, each of one chunk or of one and the chunk before.
+// the columns of a chunk in steps of sixteen for each group, as many for all groups of a team.
 struct cosparse_conv_shared_args {
   const void* x;          // [channels][x_stride], pixel (n, h, w) at (n height + h) width + w
   const void* residual;   // [filters][residual_stride], pixels as in y; or null
   void* y;                // [filters][y_stride], as many pixels as x
   const float* bias;      // [filters], or null
-  const void* weights;    // [steps + 1][4][32][8]: fragments of 64 filters x 16 columns, lane by lane; the last step is read, not used
-  const uint16_t* slots;  // [steps + 1][16]: where a step's maps lie
+  const void* weights;    // [steps][groups][8 of 8 filters][2 of 8 columns][filter][column]
+  const uint16_t* slots;  // [steps][groups][16]: where a step's maps lie; `slots_of_chunk` names one of zeros
   const struct cosparse_shared_visit* channel_list;  // [teams][chunks][visits]
-  const int32_t* starts;                             // [teams][groups][chunks + 1]: the first step of each chunk, and the end
+  const int32_t* starts;                             // [teams][chunks + 1]: the first step of each chunk, and the end
   int64_t x_stride, residual_stride, y_stride;       // in numbers
   int32_t images, height, width, filters;
   int32_t act;  // kernels/gpu/epilogue.py
   float alpha, beta;
   int32_t dtype;
-  int32_t groups;  // of 64 filters, that share maps: a team
-  int32_t chunks, visits, slots_of_chunk;
-  int32_t across;     // warps of a group that have 32 pixels each
-  int32_t backwards;  // not 0: the last pixels first
+  int32_t groups;  // of 64 filters, that share maps: a team of 1, 2 or 4
+  int32_t chunks, visits, slots_of_chunk, steps_of_chunk;  // the last two: the most of any chunk
+  int32_t backwards;                                       // not 0: the last pixels first
 };
 
 int cosparse_conv_shared(const struct cosparse_conv_shared_args* args, void* stream);

@@ -157,20 +157,20 @@ DEVICE void wait_for(Meeting* m, int round) {
   while (!complete(m, round)) {}
 }
 
-// Sixteen bytes to shared memory, of zeros unless they are `there`; what a thread asked for since it last said so is a set, and all sets are
-// there but the last `later`.
+// Sixteen bytes to shared memory, of zeros unless they are `there`; and: arrives once all that this thread has brought so is there.
 DEVICE void bring_16(char* to, const void* from, bool there) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
-DEVICE void all_asked() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int later> DEVICE void await_asked() { asm volatile("cp.async.wait_group %0;" ::"n"(later) : "memory"); }
+DEVICE void arrive_with_brought(Meeting* m) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(m)) : "memory");
+}
 
-// Sixteen rows of sixteen pixels from shared memory to the second operands of two matrix instructions: lane l names pixels 8 (l / 16) + 0..7
-// of row l % 16.
-DEVICE void gather_rows(const char* row, uint32_t (&first)[2], uint32_t (&second)[2]) {
+// Sixteen columns of sixteen pixels from shared memory to the left operand of a tile: lane l names the pixels 8 (l / 8 % 2) + 0..7 of column
+// l % 8 + l / 16 * 8.
+DEVICE void gather_left(const char* pixels, uint32_t (&left)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(first[0]), "=r"(first[1]), "=r"(second[0]), "=r"(second[1])
-               : "r"(shared_address(row))
+               : "=r"(left[0]), "=r"(left[1]), "=r"(left[2]), "=r"(left[3])
+               : "r"(shared_address(pixels))
                : "memory");
 }
 

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <map>
 #include <memory>
 #include <type_traits>
@@ -49,6 +48,13 @@ struct Copy {
   int bytes;
 };
 
+inline void copy(const Copy& c) {
+  if (c.from)
+    memcpy(c.to, c.from, c.bytes);
+  else
+    memset(c.to, 0, c.bytes);
+}
+
 struct Meeting {
   std::vector<Copy> copies;
   int count = 0, arrived = 0, promised = 0, asked = 0, round = 0;
@@ -62,7 +68,7 @@ struct Block {
   std::vector<Gathering> warps;
   std::vector<std::vector<void*>> parcels;  // [warp][lane]
   std::map<const void*, Meeting> meetings;
-  std::vector<std::deque<std::vector<Copy>>> asked;  // [thread][set]
+  std::vector<std::vector<Copy>> brought;  // [thread]
   std::vector<char> memory;
   Gathering all;
   int threads = 0, current = 0, index = 0, count = 0, group = 0;
@@ -116,7 +122,7 @@ inline void run_block(Block& b) {
   b.done.assign(b.threads, 0), b.fibres.resize(b.threads);
   b.warps.assign(b.threads / 32, {}), b.parcels.assign(b.threads / 32, std::vector<void*>(32));
   b.meetings.clear();
-  b.asked.assign(b.threads, {{}});
+  b.brought.assign(b.threads, {});
   b.all = {};
   while ((int)b.stacks.size() < b.threads) b.stacks.emplace_back(new char[kStack]);
   for (int t = 0; t < b.threads; ++t) {
@@ -262,7 +268,7 @@ inline void wait_for(Meeting* m, int round) {
   emulation::Meeting& meeting = emulation::block().meetings.at(m);
   for (int tries = 0; meeting.round <= round; ++tries) {
     if (meeting.arrived == meeting.count && meeting.asked == meeting.promised) {
-      for (const emulation::Copy& copy : meeting.copies) memcpy(copy.to, copy.from, copy.bytes);
+      for (const emulation::Copy& copy : meeting.copies) emulation::copy(copy);
       meeting.copies.clear(), meeting.arrived = meeting.promised = meeting.asked = 0, ++meeting.round;
     } else if (tries < 100000) {
       emulation::yield_fibre();
@@ -272,40 +278,36 @@ inline void wait_for(Meeting* m, int round) {
   }
 }
 
-inline std::deque<std::vector<emulation::Copy>>& asked_sets() {
+inline std::vector<emulation::Copy>& brought() {
   emulation::Block& b = emulation::block();
-  return b.asked[b.current];
+  return b.brought[b.current];
 }
 inline void bring_16(char* to, const void* from, bool there) {
   if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emulation::fail("a copy that is not of whole 16 bytes");
-  asked_sets().back().push_back({to, there ? from : nullptr, 16});
+  brought().push_back({to, there ? from : nullptr, 16});
 }
-inline void all_asked() { asked_sets().emplace_back(); }
-template <int later> void await_asked() {
-  for (auto& sets = asked_sets(); (int)sets.size() > later + 1; sets.pop_front())
-    for (const emulation::Copy& copy : sets.front())
-      if (copy.from)
-        memcpy(copy.to, copy.from, copy.bytes);
-      else
-        memset(copy.to, 0, copy.bytes);
+inline void arrive_with_brought(Meeting* m) {
+  auto& copies = emulation::block().meetings.at(m).copies;
+  copies.insert(copies.end(), brought().begin(), brought().end());
+  brought().clear();
+  arrive(m);
 }
 
-inline void gather_rows(const char* row, uint32_t (&first)[2], uint32_t (&second)[2]) {
+inline void gather_left(const char* pixels, uint32_t (&left)[4]) {
   struct Parcel {
-    const char* row;
-    uint32_t *first, *second;
-  } mine{row, first, second};
+    const char* pixels;
+    uint32_t* left;
+  } mine{pixels, left};
   emulation::collective(&mine, [](void** lanes) {
-    const auto number = [&](int row, int pixel) {
-      const char* const from = static_cast<Parcel*>(lanes[row + pixel / 8 * 16])->row;
+    const auto number = [&](int column, int pixel) {
+      const char* const from = static_cast<Parcel*>(lanes[column % 8 + pixel / 8 * 8 + column / 8 * 16])->pixels;
       if ((uintptr_t)from % 16) emulation::fail("a row of a matrix that is not of whole 16 bytes");
       return (uint32_t)((const uint16_t*)from)[pixel % 8];
     };
     for (int lane = 0; lane < 32; ++lane)
       for (int i = 0; i < 4; ++i) {
-        const int row = lane % 4 * 2 + i % 2 * 8, pixel = lane / 4 + i / 2 * 8;
-        const Parcel& p = *static_cast<Parcel*>(lanes[lane]);
-        (i / 2 ? p.second : p.first)[i % 2] = number(row, pixel) | number(row + 1, pixel) << 16;
+        const int column = lane % 4 * 2 + i / 2 * 8, pixel = lane / 4 + i % 2 * 8;
+        static_cast<Parcel*>(lanes[lane])->left[i] = number(column, pixel) | number(column + 1, pixel) << 16;
       }
   });
 }

@@ -29,11 +29,10 @@ struct alignas(16) Spot {
 // How many words of a row a lane loads: of four pixels and what lies beside them.
 template <int mod> constexpr int kRowWords = mod == kWholeRows ? 2 : mod == 2 ? 4 : 3;
 
-// Rows `a`, `b`, `c` above, at and below the lane's pixels, what is outside the image zero; kQuads: the lane's own two words, then the word
-// left of the warp's pixels, or in its last lane the one right of them.
-template <int mod, int words> DEVICE void load_rows(const Spot& spot, const Run& run, int row, const char* x, int lane,
+// Rows `a`, `b`, `c` above, at and below the lane's pixels, the first of which is at `at`, what is outside the image zero, as are the eight
+// bytes at `zeros`; kQuads: the lane's own two words, then the word left of the warp's pixels, or in its last lane the one right of them.
+template <int mod, int words> DEVICE void load_rows(const Spot& spot, const char* zeros, int row, const char* at, int lane,
                                                     uint32_t (&a)[words], uint32_t (&b)[words], uint32_t (&c)[words]) {
-  const char *const at = x + (run.lead + lane * 4) * 2, *const zeros = x + run.zeros + 8;
   if constexpr (kQuads<mod>) {
     const char *const above = spot.up & 0x80 ? at - row : zeros, *const below = spot.down & 0x80 ? at + row : zeros;
     const uint2 first = *(const uint2*)above, own = *(const uint2*)at, last = *(const uint2*)below;
@@ -41,7 +40,7 @@ template <int mod, int words> DEVICE void load_rows(const Spot& spot, const Run&
     if constexpr (mod == 0) {
       // Of the lane that has the pixels beside it; all lanes but the last read the same word.
       const int from = lane < 31 ? 0 : 31, edge = lane < 31 ? -4 : 8;
-      const char* const beside = x + (run.lead + from * 4) * 2 + edge;
+      const char* const beside = at + (from - lane) * 8 + edge;
       a[2] = of_lane(spot.up, from) & 0x80 ? *(const uint32_t*)(beside - row) : 0;
       b[2] = *(const uint32_t*)beside;
       c[2] = of_lane(spot.down, from) & 0x80 ? *(const uint32_t*)(beside + row) : 0;
@@ -89,19 +88,20 @@ DEVICE void beside(const Spot& spot, const uint32_t (&v)[words], int lane, uint3
   }
 }
 
-// The maps that `mask` names of the channel whose run is `x`, its rows of images `row` bytes apart, to slots from `to` on, `stride`
-// bytes apart; the lane's pixels are its own there. The whole warp asks for the same maps.
+// The maps that `mask` names of a channel, of whose run the lane's four pixels are at `x`, rows of images `row` bytes apart, to slots from `to`
+// on, `stride` bytes apart. The whole warp asks for the same maps. All nine are made and those wanted are stored: branches cost more.
 template <class T, int mod>
-DEVICE void make_maps(const Spot& spot, const Run& run, int row, const char* x, int mask, int lane, char* to, int stride) {
+DEVICE void make_maps(const Spot& spot, const char* zeros, int row, const char* x, int mask, int lane, char* to, int stride) {
   constexpr int words = kRowWords<mod>;
   uint32_t a[words], b[words], c[words], s[words];
-  load_rows<mod>(spot, run, row, x, lane, a, b, c);
+  load_rows<mod>(spot, zeros, row, x, lane, a, b, c);
 #pragma unroll
   for (int i = 0; i < words; ++i) s[i] = add2<T>(a[i], c[i]);
+  const auto store = [&](int bit, uint32_t first, uint32_t second) {
+    if (mask & 1 << bit) *(uint2*)to = make_uint2(first, second), to += stride;
+  };
 #pragma unroll
   for (int u = 0; u < 3; ++u) {
-    const int wanted = mask >> 3 * u & 7;
-    if (wanted == 0) continue;
     uint32_t v[words], l[2], m[2], r[2], sum[2];
 #pragma unroll
     for (int i = 0; i < words; ++i)
@@ -109,8 +109,8 @@ DEVICE void make_maps(const Spot& spot, const Run& run, int row, const char* x, 
     beside<mod>(spot, v, lane, l, m, r);
 #pragma unroll
     for (int j = 0; j < 2; ++j) sum[j] = add2<T>(l[j], r[j]);
-    if (wanted & 1) *(uint2*)to = make_uint2(add2<T>(sum[0], m[0]), add2<T>(sum[1], m[1])), to += stride;
-    if (wanted & 2) *(uint2*)to = make_uint2(subtract2<T>(l[0], r[0]), subtract2<T>(l[1], r[1])), to += stride;
-    if (wanted & 4) *(uint2*)to = make_uint2(fma2<T>(m[0], T::kMinusTwos, sum[0]), fma2<T>(m[1], T::kMinusTwos, sum[1])), to += stride;
+    store(3 * u, add2<T>(sum[0], m[0]), add2<T>(sum[1], m[1]));
+    store(3 * u + 1, subtract2<T>(l[0], r[0]), subtract2<T>(l[1], r[1]));
+    store(3 * u + 2, fma2<T>(m[0], T::kMinusTwos, sum[0]), fma2<T>(m[1], T::kMinusTwos, sum[1]));
   }
 }

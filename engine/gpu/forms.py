@@ -27,13 +27,10 @@ from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import coefficient_groups, weight_groups
 from cosparse.kernels.gpu.planes import Planes
-from cosparse.kernels.gpu.product import POINT, ROWS, TAP_TILES, TILES, Product, Tile
+from cosparse.kernels.gpu.product import MOST_SUMS, POINT, ROWS, TAP_TILES, TILES, Product, Tile, sums_fit
 
-MOST_SUMS = 64 * 256
-"""A program's, in float32: more do not fit the registers of its warps."""
-
-LEAST_SHARED = 1024
-"""Pixels from which on a block for each 128 of them may be enough to share maps."""
+LEAST_SHARED = 16384
+"""Pixels from which on a block for each 128 of them is enough for as many processors."""
 
 MOST_TAPS = 32 << 20
 """Numbers that are written down where every tap of a dense layer is: more would leave the L2 cache."""
@@ -92,10 +89,10 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
 
 def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
     blocks = [1 if dense else _block(node) for node in (first, second)]
-    for rows in _group_sizes(weight_shape(first)[0], min(blocks), every_column=max(blocks) == 1):
+    for rows in _group_sizes(weight_shape(first)[0], min(blocks)):
         layer = joined.Joined(first, second, rows, dtype, device, every=dense)
         for tile in TILES:
-            if rows * tile.pixels <= MOST_SUMS:
+            if sums_fit(rows, tile):
                 run = _of_two(layer, tile)
                 yield Form(f"joined{rows}/{tile}", run, layer.density, layer.bytes, tile.pixels)
 
@@ -114,13 +111,11 @@ def _fused(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[For
     for variant in conv_basis.VARIANTS:
         run = _basis(packed, variant)
         yield Form(f"basis64/{variant.name}", run, groups.density, packed.bytes, variant.pixels, least=maps.LEAST, triton=False)
-    largest = 4 if len(groups) > 2 else len(groups)  # a team of more groups has work for nobody, one of few makes maps again and again
-    for team in sorted({largest, max(1, largest // 2)}, reverse=True):
+    if len(groups) > 1:  # one alone shares nothing
+        team = 2 if len(groups) == 2 else 4
         shared = conv_shared.pack(groups, weight_shape(step.node)[1], dtype, device, team)
-        for way in conv_shared.VARIANTS:
-            if way.team == team:
-                run = _shared(shared, way)
-                yield Form(f"shared{way.name}", run, groups.density, shared.bytes, way.pixels, least=LEAST_SHARED, triton=False)
+        run, pixels = _shared(shared), conv_shared.pixels(team)
+        yield Form(f"shared{conv_shared.name(team)}", run, groups.density, shared.bytes, pixels, least=LEAST_SHARED, triton=False)
 
 
 def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
@@ -129,12 +124,12 @@ def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Fo
     if node.attrs["transform"] == "identity" and _whole_rows(node):
         return  # the gathered product reads rows as they are
     whole = node.attrs["format"] == "dense" and not points
-    for rows in _group_sizes(weight_shape(node)[0], _block(node), every_column=whole):
+    for rows in _group_sizes(weight_shape(node)[0], _block(node)):
         groups = coefficient_groups(node, rows)
         layer = maps.Maps(node, groups, dtype, device)
         most = MOST_TAPS // max(1, layer.maker.count) if whole else 0
         for tile in TILES:
-            if rows * tile.pixels <= MOST_SUMS:
+            if sums_fit(rows, tile):
                 yield Form(f"maps{rows}/{tile}", _tiled(layer, tile), groups.density, layer.bytes, tile.pixels, most=most)
 
 
@@ -148,22 +143,21 @@ def _whole_rows(node: Node) -> bool:
 
 def _products(step: Step, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
     node = step.node
-    for rows in _group_sizes(weight_shape(node)[0], 1 if dense else _block(node), every_column=dense):
+    for rows in _group_sizes(weight_shape(node)[0], 1 if dense else _block(node)):
         groups = weight_groups(node, rows, every=dense)
         product = Product(node, groups, dtype, device)
-        most = MOST_SUMS if product.whole_rows else MOST_SUMS // 2  # taps hold addresses too
         for tile in TILES if product.whole_rows else TAP_TILES:
-            if rows * tile.pixels <= most:
+            if sums_fit(rows, tile) and (product.whole_rows or rows * tile.pixels <= MOST_SUMS // 2):  # taps hold addresses too
                 kind = "rows" if product.whole_rows else "taps"
                 yield Form(f"{kind}{rows}/{tile}", _tiled(product, tile), groups.density, product.bytes, tile.pixels)
 
 
-def _group_sizes(filters: int, block: int, every_column: bool) -> list[int]:
+def _group_sizes(filters: int, block: int) -> list[int]:
     """The artifact's own where it is large; else several, as merging small block rows costs zeros and keeping them costs reads."""
     if block >= 64:
         return [block]
     sizes = [rows for rows in ROWS if rows < 2 * filters] or [ROWS[0]]
-    wanted = (64,) if every_column else (64, 32, 16) if block > 1 else (64, 128, 16)
+    wanted = (64, 32, 16) if block > 1 else (64, 128)
     return [rows for rows in wanted if rows in sizes] or sizes[-1:]
 
 
@@ -187,8 +181,8 @@ def _basis(packed: conv_basis.PackedBasis, variant: conv_basis.Variant) -> Run:
     return lambda inputs, out, epilogue, backwards=False: conv_basis.launch(packed, inputs[0], out, epilogue, variant, backwards)
 
 
-def _shared(packed: conv_shared.PackedShared, variant: conv_shared.Variant) -> Run:
-    return lambda inputs, out, epilogue, backwards=False: conv_shared.launch(packed, inputs[0], out, epilogue, variant, backwards)
+def _shared(packed: conv_shared.PackedShared) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: conv_shared.launch(packed, inputs[0], out, epilogue, backwards)
 
 
 def _alone(layer: Callable[[Planes, Planes, Epilogue], None]) -> Run:

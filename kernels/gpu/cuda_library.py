@@ -14,7 +14,7 @@ import torch
 import cosparse
 from cosparse.errors import UnsupportedError
 
-INTERFACE = 3
+INTERFACE = 4
 """COSPARSE_CUDA_INTERFACE of csrc/cuda/conv_basis.h: what is packed for the kernels."""
 
 DTYPES = {torch.float16: 0, torch.bfloat16: 1}

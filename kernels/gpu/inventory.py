@@ -44,7 +44,7 @@ class Compiled:
             i
             for i, (name, kind) in enumerate(self.signature.items())
             if kind.startswith("*")
-            or (kind == "i32" and (name.endswith("stride") or name in ("width", "a_c", "b_c", "x_words", "map_words")))
+            or (kind == "i32" and (name.endswith("stride") or name in ("width", "a_c", "b_c", "x_words", "map_words", "gap")))
         ]
 
 
@@ -136,8 +136,12 @@ def _product(element: str) -> Iterator[Compiled]:
     ):
         for ahead in (False, True):
             name = f"rows{rows} {replace(tile, ahead=ahead)} {element}"
-            yield _launch(name, product.gathered_rows, element, {**_sums(rows, tile), "ahead": ahead, "joined": ahead}, tile)
+            fixed = {**_sums(rows, tile), "ahead": ahead, "joined": ahead, "every": False}
+            yield _launch(name, product.gathered_rows, element, fixed, tile)
         yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, {**window, **_sums(rows, tap_tile)}, tap_tile)
+    wide = product.Tile(128, 64, 8, 3)
+    fixed = {**_sums(128, wide), "ahead": False, "joined": True, "every": True}
+    yield _launch(f"rows128 {wide} every {element}", product.gathered_rows, element, fixed, wide, least=90)
 
 
 def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: product.Tile, least: int = 80) -> Compiled:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -30,6 +31,9 @@ from cosparse.kernels.gpu.groups import Groups
 from cosparse.kernels.gpu.planes import Planes
 
 ROWS = (16, 32, 64, 128)
+
+MOST_SUMS = 64 * 256
+"""A program's, in float32."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,21 @@ TILES = (
     Tile(16, 64, 4, 5), Tile(16, 64, 4, 9), Tile(16, 256, 4, 3), Tile(64, 64, 4, 5), Tile(128, 16, 4, 5), Tile(128, 32, 4, 5),
     Tile(128, 64, 4, 3), Tile(16, 64, 4, 5, True), Tile(16, 64, 4, 9, True), Tile(16, 256, 4, 3, True), Tile(32, 128, 4, 3, True),
     Tile(32, 128, 4, 7, True), Tile(64, 32, 4, 5, True), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True), Tile(128, 16, 4, 5, True),
-    Tile(128, 64, 4, 3, True),
+    Tile(128, 64, 4, 3, True), Tile(128, 32, 8, 5), Tile(128, 64, 8, 3),
 )  # fmt: skip
 """What the planner chooses among, by measuring: few pixels a program where the planes are small, so that all processors have work. Triton
 gives the gathered loads every second stage, as the columns are loaded before them.
 
-Of 35 tiles on an H200 and 295 layers at three batch sizes these 17 cost 0.3 % of a layer's time on average, 8 % of one's at most."""
+Of 35 tiles on an H200 and 295 layers at three batch sizes the 17 of four warps cost 0.3 % of a layer's time on average, 8 % of one's at
+most. Those of eight are for groups of 128 filters: these read an input half as often as groups of 64; 256 pixels were no faster."""
 
 TAP_TILES = (Tile(16, 64, 4, 3), Tile(32, 64, 4, 3), Tile(64, 32, 4, 3), Tile(128, 32, 4, 3))
 """The same for gathered taps, which hold an address for each number."""
+
+
+def sums_fit(rows: int, tile: Tile) -> bool:
+    """Whether a program's sums fit the registers of its warps, and are enough for them."""
+    return rows * tile.pixels <= MOST_SUMS and (tile.warps == 4 or rows == ROWS[-1])
 
 
 @triton.jit
@@ -80,8 +90,15 @@ def _begin(row, x_stride, split, gap, joined: tl.constexpr):
     """How far from x the rows begin."""
     at = row * x_stride
     if joined:
-        at += tl.where(row < split, 0, gap)
+        at += (row >= split) * gap
     return at
+
+
+@triton.jit
+def _columns(columns, at, start, there, every: tl.constexpr):
+    """Which columns a step takes, at `at` of the list of a group that begins at `start`."""
+    c = at - start if every else tl.load(columns + at, mask=there, other=0)
+    return c.to(tl.int64)
 
 
 @triton.jit
@@ -96,24 +113,26 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
                   backwards,
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr,
                   act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr,
-                  joined: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+                  joined: tl.constexpr, every: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
-    `joined`: rows from `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
+    `every`: each group has all columns in their order, so that none is looked up, and every stage is given to loads. `joined`: rows from
+    `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
     `backwards`: 0, or another number for the last pixels first: what the kernel before wrote last is what L2 still holds.
     `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias
     and residual are what the sums begin with. Of columns, rows, residual, each waited for after the other, the rows alone are left.
     """
     release(early)
     tile, group = _place(backwards, groups)
-    start, stop = tl.load(starts + group), tl.load(starts + group + 1)
+    begin, stop = tl.load(starts + group), tl.load(starts + group + 1)
+    start = begin
     p = tile * pixels + tl.arange(0, pixels)
     m, k = tl.arange(0, rows), tl.arange(0, depth)
     o = group * rows + m
     acc = tl.zeros((rows, pixels), tl.float32)
     if ahead:
         there = start + k < stop
-        first = tl.load(columns + start + k, mask=there, other=0).to(tl.int64)
+        first = _columns(columns, start + k, begin, there, every)
         weights = tl.load(w + (start + k)[None, :] * rows + m[:, None], mask=there[None, :], other=0.0)
         if has_bias:
             acc += tl.load(bias + o, mask=o < filters, other=0.0)[:, None]
@@ -127,7 +146,7 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
         start += depth
     for at in range(start, stop, depth):
         inner = at + k < stop
-        c = tl.load(columns + at + k, mask=inner, other=0).to(tl.int64)
+        c = _columns(columns, at + k, begin, inner, every)
         a = tl.load(w + (at + k)[None, :] * rows + m[:, None], mask=inner[None, :], other=0.0)
         within = inner[:, None] & (p < x_stride)[None, :]
         b = tl.load(x + _begin(c, x_stride, split, gap, joined)[:, None] + p[None, :], mask=within, other=0.0)
@@ -189,6 +208,7 @@ class Product:
         self.weights = torch.from_numpy(groups.values).to(device=device, dtype=dtype)
         self.columns = torch.from_numpy(groups.columns).to(device)
         self.starts = torch.from_numpy(groups.starts.astype("int32")).to(device)
+        self.every = _in_order(groups)
         self.early = begins_early(torch.device(device))
 
     @property
@@ -210,7 +230,7 @@ class Product:
         grid = (triton.cdiv(out.pixels, tile.pixels) * self.groups,)
         if self.whole_rows:
             gap = 0 if other is None else (other.data.data_ptr() - x.data.data_ptr()) // x.data.element_size() - split * x.stride
-            more = {"ahead": tile.ahead, "joined": other is not None}
+            more = {"ahead": tile.ahead, "joined": other is not None, "every": self.every}
             launch(gathered_rows, grid, *given, *planes, *sizes, split, gap, int(backwards), **more, **shared)
             return
         (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
@@ -218,3 +238,10 @@ class Product:
         (dilation_h, dilation_w), (top, left) = self.window["dilation"], self.window["pad"][:2]
         window = (kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left)
         launch(gathered_taps, grid, *given, *planes, *sizes, n * ho * wo, h, w, ho, wo, *window, **shared)
+
+
+def _in_order(groups: Groups) -> bool:
+    """Whether the columns of each group are 0, 1, ... as many as all have."""
+    most = int(groups.columns.max(initial=-1)) + 1
+    whole = len(groups.columns) == len(groups) * most
+    return whole and bool((groups.columns.reshape(len(groups), most) == np.arange(most)).all())

@@ -36,7 +36,7 @@ def rows() -> list[KernelRow]:
     add("conv_library__torch", "conv", "torch")
     built, missing = cuda_library.available()
     tiles = {f"basis_{_word(variant.name)}": f"{conv_basis.ROWS}x{variant.pixels}" for variant in conv_basis.VARIANTS}
-    tiles |= {f"shared_{variant.name}": f"{conv_basis.ROWS * variant.team}x{variant.pixels}" for variant in conv_shared.VARIANTS}
+    tiles |= {f"shared_{conv_shared.name(team)}": f"{conv_basis.ROWS * team}x{conv_shared.pixels(team)}" for team in conv_shared.TEAMS}
     for name, tile_ in (tiles | {f"stem_{rows}": f"{stem.GROUP}x{rows} rows" for rows in stem.ROWS}).items():
         made.append(KernelRow(f"conv_{name}__cuda", "conv", "cuda", DTYPE, tile_, built, why if built else missing))
     return made
