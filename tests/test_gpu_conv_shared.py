@@ -16,8 +16,10 @@ from cuda_kernels import DTYPES, EPS  # noqa: E402
 from gpu_dct_layers import SHAPES, compared, layer, nan_stays_where_it_is_seen, with_empty_groups  # noqa: E402
 from nodes import FakeNode, normal  # noqa: E402
 
+from cosparse.engine.gpu import forms  # noqa: E402
+from cosparse.engine.gpu.fuse import Step  # noqa: E402
 from cosparse.errors import UnsupportedError  # noqa: E402
-from cosparse.kernels.gpu import conv_shared  # noqa: E402
+from cosparse.kernels.gpu import conv_basis, conv_shared  # noqa: E402
 from cosparse.kernels.gpu.conv_basis import ROWS, SCALES  # noqa: E402
 from cosparse.kernels.gpu.conv_shared import BANKS, COLUMNS, ROOM, TEAMS, PackedShared  # noqa: E402
 from cosparse.kernels.gpu.epilogue import Epilogue  # noqa: E402
@@ -164,6 +166,22 @@ def test_what_is_refused(on_host: str) -> None:
     with pytest.raises(UnsupportedError, match="float32"):
         conv_shared.pack(groups, 8, torch.float32, "cpu", 1)
     assert COLUMNS == 2 * BANKS
+
+
+def test_what_the_planner_measures(on_host: str) -> None:
+    """Maps are shared where there are several groups of filters and blocks for all processors; compiled kernels in every tile."""
+
+    def named(filters: int, pixels: int) -> set[str]:
+        step = Step(layer(filters, 8, block=64), ("x",), "y")
+        return {form.name for form in forms.forms(step, torch.float16, torch.device(on_host)) if forms.fits(form, pixels, 8)}
+
+    shared = {filters: {name for name in named(filters, 1 << 14) if name.startswith("shared")} for filters in (64, 65, 128, 129, 512)}
+    assert shared == {64: set(), 65: {"shared128/256px"}, 128: {"shared128/256px"}, 129: {"shared256/128px"}, 512: {"shared256/128px"}}
+    assert not {name for name in named(512, 1 << 13) if name.startswith("shared")}
+    basis = {f"basis64/{variant.name}" for variant in conv_basis.VARIANTS}
+    assert basis <= named(64, 4096)
+    assert basis <= named(64, 1 << 20)
+    assert not basis & named(64, 4095)
 
 
 @pytest.mark.gpu

@@ -125,6 +125,8 @@ def page(result: Result) -> str:
         lines.append(f"Ceilings: {ceilings['copy_tb_s']:g} TB/s, {ceilings['fp16_tflop_s']:g} TFLOP/s ({ceilings['how']}).")
     if kernels := result.get("kernels"):
         lines.append(f"Kernels against their references: {kernels['summary']}.")
+    if note := result.get("note"):
+        lines.append(note)
     for key, (title, make, text) in PARTS.items():
         if result.get(key):
             lines += [f"## {title}", text, make(result)]

@@ -45,8 +45,9 @@ class Run(Protocol):
 @dataclass(frozen=True, eq=False)
 class Form:
     """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
-    `pixels` of its tile, 0 where it has none; `even`: only for images of even width, `widest` only up to this one, if any; `least`, `most`:
-    only for so many pixels of output, if any; `triton`: all its launches are Triton's, so that they can be compiled beforehand."""
+    `pixels` of its tile, 0 where it has none or is tried at any number; `even`: only for images of even width, `widest` only up to this
+    one, if any; `least`, `most`: only for so many pixels of output, if any; `triton`: all its launches are Triton's, so that they can be
+    compiled beforehand."""
 
     name: str
     run: Run
@@ -106,16 +107,17 @@ def _pooled(node: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Fo
 
 
 def _fused(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
+    """Every tile at any number of pixels: they are compiled already, and as a block goes on from tile to tile and group to group,
+    large tiles may pay where there are few (256 channels, 8x8 pixels, batch 256: 27 us with tiles of 512 pixels, 39 with 128)."""
     groups = coefficient_groups(step.node, conv_basis.ROWS)
     packed = conv_basis.pack(groups, weight_shape(step.node)[1], dtype, device)
     for variant in conv_basis.VARIANTS:
         run = _basis(packed, variant)
-        yield Form(f"basis64/{variant.name}", run, groups.density, packed.bytes, variant.pixels, least=maps.LEAST, triton=False)
+        yield Form(f"basis64/{variant.name}", run, groups.density, packed.bytes, least=maps.LEAST, triton=False)
     if len(groups) > 1:  # one alone shares nothing
         team = 2 if len(groups) == 2 else 4
         shared = conv_shared.pack(groups, weight_shape(step.node)[1], dtype, device, team)
-        run, pixels = _shared(shared), conv_shared.pixels(team)
-        yield Form(f"shared{conv_shared.name(team)}", run, groups.density, shared.bytes, pixels, least=LEAST_SHARED, triton=False)
+        yield Form(f"shared{conv_shared.name(team)}", _shared(shared), groups.density, shared.bytes, least=LEAST_SHARED, triton=False)
 
 
 def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
