@@ -1,9 +1,10 @@
 // conv_shared: 3x3 convolutions whose weights are sparse in the DCT of their taps (contract: conv_shared.h and kernels/gpu/conv_shared.py).
 //
-// A block has four teams of four warps, each with the sums of 64 filters and 128 pixels; with a team of G groups its tile is 512 / G pixels.
-// Blocks stay and take tile after tile. In a turn the warps make the maps of one chunk of channels that some group wants, each once, in shared
-// memory, and multiply those of the chunk before: half of them in this order, half in the other, so that matrix instructions and additions
-// run beside each other. Meanwhile the copy engine brings the next chunk's runs and this one's weights; a barrier ends the turn.
+// A block has sixteen warps, four of which together have the sums of 64 filters and 128 pixels: with a team of G groups its tile is 512 / G
+// pixels. Blocks stay and take tile after tile. In a turn the warps make the maps of one chunk of channels that some group wants, each once, in
+// shared memory, and multiply those of the chunk before: half of them in this order, half in the other, so that matrix instructions and
+// additions run beside each other. Meanwhile each warp brings runs of the next chunk's channels, and one of them asks the copy engine for the
+// weights of this one; a barrier ends the turn.
 #include "conv_shared.h"
 #include "epilogue.h"
 #include "launch.h"
@@ -53,8 +54,8 @@ constexpr int kLooked = kMostVisits / kWarps;
 DEVICE void look_at(const Call& call, const Place& place, int warp, int lane, int& seen) {
   const int chunk = place.team * call.a.chunks + place.chunk, visit = warp + lane * kWarps;
   const bool bounds = lane >= kLooked;
-  const int32_t* const from = bounds ? call.a.starts + chunk + place.team + lane - kLooked
-                                     : (const int32_t*)(call.a.channel_list + chunk * call.a.visits + visit);
+  const int32_t* const from =
+      bounds ? call.a.starts + chunk + place.team + lane - kLooked : (const int32_t*)(call.a.channel_list + chunk * call.a.visits + visit);
   if (!place.done(call) && (bounds ? lane < kLooked + 2 : visit < call.a.visits)) seen = read_only(from);
 }
 
@@ -69,8 +70,9 @@ template <class T, int mod> KERNEL(kThreads, 1) conv_shared(const Call call) {
   const uint32_t thread = thread_index();
   const int lane = thread % 32, warp = of_lane((int)(thread / 32), 0);  // which the compiler then knows to be one for the whole warp
   const int parts = 1 << call.parts_log, tile_pixels = kPart << call.parts_log;
-  const int part = warp & (parts - 1);         // of whose pixels the warp makes maps
-  const int group = warp >> (call.parts_log + 2), own = (warp & (4 * parts - 1)) * 32;  // whose sums it has, and of which pixels of the tile
+  const int part = warp & (parts - 1);  // of whose pixels the warp makes maps
+  // Whose sums it has, and of which pixels of the tile.
+  const int group = warp >> (call.parts_log + 2), own = (warp & (4 * parts - 1)) * 32;
   char* const head = shared_memory();
   Meeting* const full = (Meeting*)head;
   Spot* const spot = (Spot*)(head + kHead) + thread;  // not in registers, of which the sums take half
