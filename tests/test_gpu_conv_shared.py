@@ -173,7 +173,7 @@ def test_what_the_planner_measures(on_host: str) -> None:
 
     def named(filters: int, pixels: int) -> set[str]:
         step = Step(layer(filters, 8, block=64), ("x",), "y")
-        return {form.name for form in forms.forms(step, torch.float16, torch.device(on_host)) if forms.fits(form, pixels, 8)}
+        return {form.name for form in forms.forms(step, torch.float16, torch.device(on_host)) if forms.fits(form, pixels, 8, 8)}
 
     shared = {filters: {name for name in named(filters, 1 << 14) if name.startswith("shared")} for filters in (64, 65, 128, 129, 512)}
     assert shared == {64: set(), 65: {"shared128/256px"}, 128: {"shared128/256px"}, 129: {"shared256/128px"}, 512: {"shared256/128px"}}

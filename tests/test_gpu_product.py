@@ -110,6 +110,47 @@ def test_taps(kernel: Any, stride: Any, dilation: Any, pad: Any, shape: tuple[in
     check(nodes.conv(rng, 5, 4, kernel, block=8, transform="dct", **more), (1, 4, *shape))
 
 
+@pytest.mark.parametrize(
+    ("size", "tile"), [((2, 2), SMALL), ((6, 4), SMALL), ((4, 8), SMALL), ((2, 16), Tile(64, 32)), ((6, 32), Tile(64, 16))]
+)
+@pytest.mark.parametrize("act", ["none", "relu", "silu"])
+def test_pooled_in_its_tiles(size: tuple[int, int], tile: Tile, act: str) -> None:
+    """The very numbers that a pool behind it gives: rounding keeps the order. NaN stays in its window."""
+    rng = np.random.default_rng(7)
+    (h, w), node = size, nodes.conv(rng, 40, 9, (1, 1), block=8, density=0.6, extras=("bias",))
+    x = torch.from_numpy(nodes.normal(rng, 3, 9, h, w)).half()
+    x[1, :, 1, 0] = torch.nan
+    bias = torch.from_numpy(node.tensors["bias"]).to(DEVICE)
+    for rows, every in ((16, False), (32, True)):
+        groups = weight_groups(node, rows, every)
+        layer = Product(node, groups, torch.float16, DEVICE)
+        for ahead in (False, True):
+            cut, planes = replace(tile, ahead=ahead), Planes.of(x.to(DEVICE))
+            whole = Planes.of(torch.full((3, 40, h, w), torch.nan, device=DEVICE), torch.float16)
+            out = Planes.of(torch.full((3, 40, h // 2, w // 2), 7.0, device=DEVICE), torch.float16)
+            layer(planes, whole, Epilogue(bias, None, act), cut)
+            layer(planes, out, Epilogue(bias, None, act), cut, pooled=True)
+            want = torch.nn.functional.max_pool2d(whole.nchw.float().cpu(), 2)
+            assert want.isnan().sum() == 40
+            assert torch.equal(out.nchw.float().cpu().nan_to_num(nan=9e4), want.nan_to_num(nan=9e4))
+
+
+def test_what_a_pool_in_tiles_is_refused_for() -> None:
+    node = nodes.conv(np.random.default_rng(8), 16, 4, (1, 1))
+    layer = Product(node, coefficient_groups(node, 16), torch.float16, DEVICE)
+
+    def planes(*shape: int) -> Planes:
+        return Planes.of(torch.zeros(shape, device=DEVICE), torch.float16)
+
+    for x, out, residual in (
+        (planes(1, 4, 4, 12), planes(1, 16, 2, 6), None),
+        (planes(1, 4, 4, 8), planes(1, 16, 2, 8), None),
+        (planes(1, 4, 4, 8), planes(1, 16, 2, 4), planes(1, 16, 2, 4)),
+    ):
+        with pytest.raises(UnsupportedError, match="pairs of whole rows"):
+            layer(x, out, Epilogue(residual=residual), SMALL, pooled=True)
+
+
 def test_grouped_channels_are_refused() -> None:
     node = nodes.conv(np.random.default_rng(5), 8, 8, (1, 1), groups=2)
     with pytest.raises(UnsupportedError, match="one channel group"):

@@ -4,6 +4,7 @@ joined         two 1x1 layers that are added, as one gathered product: kernels/g
 stem           a dense 7x7 layer with stride 2 and the max pool behind it: kernels/gpu/stem.py, in CUDA C++
 rows, taps     the gathered product of kernels/gpu/product.py, in groups of 16 to 128 filters
 maps           the basis step of kernels/gpu/maps.py, then the gathered product on what it wrote
+pooled         before one of these: with the 2x2 max pool behind the layer in the product's tiles
 basis          both in one kernel: kernels/gpu/conv_basis.py, in CUDA C++
 shared         the same with maps that up to four groups of filters share: kernels/gpu/conv_shared.py, in CUDA C++
 pairs          kernels/gpu/pairs.py, for dense layers with stride 2
@@ -14,7 +15,7 @@ library        the dense layer by torch's own convolution (cuDNN), with the plan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -23,10 +24,12 @@ from cosparse.engine.gpu.fuse import Step
 from cosparse.engine.graph import Node
 from cosparse.kernels.conv import unpack, weight_shape
 from cosparse.kernels.gpu import boundary, conv_basis, conv_shared, cuda_library, joined, maps, pairs, stem
+from cosparse.kernels.gpu.compiling import place
 from cosparse.kernels.gpu.depthwise import Depthwise
 from cosparse.kernels.gpu.epilogue import Epilogue
 from cosparse.kernels.gpu.groups import coefficient_groups, weight_groups
 from cosparse.kernels.gpu.planes import Planes
+from cosparse.kernels.gpu.pool import is_halving, max_pool
 from cosparse.kernels.gpu.product import MOST_SUMS, POINT, ROWS, TAP_TILES, TILES, Product, Tile, sums_fit
 
 LEAST_SHARED = 16384
@@ -47,7 +50,7 @@ class Form:
     """`run` launches it. `density`: share of the dense multiply-adds that it does, zeros in its tiles counted; `bytes` of its weights;
     `pixels` of its tile, 0 where it has none or is tried at any number; `even`: only for images of even width, `widest` only up to this
     one, if any; `least`, `most`: only for so many pixels of output, if any; `triton`: all its launches are Triton's, so that they can be
-    compiled beforehand."""
+    compiled beforehand; `halved`: the same with a 2x2 max pool in its tiles, which then are `paired`: whole pairs of rows."""
 
     name: str
     run: Run
@@ -59,6 +62,8 @@ class Form:
     least: int = 0
     most: int = 0
     triton: bool = True
+    halved: Run | None = None
+    paired: bool = False
 
 
 def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = False) -> Iterator[Form]:
@@ -68,7 +73,7 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         yield from _joined(node, step.shortcut, dtype, device, dense)
         return
     if step.pool is not None:
-        yield from _pooled(node, dtype, device)
+        yield from _halved(step, step.pool, dtype, device, dense) if is_halving(step.pool) else _pooled(node, dtype, device)
         return
     if node.attrs.get("groups", 1) != 1:
         layer = Depthwise(node, device, dtype)
@@ -106,6 +111,14 @@ def _pooled(node: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Fo
             yield Form(f"stem{stem.GROUP}/{rows} rows", _of_rows(layer, rows), 1.0, layer.bytes, widest=widest, triton=False)
 
 
+def _halved(step: Step, pool: Node, dtype: torch.dtype, device: torch.device, dense: bool) -> Iterator[Form]:
+    """With the 2x2 max pool behind the layer: in a product's own tiles, or any form of the layer alone and then the pool."""
+    for form in forms(replace(step, pool=None), dtype, device, dense):
+        if form.halved is not None:
+            yield replace(form, name=f"pooled {form.name}", run=form.halved, halved=None, paired=True)
+        yield replace(form, run=_then_pooled(form.run, pool), halved=None)
+
+
 def _fused(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
     """Every tile at any number of pixels: they are compiled already, and as a block goes on from tile to tile and group to group,
     large tiles may pay where there are few (256 channels, 8x8 pixels, batch 256: 27 us with tiles of 512 pixels, 39 with 128)."""
@@ -132,7 +145,8 @@ def _mapped(step: Step, dtype: torch.dtype, device: torch.device) -> Iterator[Fo
         most = MOST_TAPS // max(1, layer.maker.count) if whole else 0
         for tile in TILES:
             if sums_fit(rows, tile):
-                yield Form(f"maps{rows}/{tile}", _tiled(layer, tile), groups.density, layer.bytes, tile.pixels, most=most)
+                run, halved = _tiled(layer, tile), _tiled(layer, tile, pooled=True)
+                yield Form(f"maps{rows}/{tile}", run, groups.density, layer.bytes, tile.pixels, most=most, halved=halved)
 
 
 def _block(node: Node) -> int:
@@ -151,7 +165,8 @@ def _products(step: Step, dtype: torch.dtype, device: torch.device, dense: bool)
         for tile in TILES if product.whole_rows else TAP_TILES:
             if sums_fit(rows, tile) and (product.whole_rows or rows * tile.pixels <= MOST_SUMS // 2):  # taps hold addresses too
                 kind = "rows" if product.whole_rows else "taps"
-                yield Form(f"{kind}{rows}/{tile}", _tiled(product, tile), groups.density, product.bytes, tile.pixels)
+                halved = _tiled(product, tile, pooled=True) if product.whole_rows else None
+                yield Form(f"{kind}{rows}/{tile}", _tiled(product, tile), groups.density, product.bytes, tile.pixels, halved=halved)
 
 
 def _group_sizes(filters: int, block: int) -> list[int]:
@@ -163,8 +178,20 @@ def _group_sizes(filters: int, block: int) -> list[int]:
     return [rows for rows in wanted if rows in sizes] or sizes[-1:]
 
 
-def _tiled(layer: Product | maps.Maps, tile: Tile) -> Run:
-    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], out, epilogue, tile, backwards=backwards)
+def _tiled(layer: Product | maps.Maps, tile: Tile, pooled: bool = False) -> Run:
+    return lambda inputs, out, epilogue, backwards=False: layer(inputs[0], out, epilogue, tile, backwards=backwards, pooled=pooled)
+
+
+def _then_pooled(run: Run, pool: Node) -> Run:
+    """The form, its output in memory of torch's, and the pool."""
+
+    def launch(inputs: Sequence[Planes], out: Planes, epilogue: Epilogue, backwards: bool = False) -> None:
+        n, c, h, w = out.shape
+        whole = Planes.empty((n, c, 2 * h, 2 * w), out.data.dtype, place(out.data.device))
+        run(inputs, whole, epilogue, backwards)
+        max_pool(pool, [whole], out)
+
+    return launch
 
 
 def _of_pairs(layer: pairs.Pairs, tile: Tile) -> Run:
@@ -235,10 +262,12 @@ class Library:
         return laid
 
 
-def fits(form: Form, pixels: int, width: int) -> bool:
-    """Whether the form can run at this width of images, and whether its tile is worth a try at so many pixels of output, before a pool: few
-    programs leave processors idle, many small ones only cost."""
+def fits(form: Form, pixels: int, width: int, convolved: int) -> bool:
+    """Whether the form can run at this width of images, and at that of what they become before a pool; and whether its tile is worth a try
+    at so many pixels of output, before a pool: few programs leave processors idle, many small ones only cost."""
     if (form.even and width % 2) or (form.widest and width > form.widest) or pixels < form.least or (form.most and pixels > form.most):
+        return False
+    if form.paired and form.pixels % (2 * convolved):
         return False
     if not form.pixels:
         return True

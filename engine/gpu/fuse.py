@@ -1,5 +1,5 @@
 """Which nodes run in one launch: a convolution takes the addition and the activation that follow it into its epilogue, and the last layer
-of a residual block the projection of its shortcut (`join`), a stem the max pool behind it (`pool_in`)."""
+of a residual block the projection of its shortcut (`join`), a stem or a layer of small images the max pool behind it (`pool_in`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from cosparse.engine.graph import Graph, Node, consumers
 from cosparse.kernels.gpu import cuda_library, stem
 from cosparse.kernels.gpu.joined import supports
+from cosparse.kernels.gpu.pool import is_halving
 
 HEADS = ("conv", "linear")
 AND = " + "
@@ -89,10 +90,8 @@ def join(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:
 
 
 def pool_in(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], outputs: Sequence[str], device: torch.device) -> list[Step]:
-    """The steps, with each stem and the max pool behind it as one where kernels/gpu/stem.py can run both and has enough pixels to pay, and
-    where nobody else reads what comes before the pool."""
-    if not cuda_library.available()[0]:
-        return list(steps)
+    """The steps, with each convolution and the max pool behind it as one where nobody else reads what comes before the pool, and where
+    kernels/gpu/stem.py can run both and has enough pixels to pay, or a product's tiles are whole windows."""
     pools = {step.inputs[0]: step for step in steps if step.node.op == "max_pool"}
     reads = Counter(name for step in steps for name in step.reads)
     found, gone = {}, set()
@@ -100,15 +99,23 @@ def pool_in(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], outputs:
         behind = pools.get(step.output)
         if behind is None or reads[step.output] > 1 or step.output in outputs:
             continue
-        if _pooled_at_once(step, behind.node, shapes, device):
+        if step.node.op != "conv" or step.residual or step.shortcut is not None:
+            continue
+        if _halved_at_once(step, behind.node, shapes) or _pooled_at_once(step, behind.node, shapes, device):
             found[step.output] = replace(step, output=behind.output, pool=behind.node)
             gone.add(behind.output)
     return [found.get(step.output, step) for step in steps if step.output not in gone]
 
 
+def _halved_at_once(step: Step, pool: Node, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether 2x2 windows are whole in tiles of 2^n pixels: images as wide as a power of two, at most half of the largest such tile."""
+    height, width = shapes[step.node.name][2:]
+    return is_halving(pool) and step.node.attrs["groups"] == 1 and height % 2 == 0 and width in (2, 4, 8, 16, 32, 64)
+
+
 def _pooled_at_once(step: Step, pool: Node, shapes: Mapping[str, Sequence[int]], device: torch.device) -> bool:
     """Whether stem.py runs the step and the pool behind it, and has enough blocks."""
-    if step.node.op != "conv" or step.residual or step.shortcut is not None or step.act not in cuda_library.ACTIVATIONS:
+    if not cuda_library.available()[0] or step.act not in cuda_library.ACTIVATIONS:
         return False
     images, channels, height, width = shapes[step.inputs[0]]
     convolved = images * prod(shapes[step.node.name][2:])

@@ -133,7 +133,7 @@ class Planner:
         if key not in self.forms:
             self.forms[key] = list(forms.forms(step, self.dtype, self.device, self.dense))
         pixels = convolved[0] * convolved[2] * convolved[3]
-        candidates = [form for form in self.forms[key] if forms.fits(form, pixels, inputs[0].shape[3])]
+        candidates = [form for form in self.forms[key] if forms.fits(form, pixels, inputs[0].shape[3], convolved[3])]
         return Layer(step, inputs, out, epilogue, pixels, candidates, _signature(step, inputs[0].shape, candidates), backwards)
 
     def _unmeasured(self, layers: Iterable[Layer]) -> list[Callable[[], None]]:

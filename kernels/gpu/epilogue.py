@@ -33,6 +33,12 @@ class Epilogue:
 
 
 @triton.jit
+def larger(a, b):
+    """The larger of two; NaN where one is NaN."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def _tanh(x):
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)

@@ -136,12 +136,15 @@ def _product(element: str) -> Iterator[Compiled]:
     ):
         for ahead in (False, True):
             name = f"rows{rows} {replace(tile, ahead=ahead)} {element}"
-            fixed = {**_sums(rows, tile), "ahead": ahead, "joined": ahead, "every": False}
+            fixed = {**_sums(rows, tile), "ahead": ahead, "joined": ahead, "every": False, "pooled": 0}
             yield _launch(name, product.gathered_rows, element, fixed, tile)
         yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, {**window, **_sums(rows, tap_tile)}, tap_tile)
     wide = product.Tile(128, 64, 8, 3)
-    fixed = {**_sums(128, wide), "ahead": False, "joined": True, "every": True}
+    fixed = {**_sums(128, wide), "ahead": False, "joined": True, "every": True, "pooled": 0}
     yield _launch(f"rows128 {wide} every {element}", product.gathered_rows, element, fixed, wide, least=90)
+    halved = product.Tile(64, 128, 4, 3, ahead=True)
+    fixed = {**_sums(64, halved), "has_residual": False, "ahead": True, "joined": False, "every": False, "pooled": 16}
+    yield _launch(f"rows64 {halved} pooled largest=True {element}", product.gathered_rows, element, fixed, halved, least=90)
 
 
 def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: product.Tile, least: int = 80) -> Compiled:

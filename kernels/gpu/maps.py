@@ -158,9 +158,10 @@ class Maps:
     def bytes(self) -> int:
         return self.product.bytes + self.maker.bytes
 
-    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, backwards: bool = False) -> None:
-        """Two launches on the current stream; the maps' memory is torch's, and free again afterwards. `backwards` as in Product."""
+    def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, backwards: bool = False, pooled: bool = False) -> None:
+        """Two launches on the current stream; the maps' memory is torch's, and free again afterwards. The rest as in Product."""
         n, _, ho, wo = out.shape
+        ho, wo = (2 * ho, 2 * wo) if pooled else (ho, wo)
         maps = Planes.empty((n, max(1, self.maker.count), ho, wo), x.data.dtype, place(x.data.device))
         self.maker.make(x, maps)
-        self.product(maps, out, epilogue, tile, backwards=backwards)
+        self.product(maps, out, epilogue, tile, backwards=backwards, pooled=pooled)

@@ -17,7 +17,9 @@ import triton
 import triton.language as tl
 
 from cosparse.kernels.contract import Node
+from cosparse.kernels.gpu.compiling import launch
 from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
+from cosparse.kernels.gpu.epilogue import larger
 from cosparse.kernels.gpu.pairs import halves, words_of
 from cosparse.kernels.gpu.planes import Planes, stride_of
 from cosparse.kernels.gpu.pointwise import Launch, Tiles, tile
@@ -27,12 +29,6 @@ UNROLLED = 25
 
 FULL = 2**20
 """Outputs from which on programs of 1024 keep all processors busy."""
-
-
-@triton.jit
-def larger(a, b):
-    """The larger of two; NaN where one is NaN."""
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -203,12 +199,19 @@ def _window(node: Node, x: Planes, out: Planes, dilation: Sequence[int], largest
         cut = Tiles.over(out.shape[1], width, 1024 if out.shape[1] * width >= FULL else 256)
         numbers = (x.stride, out.stride, out.shape[1], out.pixels, width, cut.across, divisor)
         fixed = (*sides, *kernel, stride_h, dilation_h, *attrs["pad"], largest, count)
-        pair_window_kernel[cut.grid](x.data, out.data, *numbers, *fixed, cut.channels, cut.pixels, **options)
+        launch(pair_window_kernel, cut.grid, x.data, out.data, *numbers, *fixed, cut.channels, cut.pixels, **options)
         return
     cut = Tiles.over(out.shape[1], width, 512)
     sizes = (x.stride, out.stride, out.shape[1], out.pixels, *sides, width, cut.across, divisor)
     fixed = (*kernel, stride_h, stride_w, *dilation, *attrs["pad"], largest, count, unrolled)
-    window_kernel[cut.grid](x.data, out.data, *sizes, *fixed, cut.channels, cut.pixels, **options)
+    launch(window_kernel, cut.grid, x.data, out.data, *sizes, *fixed, cut.channels, cut.pixels, **options)
+
+
+def is_halving(node: Node) -> bool:
+    """Whether it is a 2x2 max pool with stride 2 and no padding: of images with even sides every pixel is in one window."""
+    attrs = node.attrs
+    window = [*attrs["kernel"], *attrs["stride"], *attrs["pad"], *attrs["dilation"]] if node.op == "max_pool" else []
+    return window == [2, 2, 2, 2, 0, 0, 0, 0, 1, 1]
 
 
 def max_pool(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
@@ -229,7 +232,7 @@ def whole_planes(x: Planes, out: Planes, largest: bool) -> None:
 
 
 def _adaptive(largest: bool) -> Launch:
-    def launch(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
+    def adaptive(node: Node, inputs: Sequence[Planes], out: Planes) -> None:
         (x,), width = inputs, stride_of(out.shape)
         if out.shape[2:] == (1, 1):
             whole_planes(x, out, largest)
@@ -240,7 +243,7 @@ def _adaptive(largest: bool) -> Launch:
         sizes = (x.stride, out.stride, out.shape[1], out.pixels, *x.shape[2:], *out.shape[2:], width, cut.across, *most)
         cell_kernel[cut.grid](x.data, out.data, *sizes, largest, cut.channels, cut.pixels, **options)
 
-    return launch
+    return adaptive
 
 
 def mean(node: Node, inputs: Sequence[Planes], out: Planes) -> None:

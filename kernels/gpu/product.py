@@ -26,7 +26,7 @@ from cosparse.errors import UnsupportedError
 from cosparse.kernels.contract import Node
 from cosparse.kernels.gpu.compiling import launch
 from cosparse.kernels.gpu.dependent import await_previous, begins_early, launch_options, release
-from cosparse.kernels.gpu.epilogue import ACTS, Epilogue, activated
+from cosparse.kernels.gpu.epilogue import ACTS, Epilogue, activated, larger
 from cosparse.kernels.gpu.groups import Groups
 from cosparse.kernels.gpu.planes import Planes
 
@@ -86,6 +86,13 @@ def finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha,
 
 
 @triton.jit
+def _halved(acc, rows: tl.constexpr, pixels: tl.constexpr, width: tl.constexpr):
+    """The largest of each 2 x 2 pixels of sums whose pixels are whole pairs of rows `width` wide."""
+    squares = tl.reshape(acc, (rows, pixels // (2 * width), 2, width // 2, 2))
+    return tl.reshape(tl.reduce(tl.reduce(squares, 4, larger), 2, larger), (rows, pixels // 4))
+
+
+@triton.jit
 def _begin(row, x_stride, split, gap, joined: tl.constexpr):
     """How far from x the rows begin."""
     at = row * x_stride
@@ -113,11 +120,13 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
                   backwards,
                   rows: tl.constexpr, pixels: tl.constexpr, depth: tl.constexpr, has_bias: tl.constexpr, has_residual: tl.constexpr,
                   act: tl.constexpr, early: tl.constexpr, ahead: tl.constexpr,
-                  joined: tl.constexpr, every: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
+                  joined: tl.constexpr, every: tl.constexpr, pooled: tl.constexpr):  # fmt: skip # type: ignore[no-untyped-def]
     """Program (tile, group), the groups of a tile one after the other: they gather from the same pixels, which then lie in L2.
 
     `every`: each group has all columns in their order, so that none is looked up, and every stage is given to loads. `joined`: rows from
     `split` on are `gap` numbers further than x's stride says: another input's, of as many pixels (joined.py).
+    `pooled`: 0, or how wide images are of which y has the largest of each 2 x 2 pixels; a tile is whole pairs of their rows, and there is
+    no residual.
     `backwards`: 0, or another number for the last pixels first: what the kernel before wrote last is what L2 still holds.
     `early`: dependent.py. `ahead`: all that is known before that wait is loaded before it, the first step's columns and weights too; bias
     and residual are what the sums begin with. Of columns, rows, residual, each waited for after the other, the rows alone are left.
@@ -153,6 +162,13 @@ def gathered_rows(x, w, columns, starts, bias, residual, y, x_stride, y_stride, 
         acc = tl.dot(a, b, acc)
     if ahead:
         acc = tl.dot(weights, taken, acc)
+    if pooled:
+        if has_bias and not ahead:
+            acc += tl.load(bias + o, mask=o < filters, other=0.0)[:, None]
+        acc = _halved(activated(acc, act, alpha, beta), rows, pixels, pooled)
+        p = tile * (pixels // 4) + tl.arange(0, pixels // 4)
+        finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, False, False, 0)
+    elif ahead:
         finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, False, False, act)
     else:
         finish(acc, group, p, bias, residual, y, y_stride, r_stride, filters, alpha, beta, rows, has_bias, has_residual, act)
@@ -216,8 +232,9 @@ class Product:
         return sum(t.numel() * t.element_size() for t in (self.weights, self.columns, self.starts))
 
     def __call__(self, x: Planes, out: Planes, epilogue: Epilogue, tile: Tile, other: Planes | None = None, split: int = 0,
-                 backwards: bool = False) -> None:  # fmt: skip
-        """Launches on the current stream. For whole rows only: `other` has the rows from `split` on; `backwards`, the last pixels first."""
+                 backwards: bool = False, pooled: bool = False) -> None:  # fmt: skip
+        """Launches on the current stream. For whole rows only: `other` has the rows from `split` on; `backwards`, the last pixels first;
+        `pooled`, `out` has the largest of each 2 x 2 pixels, of images whose height is even and of whose rows a tile is whole pairs."""
         bias, residual = epilogue.bias, epilogue.residual
         given = (x.data, self.weights, self.columns, self.starts, out.data if bias is None else bias)
         planes = (out.data if residual is None else residual.data, out.data, x.stride, out.stride, residual.stride if residual else 0)
@@ -227,10 +244,13 @@ class Product:
             "has_bias": bias is not None, "has_residual": residual is not None,
             "num_warps": tile.warps, "num_stages": tile.stages, **launch_options(self.early),
         }  # fmt: skip
-        grid = (triton.cdiv(out.pixels, tile.pixels) * self.groups,)
+        if pooled and (out.pixels * 4 != x.pixels or tile.pixels % (4 * out.shape[3]) or residual is not None or not self.whole_rows):
+            expected = f"pairs of whole rows in tiles of {tile.pixels} pixels, without a residual"
+            raise UnsupportedError("gathered product with a pool", expected, f"{x.shape} to {out.shape}", "pool in a launch of its own")
+        grid = (triton.cdiv(x.pixels if pooled else out.pixels, tile.pixels) * self.groups,)
         if self.whole_rows:
             gap = 0 if other is None else (other.data.data_ptr() - x.data.data_ptr()) // x.data.element_size() - split * x.stride
-            more = {"ahead": tile.ahead, "joined": other is not None, "every": self.every}
+            more = {"ahead": tile.ahead, "joined": other is not None, "every": self.every, "pooled": 2 * out.shape[3] * pooled}
             launch(gathered_rows, grid, *given, *planes, *sizes, split, gap, int(backwards), **more, **shared)
             return
         (n, _, h, w), (_, _, ho, wo) = x.shape, out.shape
