@@ -97,7 +97,7 @@ def _begin(row, x_stride, split, gap, joined: tl.constexpr):
     """How far from x the rows begin."""
     at = row * x_stride
     if joined:
-        at += (row >= split) * gap
+        at += tl.where(row < split, 0, gap)
     return at
 
 
