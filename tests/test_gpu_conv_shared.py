@@ -158,6 +158,11 @@ def test_what_is_refused(on_host: str) -> None:
         launch(x=Planes.empty((1, 7, 4, 4), torch.float16, "cpu"))
     with pytest.raises(UnsupportedError, match="bias"):
         launch(epilogue=Epilogue(bias=torch.zeros(63)))
+    for name in ("weights", "slots", "visited"):  # the copy engine would fault
+        tensor = getattr(packed, name)
+        moved = torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape)
+        with pytest.raises(UnsupportedError, match="16 bytes"):
+            conv_shared.launch(replace(packed, **{name: moved}), x, out, Epilogue())
     for team in (3, 8, -1):
         with pytest.raises(UnsupportedError, match="no kernel was compiled"):
             launch(team=team)

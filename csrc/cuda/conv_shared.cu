@@ -242,6 +242,7 @@ int refused(const SharedArgs& a) {
   if (!activation_known(a.act)) return COSPARSE_BAD_ACTIVATION;
   if (!aligned(a.x, a.x_stride) || !aligned(a.y, a.y_stride) || !aligned(a.residual, a.residual ? a.residual_stride : 0))
     return COSPARSE_BAD_ALIGNMENT;
+  if (!aligned(a.weights, 0) || !aligned(a.slots, 0) || !aligned(a.channel_list, 0)) return COSPARSE_BAD_ALIGNMENT;
   const bool teamed = a.groups == 1 || a.groups == 2 || a.groups == 4;
   if (!teamed || a.visits < 2 || a.visits % 2 || a.visits > kMostVisits) return COSPARSE_NO_VARIANT;
   return a.x_stride + (1 << 20) > INT32_MAX ? COSPARSE_TOO_LARGE : 0;

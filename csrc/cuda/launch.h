@@ -31,19 +31,22 @@ inline int machine(Machine* m) {
 }
 template <class Call>
 int run(void (*kernel)(Call), const std::remove_const_t<Call>& call, int blocks, int groups, int threads, int64_t bytes, void* stream) {
-  int device, major, most;
+  int device, most;
   if (cudaError_t e = cudaGetDevice(&device)) return e;
-  if (cudaError_t e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return e;
   if (cudaError_t e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return e;
   // The same for all launches: another thread may be between this and its own.
   if (cudaError_t e = cudaFuncSetAttribute((const void*)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)) return e;
+  // What matters is what the kernel was compiled for, not where it runs: on GPUs newer than Hopper that is compute capability 8.0, without
+  // the wait.
+  cudaFuncAttributes compiled;
+  if (cudaError_t e = cudaFuncGetAttributes(&compiled, (const void*)kernel)) return e;
   cudaLaunchAttribute early;
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(blocks, groups), config.blockDim = dim3(threads);
   config.dynamicSmemBytes = bytes, config.stream = (cudaStream_t)stream;
-  config.attrs = &early, config.numAttrs = major >= 9;
+  config.attrs = &early, config.numAttrs = compiled.ptxVersion >= 90;
   void* args[] = {const_cast<std::remove_const_t<Call>*>(&call)};
   return cudaLaunchKernelExC(&config, (const void*)kernel, args);
 }
