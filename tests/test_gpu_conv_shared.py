@@ -85,9 +85,9 @@ def test_steps_are_full_and_their_maps_lie_in_different_banks(team: int) -> None
     groups = Groups(64, 256, 256 * 9, np.arange(5) * count, np.concatenate(columns).astype(np.int32), values)
     packed = conv_shared.pack(groups, 256, torch.float16, "cpu", team)
     sets = packed.slots.numpy().view(np.uint16).astype(int).reshape(-1, BANKS)
-    assert len(sets) * BANKS <= 1.25 * 4 * count
+    assert len(sets) * BANKS <= 1.12 * 4 * count
     reads = [np.bincount(np.unique(slots) % BANKS).max() for slots in sets]
-    assert np.mean(reads) < 1.8
+    assert np.mean(reads) < 1.5
     chunk = packed.steps_of_chunk * team * COLUMNS * (2 * ROWS + 2) + (packed.slots_of_chunk + 1) * (1024 // team + 16)
     assert chunk <= ROOM
 

@@ -73,7 +73,7 @@ def forms(step: Step, dtype: torch.dtype, device: torch.device, dense: bool = Fa
         yield from _joined(node, step.shortcut, dtype, device, dense)
         return
     if step.pool is not None:
-        yield from _halved(step, step.pool, dtype, device, dense) if is_halving(step.pool) else _pooled(node, dtype, device)
+        yield from _halved(step, step.pool, dtype, device, dense) if is_halving(step.pool) else _stem(node, dtype, device)
         return
     if node.attrs.get("groups", 1) != 1:
         layer = Depthwise(node, device, dtype)
@@ -103,7 +103,7 @@ def _joined(first: Node, second: Node, dtype: torch.dtype, device: torch.device,
                 yield Form(f"joined{rows}/{tile}", run, layer.density, layer.bytes, tile.pixels)
 
 
-def _pooled(node: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
+def _stem(node: Node, dtype: torch.dtype, device: torch.device) -> Iterator[Form]:
     layer = stem.Stem.of(node, dtype, device)
     for rows in stem.ROWS:
         widest = stem.widest(layer.channels, rows, device)

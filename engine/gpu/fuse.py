@@ -101,7 +101,7 @@ def pool_in(steps: Sequence[Step], shapes: Mapping[str, Sequence[int]], outputs:
             continue
         if step.node.op != "conv" or step.residual or step.shortcut is not None:
             continue
-        if _halved_at_once(step, behind.node, shapes) or _pooled_at_once(step, behind.node, shapes, device):
+        if _halved_at_once(step, behind.node, shapes) or _stem_at_once(step, behind.node, shapes, device):
             found[step.output] = replace(step, output=behind.output, pool=behind.node)
             gone.add(behind.output)
     return [found.get(step.output, step) for step in steps if step.output not in gone]
@@ -113,7 +113,7 @@ def _halved_at_once(step: Step, pool: Node, shapes: Mapping[str, Sequence[int]])
     return is_halving(pool) and step.node.attrs["groups"] == 1 and height % 2 == 0 and width in (2, 4, 8, 16, 32, 64)
 
 
-def _pooled_at_once(step: Step, pool: Node, shapes: Mapping[str, Sequence[int]], device: torch.device) -> bool:
+def _stem_at_once(step: Step, pool: Node, shapes: Mapping[str, Sequence[int]], device: torch.device) -> bool:
     """Whether stem.py runs the step and the pool behind it, and has enough blocks."""
     if not cuda_library.available()[0] or step.act not in cuda_library.ACTIVATIONS:
         return False

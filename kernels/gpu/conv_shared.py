@@ -58,7 +58,7 @@ STEP, ROUND, TURN = 300, 400, 150
 these: what `_spread` weighs."""
 
 TEAMS = (4, 2, 1)
-"""Groups of 64 filters that share maps; what a planner measures, those of few pixels first."""
+"""Groups of 64 filters that share maps, those of few pixels first; a planner measures the largest that a layer fills."""
 
 
 def pixels(team: int) -> int:
@@ -103,7 +103,7 @@ def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device
     chunks, most = max(len(one.chunks) for one in teams), max(one.slots for one in teams)
     visited = np.zeros((len(teams), chunks, visits, 2), np.int32)
     starts = np.zeros((len(teams), chunks + 1), np.int32)
-    places: list[np.ndarray] = []  # of each step and group: index into `groups.columns`, or ~index where its weights are zeros
+    places: list[np.ndarray] = []  # of each step and group: index into `groups.columns`, or -1 where its weights are zeros
     slots: list[np.ndarray] = []
     for t, one in enumerate(teams):
         starts[t] = len(places)
@@ -122,7 +122,7 @@ def pack(groups: Groups, channels: int, dtype: torch.dtype, device: torch.device
 
 
 def _weights(groups: Groups, place: np.ndarray) -> np.ndarray:
-    """Of steps of columns, ~index where they count for nothing, the right operands [steps, 1024], scaled."""
+    """Of steps of columns, -1 where they count for nothing, the right operands [steps, 1024], scaled."""
     if not len(groups.columns):
         return np.zeros((len(place), COLUMNS * ROWS), np.float32)
     scale = np.outer(SCALES, SCALES).reshape(9)
