@@ -117,6 +117,20 @@ def test_columns_that_follow_each_other(row: dict[str, Any], kernel: tuple[int, 
     run(node, channels, (5, GROUP * row["t"] + 3), 2, **tile)
 
 
+@pytest.mark.parametrize("apart", [1, 3])
+@pytest.mark.parametrize("row", rows_of("float32"), ids=lambda row: row["name"])
+def test_rows_of_few_columns(row: dict[str, Any], apart: int) -> None:
+    """Block rows of 0, 1, .. 13 columns, side by side and apart: loops that take several columns at once have rests of every length."""
+    r, rows, channels = row["r"], 14, 45 + row["least_columns"]
+    keep = np.zeros((rows, channels), bool)
+    for columns in range(rows):
+        keep[columns, columns % 5 :][: apart * columns : apart] = True
+    node = conv(np.random.default_rng(7), rows * r, channels, (1, 1), block=r)
+    node.tensors.update(kept_blocks(np.random.default_rng(8), rows * r, keep, r))
+    for pixels in (GROUP * row["t"] or FEW, GROUP + 3):
+        run(node, channels, (1, pixels), 1, isa=row["isa"], tile=row["t"], threads=1)
+
+
 GEOMETRIES = {
     "stride2": {"kernel": (3, 3), "stride": (2, 2), "pad": (1, 1, 1, 1)},
     "stride2_unpadded": {"kernel": (3, 3), "stride": (2, 2)},

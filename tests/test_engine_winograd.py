@@ -78,7 +78,7 @@ def test_its_points_are_exact_and_the_matrices_known() -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-@pytest.mark.parametrize(("filters", "channels"), [(8, 8), (21, 13)])
+@pytest.mark.parametrize(("filters", "channels"), [(8, 8), (21, 13), (9, 10), (10, 15)])
 def test_planes_and_batches(isa: str, size: tuple[int, int], filters: int, channels: int) -> None:
     node = conv(RNG(3), filters, channels, (3, 3), pad=PAD)
     for batch in (1, 2, 5):

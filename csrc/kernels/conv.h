@@ -7,6 +7,7 @@
 // Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
 // the processor foresees by itself ends with each page.
 constexpr int kAhead = 64;
+static_assert(kAhead == 64 && kMapsAhead == 8 && kLanes == 16, "steps_avx2.h has these as numbers");
 
 // Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the
 // processor foresees. Joined columns do not: their maps are shorter, and each step would ask for several.
@@ -144,50 +145,37 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
   }
   const typename N::Value* value = static_cast<const typename N::Value*>(a.values) + (int64_t)begin * R + filter % R;
   const uint32_t *column = a.columns + (int64_t)begin * N::columns, *const stop = a.columns + (int64_t)end * N::columns;
-  const auto steps = [&](auto asks_maps, auto asks_values, auto follow) __attribute__((always_inline)) {
-    const typename N::Value* const end = value + (int64_t)(stop - column) / N::columns * R;
-    int64_t map = follow ? (int64_t)*column : 0;
-    for (; follow ? value != end : column != stop; value += R) {
-      if (asks_values && R * sizeof(typename N::Value) >= 32) {  // less than a line in two steps: the processor foresees that much
-        __builtin_prefetch(value + kAhead * R);
-        if (!follow) __builtin_prefetch(column + kAhead * N::columns);
+  const bool brings_maps = filter % R == 0;  // the first filters of a row do, the others bring the values of what follows
+  if constexpr (in_assembly<V, N, S, Q>()) {
+    // Columns of a dense row follow each other: so do its maps, which are then found without reading the columns.
+    const bool dense = a.source != Source::shifted && column != stop && stop[-1] - *column == (stop - column - 1) * N::floats;
+    row_steps<R>(acc, value, column, stop, dense, brings_maps, x);
+  } else {
+    const auto steps = [&](auto asks_maps, auto asks_values) __attribute__((always_inline)) {
+      for (; column != stop; column += N::columns, value += R) {
+        if (asks_values && R * sizeof(typename N::Value) >= 32) {  // less than a line in two steps: the processor foresees that much
+          __builtin_prefetch(value + kAhead * R);
+          __builtin_prefetch(column + kAhead * N::columns);
+        }
+        if (asks_maps && asks_for_maps<V, N>()) {
+#pragma GCC unroll 8
+          for (int q = 0; q < Q; ++q)  // a line holds the map of a whole group
+            if (q * V::lanes % kLanes == 0) __builtin_prefetch(x[q] + column[kMapsAhead]);
+        }
+        typename V::Reg maps[Q];
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
+#pragma GCC unroll 8
+        for (int r = 0; r < S; ++r)
+#pragma GCC unroll 8
+          for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
+        if (takes_pixel<L>()) pixel = L::madd(value, x[Q], 0, column, pixel);
       }
-      if (asks_maps && asks_for_maps<V, N>()) {
-#pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q)  // a line holds the map of a whole group
-          if (q * V::lanes % kLanes == 0) __builtin_prefetch(x[q] + (follow ? map + kMapsAhead * N::floats : column[kMapsAhead]));
-      }
-      typename V::Reg maps[Q];
-      constexpr uint32_t here[N::columns] = {};
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q) maps[q] = follow ? N::gather(x[q] + map, here) : N::gather(x[q], column);
-#pragma GCC unroll 8
-      for (int r = 0; r < S; ++r)
-#pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
-      if (takes_pixel<L>()) pixel = L::madd(value, x[Q], 0, column, pixel);
-      if (follow)
-        map += N::floats;
-      else
-        column += N::columns;
-    }
-  };
-  constexpr std::true_type yes;
-  constexpr std::false_type no;
-  // Columns of a dense row follow each other: so do its maps, which are then found without reading the columns.
-  constexpr bool looks = V::lanes == 8 && N::columns == 1 && !takes_pixel<L>();
-  const auto run = [&](auto follow) __attribute__((always_inline)) {
-    if (S == R)
-      steps(yes, yes, follow);
-    else if (filter % R == 0)  // the first filters of a row bring its maps, the others the values of what follows
-      steps(yes, no, follow);
-    else
-      steps(no, yes, follow);
-  };
-  if (looks && column != stop && a.source != Source::shifted && stop[-1] - *column == (stop - column - 1) * N::floats)
-    run(std::bool_constant<looks>());
-  else
-    run(no);
+    };
+    constexpr std::true_type yes;
+    constexpr std::false_type no;
+    S == R ? steps(yes, yes) : brings_maps ? steps(yes, no) : steps(no, yes);
+  }
   if (!last) {
 #pragma GCC unroll 8
     for (int r = 0; r < S; ++r) {

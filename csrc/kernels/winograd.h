@@ -120,23 +120,30 @@ void winograd_source(const WinogradArgs& a, const TilePixels<V>& pixels, int til
   }
 }
 
-// Sums over the channels for R filters and Q vectors of tiles. u: [channels][8]; x, y: the vectors' places in the first channel and filter.
-template <class V, int R, int Q>
+// Sums over the channels for R filters and Q vectors of tiles. u: [channels][8], of which the first filters ask for what follows; x, y: the
+// vectors' places in the first channel and filter.
+template <class V, int R, int Q, bool first>
 inline __attribute__((always_inline)) void winograd_sums(int channels, const float* u, const float* x, float* y, int tiles) {
   typename V::Reg acc[R][Q];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) acc[r][q] = V::zero();
-  for (int c = 0; c < channels; ++c, u += kWinogradRows, x += tiles) {
-    __builtin_prefetch(u + 64 * kWinogradRows);  // weights come from a last-level cache or from memory
-    typename V::Reg d[Q];
+  if constexpr (in_assembly<V, F32<V>, R, Q>()) {
+    const float* const vectors[3] = {x, x + V::lanes, x + 2 * V::lanes};
+    constexpr int stride = kWinogradRows * (int)sizeof(float);
+    product_steps<stride, kApart | (first ? kAskValues : 0)>(acc, u, tiles * (int64_t)sizeof(float), channels, vectors);
+  } else {
+    for (int c = 0; c < channels; ++c, u += kWinogradRows, x += tiles) {
+      __builtin_prefetch(u + 64 * kWinogradRows);  // weights come from a last-level cache or from memory
+      typename V::Reg d[Q];
 #pragma GCC unroll 8
-    for (int q = 0; q < Q; ++q) d[q] = V::load(x + q * V::lanes);
+      for (int q = 0; q < Q; ++q) d[q] = V::load(x + q * V::lanes);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+      for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q) acc[r][q] = V::fma(V::set1(u[r]), d[q], acc[r][q]);
+        for (int q = 0; q < Q; ++q) acc[r][q] = V::fma(V::set1(u[r]), d[q], acc[r][q]);
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -148,8 +155,10 @@ inline __attribute__((always_inline)) void winograd_sums(int channels, const flo
 template <class V, int Q> void winograd_rows(const WinogradArgs& a, const float* u, int rows, const float* x, float* y, int tiles) {
   constexpr int R = V::registers >= 32 ? kWinogradRows : kWinogradRows / 2;
   for (int row = 0; row < rows; ++row, u += (int64_t)a.channels * kWinogradRows)
-    for (int r = 0; r < kWinogradRows; r += R)
-      winograd_sums<V, R, Q>(a.channels, u + r, x, y + (int64_t)(row * kWinogradRows + r) * tiles, tiles);
+    for (int r = 0; r < kWinogradRows; r += R) {
+      float* const to = y + (int64_t)(row * kWinogradRows + r) * tiles;
+      r ? winograd_sums<V, R, Q, false>(a.channels, u + r, x, to, tiles) : winograd_sums<V, R, Q, true>(a.channels, u + r, x, to, tiles);
+    }
 }
 
 template <class V>
