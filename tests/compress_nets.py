@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cosparse.compress import NNCS
+from cosparse.compress.count import as_tuple
+from cosparse.compress.importer import known
+
 
 class Awkward(nn.Module):
     """Input [N, 3, 12, 12], 5 outputs."""
@@ -81,3 +85,22 @@ def seeded(make: type[nn.Module], seed: int = 0) -> nn.Module:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0, 0.2)
     return model.eval()
+
+
+_imported: set[str] = set()
+"""What the networks are made of that `imported` has seen."""
+
+
+def imported(nncs: NNCS) -> NNCS:
+    """The same, its network known to be importable: `fit` begins with that check, and torch.export takes longer than these trainings.
+
+    It is made here, once for all networks of one making, as `fit` makes it once for each.
+    """
+    inputs = as_tuple(nncs.example)
+    making = f"{type(nncs.model)} {known._made(nncs.model, inputs)}"
+    if making in _imported:
+        known.remember(nncs.model, inputs)
+    else:
+        known.require_importable(nncs.model, inputs)
+        _imported.add(making)
+    return nncs

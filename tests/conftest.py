@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 if not torch.cuda.is_available():
     # Triton reads it when a kernel is defined: its kernels then run on the CPU, for their numbers. Compiling is tested in processes apart.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: a collection need not walk it. torch.export makes objects by the million, hardly any of them garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -23,14 +24,23 @@ def emulation(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     compiler = shutil.which(os.environ.get("CXX") or "g++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    made = tmp_path_factory.mktemp("cuda") / "host.so"
-    flags = ["-O1", "-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DCOSPARSE_CUDA_ON_HOST"]
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each has a folder of its own in that of the run
+        folder = folder.parent
+    made = folder / "cuda_on_host.so"
+    flags = ["-O1", "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DCOSPARSE_CUDA_ON_HOST"]
     # A GPU refuses words at addresses that they do not divide, where a CPU reads them.
     flags += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
-    sources = sorted(map(str, (repository / "csrc/cuda").glob("*.cu")))
-    command = [compiler, *flags, "-x", "c++", *sources, "-o", str(made)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
+    with open(made.with_suffix(".lock"), "w") as lock:  # of the processes that share out the tests, one builds, with all cores
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            sources = sorted((repository / "csrc/cuda").glob("*.cu"))
+            objects = [str(folder / source.with_suffix(".o").name) for source in sources]
+            each = [[compiler, *flags, "-x", "c++", "-c", str(s), "-o", o] for s, o in zip(sources, objects, strict=True)]
+            for commands in (each, [[compiler, *flags, "-shared", *objects, "-o", str(made)]]):
+                runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands]
+                said = [run.communicate()[0] for run in runs]
+                assert not any(run.returncode for run in runs), "".join(said)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -27,12 +28,16 @@ def network() -> nn.Module:
     return nn.Sequential(*body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
 
 
+@lru_cache(1)
+def whole_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [batch for batch in Batches(digits()[0], DIGITS, BATCH, shuffle=True) if len(batch[1]) == BATCH][:20]
+
+
 class Shares:
     """This rank's part of every batch: equal parts, so that the mean of the ranks' gradients is the batch's."""
 
     def __init__(self) -> None:
-        # 20 whole batches.
-        self.batches = [batch for batch in Batches(digits()[0], DIGITS, BATCH, shuffle=True) if len(batch[1]) == BATCH][:20]
+        self.batches = whole_batches()
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -79,26 +84,38 @@ def facts(nncs: NNCS) -> dict[str, torch.Tensor]:
     return {**nncs.model.state_dict(), **{f"mask of {name}": kept for name, kept in keep.items()}}
 
 
+def write(folder: Path, mode: str, result: dict[str, object]) -> None:
+    (folder / f"{mode}{os.environ['RANK']}.json").write_text(json.dumps(result))
+
+
+def apart(folder: Path) -> None:
+    """The ranks' own copies of this process go apart, and find it. They meet at a file, as the address is the others'."""
+    numbers = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", **numbers)
+    try:
+        own_loop(network(), sgd, unequal=True)
+        write(folder, "unequal", {"error": ""})
+    except Error as error:
+        write(folder, "unequal", {"error": str(error)})
+    distributed.barrier()
+
+
 def main() -> None:
     modes, folder = sys.argv[1].split(","), Path(sys.argv[2])
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo")
-    for mode in modes:
-        result: dict[str, object]
-        if mode == "unequal":
-            try:
-                own_loop(network(), sgd, unequal=True)
-                result = {"error": ""}
-            except Error as error:
-                result = {"error": str(error)}
-        else:
-            result = {name: value.double().flatten().tolist() for name, value in facts(trained(mode, folder)).items()}
-        (folder / f"{mode}{os.environ['RANK']}.json").write_text(json.dumps(result))
-    if "unequal" in modes:
+    sgd(network()), whole_batches()  # What they read and import is read once for both.
+    if not (child := os.fork()):
         # Both have failed, and what is tested is written: where ranks part on an error, gloo's own threads now and then abort the process
         # as they are torn down. The other modes end as a user's program does.
-        distributed.barrier()
-        os._exit(0)
+        try:
+            apart(folder)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    distributed.init_process_group("gloo")
+    for mode in modes:
+        write(folder, mode, {name: value.double().flatten().tolist() for name, value in facts(trained(mode, folder)).items()})
     distributed.destroy_process_group()
 
 

@@ -13,3 +13,7 @@ if DEVICE == "cpu" and find_spec("triton") is not None:
     import interpreting
 
     interpreting.patch_once_a_launch()
+    interpreting.reduce_by_slices()
+    interpreting.look_types_up_once()
+    interpreting.ask_nothing_in_vain()
+    interpreting.share_shapes()

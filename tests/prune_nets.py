@@ -10,6 +10,9 @@ from compress_nets import Awkward, Residual, seeded
 from torch import nn
 
 from cosparse.bench import zoo
+from cosparse.bench.zoo.densenet import DenseNet
+from cosparse.bench.zoo.googlenet import GoogLeNet
+from cosparse.bench.zoo.resnet import Bottleneck
 
 
 class Shared(nn.Module):
@@ -84,6 +87,16 @@ class Stubborn(nn.Module):
         return self.last(F.relu(self.free(x)).mean((2, 3)))
 
 
+def shallow(model: nn.Module) -> nn.Module:
+    """Two blocks of each stage of a ResNet-50, three Inceptions less of a GoogLeNet: those that go are like others that stay."""
+    for module in model.modules():
+        if isinstance(module, nn.Sequential) and all(isinstance(block, Bottleneck) for block in module):
+            del module[2:]
+    if isinstance(model, GoogLeNet):
+        model.inception4b = model.inception4c = model.inception5a = nn.Identity()
+    return model
+
+
 NETS = {
     "awkward": (lambda: seeded(Awkward), (3, 12, 12)),
     "residual": (lambda: seeded(Residual), (1, 8, 8)),
@@ -93,10 +106,10 @@ NETS = {
     "resnet20": (lambda: zoo.build("resnet20"), (3, 32, 32)),
     "mobilenet_v2": (lambda: zoo.build("mobilenet_v2"), (3, 32, 32)),
     "mobilenet_v3_small": (lambda: zoo.build("mobilenet_v3_small"), (3, 32, 32)),
-    "densenet121": (lambda: zoo.build("densenet121"), (3, 32, 32)),
-    "googlenet": (lambda: zoo.build("googlenet"), (3, 32, 32)),
+    "densenet": (lambda: seeded(lambda: DenseNet((2, 3, 2, 2), 10)), (3, 32, 32)),
+    "googlenet": (lambda: shallow(zoo.build("googlenet")), (3, 32, 32)),
     "unet": (lambda: zoo.build("unet"), (3, 32, 32)),
-    "fcn_resnet50": (lambda: zoo.build("fcn_resnet50", 11), (3, 32, 32)),
+    "fcn_resnet50": (lambda: shallow(zoo.build("fcn_resnet50", 11)), (3, 32, 32)),
 }
 """Name -> (maker, shape of one input)."""
 

@@ -44,6 +44,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that keeps the networks which several tests measure, as the scripts' own does."""
+    return tmp_path_factory.mktemp("made")
+
+
 def test_a_bar_is_kept_missed_or_not_measured() -> None:
     assert Bar("x", 2.0, 2.0, at_most=True).passed
     assert Bar("x", 2.0, 2.0, at_most=False).passed
@@ -70,18 +76,18 @@ def test_the_files_of_variants_differ() -> None:
 
 
 @pytest.mark.parametrize("variant", [Variant("resnet20", flops=0.6), Variant("resnet20", filters=0.3)], ids=["masks", "filters"])
-def test_a_row_of_the_table_is_measured(variant: Variant, tmp_path: Path) -> None:
+def test_a_row_of_the_table_is_measured(variant: Variant, made: Path) -> None:
     if variant.filters:
         pytest.importorskip("torch_pruning")
     row = Row("small", variant, 1.2, 1.5)
-    measured = network_table.measure(row, tmp_path, QUICK)
+    measured = network_table.measure(row, made, QUICK)
     assert measured["speedup"] == pytest.approx(measured["peer_ms"] / measured["engine_ms"], rel=1e-2)
     asked = variant.flops or variant.filters
     assert asked is not None
     if variant.filters:
         assert 1 / (1 - asked) <= measured["flop_speedup"] < 1.05 / (1 - asked)
     else:  # what is stored is as asked; of it the engine runs a layer dense where that is faster, which no test can know
-        stored = 1 / (1 - artifact.read(networks.artifact(variant, tmp_path)).provenance["flops_reduction"])
+        stored = 1 / (1 - artifact.read(networks.artifact(variant, made)).provenance["flops_reduction"])
         assert 1 / (1 - asked) <= stored < 1.05 / (1 - asked)
         assert 1 < measured["flop_speedup"] <= stored + 1e-4
 
@@ -96,9 +102,9 @@ def test_other_networks_are_networks_of_the_zoo(tmp_path: Path, capsys: pytest.C
     assert "--networks: expected some of resnet18, " in capsys.readouterr().err
 
 
-def test_filters_that_went_are_held_against_the_whole_network(tmp_path: Path) -> None:
+def test_filters_that_went_are_held_against_the_whole_network(made: Path) -> None:
     pytest.importorskip("torch_pruning")
-    found = filters_realised.measure(Variant("resnet20", filters=0.3), tmp_path, QUICK)
+    found = filters_realised.measure(Variant("resnet20", filters=0.3), made, QUICK)
     assert found["flops_reduction"] == pytest.approx(0.3, abs=0.03)
     assert found["dense_speedup"] == pytest.approx(found["dense_ms"] / found["engine_ms"], rel=1e-2)
     exact = found | {"network": "n", "flops_reduction": 0.3015, "flop_speedup": 2.0, "dense_speedup": 1.77}

@@ -159,7 +159,8 @@ def test_bench_writes_what_it_shows(path, tmp_path, capsys) -> None:
 
 
 def test_bench_sweeps(path, capsys) -> None:
-    results = answer(capsys, "bench", path, "--threads", "1", "--batch", "1,3", "--seconds", "0.05", "--against", "none", "--no-layers")
+    quick = ["--threads", "1", "--seconds", "0.05", "--against", "none", "--no-layers", "--no-cold-start"]
+    results = answer(capsys, "bench", path, "--batch", "1,3", *quick)
     assert [result["batch"] for result in results] == [1, 3]
 
 
@@ -168,7 +169,7 @@ def test_bench_strict_fails_on_a_slower_engine(path, monkeypatch, capsys) -> Non
 
     real = harness.bench
     monkeypatch.setattr(harness, "bench", lambda *arguments: real(*arguments) | {"speedup": 0.5, "fastest_peer": "onnxruntime"})
-    options = ["--threads", "1", "--seconds", "0.05", "--against", "onnxruntime"]
+    options = ["--threads", "1", "--seconds", "0.05", "--against", "onnxruntime", "--no-layers", "--no-cold-start"]
     assert run(["bench", str(path), *options, "--strict"]) == 1
     assert "2.00 times slower than onnxruntime" in capsys.readouterr().err
     assert run(["bench", str(path), *options]) == 0
@@ -267,7 +268,7 @@ BAD_INPUT = {
         "--method: expected one of nncs, .*got 'x'",
     ),
     "no budget": (
-        ["compress", "zoo:resnet20", "--data", ".", "--out", "m"],
+        ["compress", "{script}:whole", "--data", ".", "--out", "m"],
         "Budget: expected flops, params, latency or density, got none",
     ),
     "epochs": (["compress", "zoo:resnet20", "--data", ".", "--out", "m", "--epochs", "3"], "--epochs: expected 2 whole numbers"),
@@ -293,6 +294,7 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, message, path, tmp_pa
     script = tmp_path / "net.py"
     script.write_text(
         "import torch\ndef fails(): raise RuntimeError('no luck')\ndef alone(): return torch.nn.Conv2d(3, 4, 3)\ndef seven(): return 7\n"
+        "def whole(): return torch.nn.Sequential(alone(), torch.nn.Flatten()), torch.zeros(1, 3, 8, 8), {'scale': 1.0}\n"
     )
     np.save(tmp_path / "wrong.npy", np.zeros((1, 5, 8, 8), np.float32))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")

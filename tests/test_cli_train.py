@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import short_nets
 from image_sets import noise, write_masks
 
 import cosparse
@@ -105,24 +106,18 @@ def test_export_takes_every_form_of_factory(factory, options, script, tmp_path, 
     assert cosparse.load(out)(np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 4)
 
 
-def test_export_takes_the_classes_of_a_zoo_network(script, tmp_path, capsys) -> None:
-    out = tmp_path / "net.cosparse"
-    assert run(["export", "zoo:unet", "--classes", "3", "--size", "3,16,32", "--out", str(out)]) == 0
-    engine = cosparse.load(out)
-    assert engine.outputs[0].shape == (None, 3, 16, 32)
-    assert engine.metadata["preprocessing"]["size"] == [16, 32]
-    assert run(["export", f"{script}:complete", "--classes", "3", "--out", str(out)]) == 2
-    assert "--classes: expected a network of the zoo, got " in capsys.readouterr().err
-
-
-def test_fcn_says_the_same_of_every_pixel_in_engine_and_torch(tmp_path, capsys) -> None:
-    """Upsampling included: eight times from the last layer to the image, whose sides eight does not divide."""
+def test_fcn_of_the_zoo_has_the_classes_asked_for_and_says_the_same_in_torch(tmp_path, capsys, monkeypatch) -> None:
+    """Of every pixel, upsampling included: eight times from the last layer to the image, whose sides eight does not divide."""
+    short_nets.add(monkeypatch)
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, 12, (45, 60), dtype=np.uint8) for _ in range(2)]
     names = " ".join([*(f"class{number}" for number in range(11)), "Unlabelled"])
     write_masks(tmp_path / "a_test.parquet", [noise(45, 60, number) for number in range(2)], labels, names)
-    network, out = ["zoo:fcn_resnet50", "--classes", "11"], tmp_path / "fcn.cosparse"
+    network, out = ["zoo:short_fcn", "--classes", "11"], tmp_path / "fcn.cosparse"
     assert run(["export", *network, "--size", "3,45,60", "--out", str(out)]) == 0
+    engine = cosparse.load(out)
+    assert engine.outputs[0].shape == (None, 11, 45, 60)
+    assert engine.metadata["preprocessing"]["size"] == [45, 60]
     capsys.readouterr()
     assert run(["eval", str(out), "--data", str(tmp_path), "--workers", "0", "--model", *network, "--json", "-"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -130,6 +125,11 @@ def test_fcn_says_the_same_of_every_pixel_in_engine_and_torch(tmp_path, capsys) 
     assert (result["torch"]["differ"], result["torch"]["passed"]) == (0, True)
     for key in ("miou", "pixel_accuracy"):
         assert result[key] == pytest.approx(result["torch"][key], abs=0.02)  # ties may go either way
+
+
+def test_classes_are_of_zoo_networks_alone(script, tmp_path, capsys) -> None:
+    assert run(["export", f"{script}:complete", "--classes", "3", "--out", str(tmp_path / "net.cosparse")]) == 2
+    assert "--classes: expected a network of the zoo, got " in capsys.readouterr().err
 
 
 def test_export_imposes_masks(script, tmp_path, capsys) -> None:

@@ -18,15 +18,6 @@ from tests import ddp_worker
 MODES = ("sgd", "adamw", "fit")
 
 
-def launch(folder: Path, *modes: str) -> dict[str, list[dict]]:
-    """What the two ranks wrote of each mode, all in the same two processes: to start them takes longer than they run."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.ddp_worker"]
-    line = [*command, ",".join(modes), str(folder)]
-    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {mode: [json.loads((folder / f"{mode}{rank}.json").read_text()) for rank in range(2)] for mode in modes}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ranks")
@@ -34,7 +25,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(folder: Path) -> dict[str, list[dict]]:
-    return launch(folder, *MODES)
+    """What the two ranks wrote of each mode, and of ranks that go apart, from one launch: to start them takes longer than they run."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.ddp_worker"]
+    line = [*command, ",".join(MODES), str(folder)]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {mode: [json.loads((folder / f"{mode}{rank}.json").read_text()) for rank in range(2)] for mode in (*MODES, "unequal")}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -59,8 +55,8 @@ def test_two_ranks_end_alike(mode: str, written: dict[str, list[dict]], folder: 
         assert notes["epoch"] == 2
 
 
-def test_ranks_that_went_apart_are_found(tmp_path: Path) -> None:
-    for result in launch(tmp_path, "unequal")["unequal"]:
+def test_ranks_that_went_apart_are_found(written: dict[str, list[dict]]) -> None:
+    for result in written["unequal"]:
         assert (
             "masks: expected the same on all 2 ranks, got rank 0 differs from 1; train through DistributedDataParallel" in result["error"]
         )

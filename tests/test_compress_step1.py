@@ -20,7 +20,7 @@ from cosparse.compress.pull import in_blocks
 from cosparse.compress.recovery import CONVEX, GREEDY
 from cosparse.compress.step1 import SCHEDULES
 from cosparse.errors import Error
-from tests.compress_nets import Awkward, Residual, seeded
+from tests.compress_nets import Awkward, Residual, imported, seeded
 
 EPS = torch.finfo(torch.float64).eps
 GREY = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
@@ -228,7 +228,7 @@ def test_resumed_run_ends_with_the_same_weights(recovery: str, measurement: str,
     options = {"lr": 0.01, "warmup": 3, "optimizer": optimizer}
 
     def fresh() -> NNCS:
-        return NNCS(seeded(Residual), Budget(flops=0.6), GREY.float(), step1=Step1(recovery, measurement, refresh=7))
+        return imported(NNCS(seeded(Residual), Budget(flops=0.6), GREY.float(), step1=Step1(recovery, measurement, refresh=7)))
 
     def interrupt(at: Progress) -> None:
         if at.epoch == 1 and at.step == 5:

@@ -36,9 +36,9 @@ def fill(folder, left=4096):
         file.truncate(max(0, file.tell() - left))
 """
 
-SAVES = """
-import torch, small_net
-from cosparse.cli import output
+SAVES = '''
+import contextlib, io, torch, small_net
+from cosparse.cli import output, run
 from cosparse.compress import checkpoint, search
 from cosparse.engine import artifact
 kinds = {
@@ -62,29 +62,39 @@ for kind, save in kinds.items():
     save(saved, True)
     assert len(saved.read_bytes()) > len(before), kind
     saved.unlink()
-"""
 
-
-def test_what_is_saved_stays_as_it_was(tmp_path: Path) -> None:
-    """One process for all kinds: most of its time is torch's start."""
-    said = run_on_it(SAVES, tmp_path).splitlines()
-    assert [line.split()[:2] for line in said] == [[kind, "OSError"] for kind in ("artifact", "state", "checkpoint", "text")]
-    assert all("No space left on device" in line or "os error 28" in line for line in said), said
-
-
-def test_an_export_by_command_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    program = """
-import os, subprocess
+script = Path(sys.argv[2]) / "own.py"
+script.write_text("""
+import torch
+def net():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.ReLU(), torch.nn.Conv2d(64, 32, 3)), torch.zeros(1, 3, 8, 8)
+""")
 fill(folder)
-command = [sys.executable, "-m", "cosparse", "export", "zoo:resnet20", "--impose-flops", "0.5", "--out", str(folder / "net.cosparse")]
-done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
-print(done.returncode, done.stderr)
+with contextlib.redirect_stderr(io.StringIO()) as said:
+    status = run(["export", f"{script}:net", "--impose-flops", "0.5", "--out", str(folder / "net.cosparse")])
+print("export", status, said.getvalue())
 assert [path.name for path in folder.iterdir()] == ["ballast"]
-"""
-    said = run_on_it(program, tmp_path)
-    assert said.split()[0] == "2", said
-    assert "No space left on device" in said, said
-    assert "Traceback" not in said, said
+'''
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """One process for all kinds and for a command: most of its time is torch's start."""
+    folder = tmp_path_factory.mktemp("full")
+    return run_on_it(SAVES, folder, str(tmp_path_factory.mktemp("own"))).splitlines()
+
+
+def test_what_is_saved_stays_as_it_was(said: list[str]) -> None:
+    kinds = said[:4]
+    assert [line.split()[:2] for line in kinds] == [[kind, "OSError"] for kind in ("artifact", "state", "checkpoint", "text")]
+    assert all("No space left on device" in line or "os error 28" in line for line in kinds), said
+
+
+def test_an_export_by_command_says_so_and_leaves_nothing(said: list[str]) -> None:
+    text = "\n".join(said[4:])
+    assert text.split()[:2] == ["export", "2"], said
+    assert "No space left on device" in text, said
+    assert "Traceback" not in text, said
 
 
 def test_a_tuning_cache_is_left_out_with_a_warning(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cosparse.bench.gpu.compiled import page
+from cosparse.bench.gpu.compiled import chosen, page
 from cosparse.kernels.gpu.inventory import inventory
 
 
@@ -31,6 +31,16 @@ def test_kernels_compile_without_spills(tmp_path: Path, record_property: Callabl
     spilled = [row for row in rows if row["STACK"] or row["LOCAL"]]
     assert not spilled, f"kernels with numbers in local memory: {spilled}"
     assert page(rows, "Triton").count("\n| ") == len(rows) + 2
+
+
+def test_a_quick_look_leaves_no_kernel_out() -> None:
+    """Nor one of those that multiply in one of the dtypes, nor a float16 entry for the newest GPU."""
+    every, quick = list(chosen(quick=False)), list(chosen(quick=True))
+    assert {(entry.fn, capability) for entry, capability in quick} == {(entry.fn, capability) for entry, capability in every}
+    multiply = [{(entry.fn, entry.name[-4:]) for entry, _ in some if entry.multiplies} for some in (every, quick)]
+    assert multiply[0] == multiply[1]
+    newest = [{entry.name for entry, capability in some if capability == 90 and entry.name.endswith("fp16")} for some in (every, quick)]
+    assert newest[0] == newest[1]
 
 
 def test_kernels_that_begin_early_wait() -> None:

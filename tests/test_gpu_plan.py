@@ -42,7 +42,7 @@ class Residual(nn.Module):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     torch.manual_seed(0)
-    example = torch.randn(1, 3, 17, 14)
+    example = torch.randn(1, 3, 9, 6)
     model = impose(Residual().eval(), Budget(density=0.5), example, block=8)
     path = tmp_path_factory.mktemp("net") / "residual.cosparse"
     export(model, example, path, name="residual")
@@ -51,7 +51,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 
 def test_additions_and_activations_are_taken_in(network: tuple[nn.Module, Path]) -> None:
     graph = artifact.read(network[1])
-    shapes = {i.name: (1, 3, 17, 14) for i in graph.inputs} | {node.name: (1, 24, 5, 4) for node in graph.nodes}
+    shapes = {i.name: (1, 3, 9, 6) for i in graph.inputs} | {node.name: (1, 24, 3, 2) for node in graph.nodes}
     steps = fuse(graph, shapes, ("relu",))
     residuals = [step for step in steps if step.residual]
     assert len(residuals) == 1
@@ -66,7 +66,7 @@ def test_additions_and_activations_are_taken_in(network: tuple[nn.Module, Path])
 
 def test_values_that_live_at_once_never_share_memory(network: tuple[nn.Module, Path]) -> None:
     graph = artifact.read(network[1])
-    shapes = {i.name: (1, 3, 17, 14) for i in graph.inputs} | {node.name: (1, 24, 5, 4) for node in graph.nodes}
+    shapes = {i.name: (1, 3, 9, 6) for i in graph.inputs} | {node.name: (1, 24, 3, 2) for node in graph.nodes}
     steps = fuse(graph, shapes, ("relu",))
     lives = lifetimes(steps, [i.name for i in graph.inputs], graph.outputs)
     sizes = {name: 1000 + 300 * i for i, name in enumerate(lives)}
@@ -83,7 +83,7 @@ def test_values_that_live_at_once_never_share_memory(network: tuple[nn.Module, P
 def test_a_network_gives_what_the_cpu_gives(network: tuple[nn.Module, Path], batch: int, dense: bool) -> None:
     model, path = network
     engine = GpuEngine(path, torch.device(DEVICE), "float16", tune=False, dense=dense)
-    x = torch.randn(batch, 3, 17, 14)
+    x = torch.randn(batch, 3, 9, 6)
     with torch.no_grad():
         want = model.double()(x.double()).numpy()
         model.float()
@@ -136,7 +136,7 @@ def test_the_faster_of_two_networks_runs(network: tuple[nn.Module, Path], ours_i
     times = iter([10.0, 20.0] if ours_is_faster else [20.0, 10.0])
     monkeypatch.setattr("cosparse.engine.gpu.engine.replay_us", lambda replay: next(times))
     engine = GpuEngine(network[1], torch.device(DEVICE), "float16", tune=False, compare=True)
-    x = torch.randn(2, 3, 17, 14)
+    x = torch.randn(2, 3, 9, 6)
     with torch.no_grad():
         want = network[0].double()(x.double()).numpy()
         network[0].float()

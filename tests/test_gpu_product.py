@@ -83,8 +83,8 @@ def test_dense_format_and_linear() -> None:
 @pytest.mark.parametrize("channels", [1, 15, 16, 33])
 def test_columns_in_their_order_are_not_looked_up(channels: int) -> None:
     rng = np.random.default_rng(channels)
-    node = nodes.conv(rng, 130, channels, (1, 1))
     for rows, tile in ((128, Tile(128, 32, 8, 5)), (64, SMALL), (16, Tile(16, 64))):
+        node = nodes.conv(rng, rows + 2, channels, (1, 1))
         check(node, (2, channels, 9, 8), rows, tile, residual=True, act="relu")
         assert Product(node, coefficient_groups(node, rows), torch.float16, DEVICE).every
     sparse = nodes.conv(rng, 128, 40, (1, 1), block=64, density=0.5)

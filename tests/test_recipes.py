@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import short_nets
 from conftest import REPOSITORY
 from image_sets import noise, png, write_masks
 from safetensors import safe_open
 
 import cosparse
 from cosparse.bench import zoo
-from cosparse.bench.recipes import coco, coco_tiny, dense, imagenet, nncs_page, nncs_rows, page, rows, ssr_page, ssr_rows
-from cosparse.cli import app
+from cosparse.bench.recipes import coco, coco_tiny, command, dense, imagenet, nncs_page, nncs_rows, page, rows, ssr_page, ssr_rows
+from cosparse.cli import app, run
 from cosparse.compress.data import open_data
 from cosparse.compress.score import IGNORED
 from cosparse.errors import Error
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes run their command here, where torch is imported and the zoo has short networks."""
+
+    def ran(line: list[str], check: bool) -> SimpleNamespace:
+        assert line[:3] == [sys.executable, "-m", "cosparse"]
+        return SimpleNamespace(returncode=run(line[3:]))
+
+    short_nets.add(monkeypatch)
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=ran))
+
+
+@pytest.mark.parametrize("line", [["--version"], ["inspect", "none.cosparse"]], ids=["works", "fails"])
+def test_a_recipe_is_a_command_and_ends_with_its_status(line: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    failed = command.main("about", "data", "tiny", "net", lambda options: line, ["--tiny", "t", "--out", "o"])
+    said = capfd.readouterr()
+    assert failed == (2 if line[0] == "inspect" else 0)
+    assert (said.err if failed else said.out.splitlines()[1]).startswith("cosparse")
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_imagenet_recipe_on_a_tiny_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tiny.cosparse"
-    assert imagenet.main(["--tiny", str(tmp_path / "tree"), "--network", "resnet18", "--out", str(out)]) == 0
+    assert imagenet.main(["--tiny", str(tmp_path / "tree"), "--network", "short_resnet", "--out", str(out)]) == 0
     assert "--flops 0.789 --params 0.756" in capsys.readouterr().out
     engine = cosparse.load(out)
     assert engine.outputs[0].shape == (None, 1000)
     assert engine.metadata["provenance"]["accuracy"]["count"] == 6
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_coco_recipe_on_a_tiny_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tiny.cosparse"
-    assert coco.main(["--tiny", str(tmp_path / "set"), "--network", "unet", "--out", str(out)]) == 0
+    assert coco.main(["--tiny", str(tmp_path / "set"), "--network", "short_unet", "--out", str(out)]) == 0
     assert "--classes 81 --data" in (line := capsys.readouterr().out)
     assert f"{' '.join(coco.METHOD)} --flops 0.441" in line
     engine = cosparse.load(out)

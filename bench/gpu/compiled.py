@@ -4,13 +4,14 @@
     TRITON_INTERPRET=0 python -m cosparse.bench.gpu.compiled --lines        a line of JSON for each kernel and GPU instead
 
 Triton's kernels are those of kernels/gpu/inventory.py; those in CUDA C++ come from nvcc, where it is installed. `--quick`: bfloat16 only
-where products are made, and only on the newest GPU; what makes neither products nor maxima is compiled for older ones with ones alone (see
-compile_one), which for the newest is left out.
+where products are made, and only on the newest GPU; older ones and bfloat16 without the inventory's lesser entries; what makes neither
+products nor maxima is compiled for older ones with ones alone (see compile_one), which for the newest is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import subprocess
@@ -50,7 +51,8 @@ def chosen(quick: bool) -> Iterator[tuple[Compiled, int]]:
     """Each entry with each capability that it is compiled for."""
     for entry in inventory():
         for capability in CAPABILITIES:
-            rare = entry.name.endswith("bf16") and not (entry.multiplies and capability == CAPABILITIES[-1])
+            newest, bf16 = capability == CAPABILITIES[-1], entry.name.endswith("bf16")
+            rare = (bf16 and not (entry.multiplies and newest)) or (entry.lesser and (bf16 or not newest))
             if entry.least <= capability <= entry.most and not (quick and rare):
                 yield entry, capability
 
@@ -153,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if missing := unlisted():
         sys.exit(f"kernels without an entry in kernels/gpu/inventory.py: {missing}")
+    gc.set_threshold(100_000)  # compiling makes many objects, and hardly any that only this would free
     if options.lines:
         for row in triton_rows(options.quick):
             print(json.dumps(row), flush=True)

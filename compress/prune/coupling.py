@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class ChannelGroup:
     def on(self, axis: str) -> tuple[Member, ...]:
         return tuple(member for member in self.members if member.axis == axis)
 
-    @property
+    @cached_property
     def parts(self) -> tuple[np.ndarray, ...]:
         """The channels of members that hold some of them only, as layers do whose outputs are joined: one of each must stay."""
         held = {tuple(np.unique(member.root).tolist()) for member in self.members}

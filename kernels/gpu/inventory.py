@@ -25,7 +25,8 @@ FLOATS = ("alpha", "beta", "ratio_h", "ratio_w")
 @dataclass(frozen=True, eq=False)
 class Compiled:
     """One specialisation: `signature` has a type for each argument ("constexpr" for those in `constexprs`), as Triton writes them.
-    `multiplies`: by matrix instructions. `least`, `most`: the compute capabilities, times ten, from and up to which it is meant to run."""
+    `multiplies`: by matrix instructions. `least`, `most`: the compute capabilities, times ten, from and up to which it is meant to run.
+    `lesser`: other entries of the kernel take its branches, of at least its size, so that in bfloat16 and on older GPUs those suffice."""
 
     name: str
     fn: Any
@@ -36,6 +37,7 @@ class Compiled:
     multiplies: bool = False
     least: int = 80
     most: int = 90
+    lesser: bool = False
 
     @property
     def aligned(self) -> list[int]:
@@ -137,8 +139,9 @@ def _product(element: str) -> Iterator[Compiled]:
         for ahead in (False, True):
             name = f"rows{rows} {replace(tile, ahead=ahead)} {element}"
             fixed = {**_sums(rows, tile), "ahead": ahead, "joined": ahead, "every": False, "pooled": 0}
-            yield _launch(name, product.gathered_rows, element, fixed, tile)
-        yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, {**window, **_sums(rows, tap_tile)}, tap_tile)
+            yield _launch(name, product.gathered_rows, element, fixed, tile, lesser=rows < 128)
+        fixed = {**window, **_sums(rows, tap_tile)}
+        yield _launch(f"taps{rows} {tap_tile} {element}", product.gathered_taps, element, fixed, tap_tile, lesser=rows != 64)
     wide = product.Tile(128, 64, 8, 3)
     fixed = {**_sums(128, wide), "ahead": False, "joined": True, "every": True, "pooled": 0}
     yield _launch(f"rows128 {wide} every {element}", product.gathered_rows, element, fixed, wide, least=90)
@@ -147,8 +150,8 @@ def _product(element: str) -> Iterator[Compiled]:
     yield _launch(f"rows64 {halved} pooled largest=True {element}", product.gathered_rows, element, fixed, halved, least=90)
 
 
-def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: product.Tile, least: int = 80) -> Compiled:
-    options = {"num_warps": tile.warps, "num_stages": tile.stages, "least": least, "multiplies": True}
+def _launch(name: str, fn: Any, element: str, fixed: Mapping[str, Any], tile: product.Tile, **more: Any) -> Compiled:
+    options = {"num_warps": tile.warps, "num_stages": tile.stages, "multiplies": True, **more}
     return compiled(name, fn, _layer(element), fixed, **options)
 
 
@@ -164,9 +167,13 @@ def _maps(element: str) -> Iterator[Compiled]:
             fixed = {**even, "stride": stride, "high": high, **kind}
             name = f"maps by strips {stride=} {high=} {dct=} {packed=} {element}"
             # Where maps are large enough for tall strips (maps.LEAST), capability 90 adds by words whatever the dtype.
-            yield compiled(name, map_kernels.strip_maps, words, fixed, least=least, most=90 if packed or high == 1 else 80)
-        yield compiled(f"maps by words {dct=} {packed=} {element}", map_kernels.flat_maps, words, {**odd, **kind}, least=least)
-        yield compiled(f"maps halved {dct=} {packed=} {element}", map_kernels.halved_maps, words, {**halved, **kind}, least=least)
+            # Of the strips that are tall, the largest are those of stride 1 that add by numbers.
+            most, lesser = 90 if packed or high == 1 else 80, high == 1 or packed == (stride == 1)
+            yield compiled(name, map_kernels.strip_maps, words, fixed, least=least, most=most, lesser=lesser)
+        # What `dct` and `packed` choose between is the same code in all kernels of words, and stands with the strips.
+        options: dict[str, Any] = {"least": least, "lesser": packed}
+        yield compiled(f"maps by words {dct=} {packed=} {element}", map_kernels.flat_maps, words, {**odd, **kind}, **options)
+        yield compiled(f"maps halved {dct=} {packed=} {element}", map_kernels.halved_maps, words, {**halved, **kind}, **options)
     yield compiled(f"maps of every second pixel {element}", map_kernels.halved_points, words, {**halved, "block": 1024, **LATE})
     for size, stride, dct in ((3, 2, True), (1, 3, False), (5, 1, False)):
         window = {key: value for key, value in _window(size, stride, size // 2).items() if not key.startswith("pad")}
@@ -184,7 +191,8 @@ def _pairs(element: str) -> Iterator[Compiled]:
         image = {"channels": 3, "height": 224, "width": 224, "out_height": 112, "out_width": 112}
         window = {"kernel_h": size, "kernel_w": size, "stride_h": 2, "top": size // 2, "left": size // 2}
         fixed = {**image, **window, "across": across, "total": total, "unrolled": True, **_sums(rows, tile)}
-        yield _launch(f"pairs{rows} {size}x{size} {tile} {element}", pairs.gathered_pairs, element, fixed, tile, least)
+        lesser = rows == 32 or (element == "bf16" and least == 80)  # bfloat16 on a GPU that has the registers for the larger tile
+        yield _launch(f"pairs{rows} {size}x{size} {tile} {element}", pairs.gathered_pairs, element, fixed, tile, least=least, lesser=lesser)
 
 
 def _boundary(element: str) -> Iterator[Compiled]:
