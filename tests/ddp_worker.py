@@ -103,7 +103,8 @@ def apart(folder: Path) -> None:
 def main() -> None:
     modes, folder = sys.argv[1].split(","), Path(sys.argv[2])
     torch.set_num_threads(1)
-    sgd(network()), whole_batches()  # What they read and import is read once for both.
+    whole_batches()  # What is read and imported here is so once for both.
+    sgd(network())
     if not (child := os.fork()):
         # Both have failed, and what is tested is written: where ranks part on an error, gloo's own threads now and then abort the process
         # as they are torn down. The other modes end as a user's program does.

@@ -11,7 +11,7 @@
 constexpr int kPicked = 0;     // columns: of the row, each the distance of a map from x, in floats
 constexpr int kFollow = 4;     // columns: the distance of the first map from x, in bytes; the others follow it
 constexpr int kApart = 8;      // columns: from one map to the next, in bytes; the first is at x
-constexpr int kAskMaps = 1;    // maps of kMapsAhead steps later (not where they are apart)
+constexpr int kAskMaps = 1;    // maps of kMapsAhead steps later, where they are picked: the processor foresees the others
 constexpr int kAskValues = 2;  // values, and columns, of kAhead steps later
 
 // Whether the loop of S filters by Q vectors is here.
@@ -30,22 +30,21 @@ template <int R, class Sums> void row_steps(Sums&, const float*, const uint32_t*
   COSPARSE_IF(COSPARSE_IS("0"), "vmovups (%%" x ", %%rax, 4), %%" to)                 \
   COSPARSE_IF(COSPARSE_IS("4"), "vmovups 64*" at "(%%" x ", %%rdi), %%" to)           \
   COSPARSE_IF(COSPARSE_IS("8"), "vmovups (%%" x ", %%rdi), %%" to)
-#define COSPARSE_ASK_MAP(at, x)                                                       \
-  COSPARSE_IF("(%c[how] & 13) == 1", "prefetcht0 (%%" x ", %%rax, 4)")                \
-  COSPARSE_IF("(%c[how] & 13) == 5", "prefetcht0 64*(" at "+8)(%%" x ", %%rdi)")
+#define COSPARSE_IF_ASKED(text) COSPARSE_IF("(%c[how] & 13) == 1", text)
+#define COSPARSE_ASK_MAP(x) COSPARSE_IF_ASKED("prefetcht0 (%%" x ", %%rax, 4)")
 #define COSPARSE_VALUE(at, r) "vbroadcastss %c[stride]*" at "+4*" r "(%%rsi), %%ymm12\n\t"
 #define COSPARSE_SUM(map, sum) "vfmadd231ps %%" map ", %%ymm12, %[" sum "]\n\t"
 #define COSPARSE_ROW_2(at, r) COSPARSE_VALUE(at, r) COSPARSE_SUM("ymm13", "s" r "0") COSPARSE_SUM("ymm14", "s" r "1")
 #define COSPARSE_ROW_3(at, r) COSPARSE_ROW_2(at, r) COSPARSE_SUM("ymm15", "s" r "2")
 #define COSPARSE_STEP(at, ROW, ASK_MAPS, LAST_MAP)                                    \
-  COSPARSE_IF("(%c[how] & 13) == 1", "movl 4*(" at "+8)(%%rdi), %%eax") ASK_MAPS      \
+  COSPARSE_IF_ASKED("movl 4*(" at "+8)(%%rdi), %%eax") ASK_MAPS                       \
   COSPARSE_IF(COSPARSE_IS("0"), "movl 4*" at "(%%rdi), %%eax")                        \
   COSPARSE_MAP(at, "r8", "ymm13") COSPARSE_MAP(at, "r9", "ymm14") LAST_MAP            \
   COSPARSE_IF(COSPARSE_IS("8"), "addq %%r11, %%rdi")                                  \
   ROW(at, "0") ROW(at, "1") ROW(at, "2") ROW(at, "3")
-#define COSPARSE_STEP_2(at) COSPARSE_STEP(at, COSPARSE_ROW_2, COSPARSE_ASK_MAP(at, "r8"), "")
+#define COSPARSE_STEP_2(at) COSPARSE_STEP(at, COSPARSE_ROW_2, COSPARSE_ASK_MAP("r8"), "")
 #define COSPARSE_STEP_3(at)                                                           \
-  COSPARSE_STEP(at, COSPARSE_ROW_3, COSPARSE_ASK_MAP(at, "r8") COSPARSE_ASK_MAP(at, "r10"), COSPARSE_MAP(at, "r10", "ymm15"))
+  COSPARSE_STEP(at, COSPARSE_ROW_3, COSPARSE_ASK_MAP("r8") COSPARSE_ASK_MAP("r10"), COSPARSE_MAP(at, "r10", "ymm15"))
 #define COSPARSE_NEXT(steps)                                                          \
   "addq $" steps "*%c[stride], %%rsi\n\t"                                             \
   COSPARSE_IF(COSPARSE_IS("0"), "addq $4*" steps ", %%rdi")                           \
@@ -111,7 +110,7 @@ inline __attribute__((always_inline)) void row_steps(Sums& sums, const float* va
   constexpr int stride = R * (int)sizeof(float);
   constexpr bool all = R == 4;
   const int64_t steps = stop - column, columns = reinterpret_cast<int64_t>(column);
-  if (dense) {  // the processor foresees its maps
+  if (dense) {
     const int64_t first_map = *column * (int64_t)sizeof(float);
     if (!all && brings_maps)
       product_steps<stride, kFollow>(sums, values, first_map, steps, x);
@@ -128,6 +127,7 @@ inline __attribute__((always_inline)) void row_steps(Sums& sums, const float* va
 #undef COSPARSE_IF
 #undef COSPARSE_IS
 #undef COSPARSE_MAP
+#undef COSPARSE_IF_ASKED
 #undef COSPARSE_ASK_MAP
 #undef COSPARSE_VALUE
 #undef COSPARSE_SUM

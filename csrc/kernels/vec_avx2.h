@@ -23,7 +23,7 @@ static inline void store_run(float* p, int first, int n, __m256 a) {
 struct Vec8 {
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
-  static constexpr bool steps = true;  // the product's loop is written out (steps_avx2.h)
+  static constexpr bool steps = true;  // whether steps_avx2.h has the product's loop
   static constexpr bool masks = true;
   using Reg = __m256;
   using Mask = __m256i;   // all ones in the lanes to touch

@@ -11,7 +11,7 @@ struct Vec {
   static constexpr int lanes = 16;
   static constexpr const char* name = "avx512";
   static constexpr int registers = 32;
-  static constexpr bool steps = false;  // the product's loop is written out (steps_avx2.h)
+  static constexpr bool steps = false;  // whether steps_avx2.h has the product's loop
   static constexpr bool masks = true;
   using Reg = __m512;
   using Mask = __mmask16;

@@ -10,7 +10,7 @@ struct Vec {
   static constexpr int lanes = 8;
   static constexpr const char* name = "scalar";
   static constexpr int registers = 16;
-  static constexpr bool steps = false;  // the product's loop is written out (steps_avx2.h)
+  static constexpr bool steps = false;  // whether steps_avx2.h has the product's loop
   static constexpr bool masks = false;  // whether a masked load or store is one instruction
   struct Reg {
     float v[8];
