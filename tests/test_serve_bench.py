@@ -16,12 +16,14 @@ from cosparse.bench.serving.__main__ import main
 from cosparse.bench.serving.client import drive, message
 
 
-def test_two_parts_of_it(tmp_path: Path) -> None:
+def test_three_parts_of_it(tmp_path: Path) -> None:
     path, result = write(tmp_path / "small.cosparse"), tmp_path / "out.json"
-    arguments = [str(path), "--only", "overhead,soak", "--seconds", "0.5", "--soak", "200", "--clients", "4", "--json", str(result)]
+    arguments = [str(path), "--only", "overhead,latency,soak", "--seconds", "0.5", "--soak", "200", "--clients", "4", "--json", str(result)]
     assert main(arguments) in (0, 1)  # the bars are for a quiet machine
     parts = json.loads(result.read_text())["parts"]
     assert parts["overhead"]["overhead_ms"] > 0
+    assert len(parts["latency"]["rounds"]) == 7
+    assert not any(found["failures"] for found in parts["latency"]["rounds"])
     assert parts["soak"]["requests"] == 200
     assert parts["soak"]["statuses"] == {"200": 200}
     assert len(parts["soak"]["rss_mb"]) == 10

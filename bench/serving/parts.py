@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import tempfile
 import threading
 import time
@@ -20,6 +21,10 @@ from cosparse.bench.serving.process import server
 from cosparse.engine.serve.folder import checksum
 
 Result = dict[str, Any]
+
+ROUNDS = 7
+LEAST = 300
+"""Requests of a round, so that a 99th percentile is more than the longest."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +93,31 @@ def batching(setting: Setting) -> Result:
 
 
 def latency(setting: Setting) -> Result:
-    """p99 at 80 % of what the server reaches when saturated, against the median of a single client."""
-    requests = setting.requests(1)
+    """p99 at 80 % of what the server reaches when saturated, against the median of a single client: in rounds, each with a median and a
+    saturation of its own, as a shared machine is not equally fast from one minute to the next. The middle round counts."""
+    requests, seconds, rounds = setting.requests(1), setting.seconds / ROUNDS, []
     with server(setting.artifact, *setting.options()) as place:
-        alone = _drive(place.port, setting, requests, clients=1, seconds=setting.seconds)
-        full = _drive(place.port, setting, requests, seconds=setting.seconds)
-        rate = 0.8 * full.statuses[200] / full.seconds
-        load = _drive(place.port, setting, requests, seconds=2 * setting.seconds, rate=rate)
-    ratio = percentiles(load.latencies)["p99_ms"] / percentiles(alone.latencies)["p50_ms"]
+        for _ in range(ROUNDS):
+            alone = _drive(place.port, setting, requests, clients=1, seconds=seconds)
+            full = _drive(place.port, setting, requests, seconds=seconds)
+            rate = 0.8 * full.statuses[200] / full.seconds
+            load = _drive(place.port, setting, requests, seconds=max(2 * seconds, LEAST / rate), rate=rate)
+            ratio = percentiles(load.latencies)["p99_ms"] / percentiles(alone.latencies)["p50_ms"]
+            rounds.append(
+                {
+                    "single_client": alone.summary(),
+                    "saturated": full.summary(),
+                    "at_80_percent": load.summary(),
+                    "failures": load.failures,
+                    "ratio": round(ratio, 3),
+                }
+            )
+    ratio = statistics.median(found["ratio"] for found in rounds)
     return {
-        "single_client": alone.summary(),
-        "saturated": full.summary(),
-        "at_80_percent": load.summary(),
-        "ratio": round(ratio, 3),
-        "bar": "p99 at most 3 times the batch-1 median",
-        "passed": bool(ratio <= 3 and not load.failures),
+        "rounds": rounds,
+        "ratio": ratio,
+        "bar": "p99 at most 3 times the batch-1 median, in the middle round",
+        "passed": bool(ratio <= 3 and not any(found["failures"] for found in rounds)),
     }
 
 

@@ -11,9 +11,8 @@ call that finds the engine idle is run at once, alone; batches form of what arri
 The queue holds at most `queue` calls; more are refused. The engine runs in worker threads, without the GIL; answers go back to the event
 loop of the caller, once for each batch.
 
-A short call that nobody competes with runs on the event loop itself, which spares two hand-overs between threads: one that is expected to
-take at most `short` seconds, while nothing waits or runs, if the engine has been idle for QUIET seconds or the last ALONE calls all came
-from one `caller`. So many callers at once still form batches, and the loop is never held for longer than `short` by much.
+A short call that nobody competes with (traffic.py) runs on the event loop itself, which spares two hand-overs between threads: one that is
+expected to take at most `short` seconds, while nothing waits. So the loop is never held for longer than `short` by much.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ import numpy
 
 from cosparse.engine.arrays import as_array
 from cosparse.engine.serve.refusal import Closed, Kind, Refused
+from cosparse.engine.serve.traffic import Traffic
 from cosparse.errors import Error, ShapeError
 
 Arrays = tuple[numpy.ndarray, ...]
 
-QUIET = 0.002
-ALONE = 4
+SHORT = 0.002
+"""Seconds for which a call may hold the event loop of a program that says nothing else."""
 SIZES = 64
 """Sizes of inputs whose pace is kept; of more, all are measured anew."""
 
@@ -74,10 +74,12 @@ class Batcher:
         max_delay: float = 0.0,
         queue: int = 256,
         workers: int = 1,
-        short: float = 0.002,
+        short: float = SHORT,
+        traffic: Traffic | None = None,
         observe: Callable[[Ran], None] = lambda ran: None,
     ) -> None:
-        """max_delay, short: seconds; workers: threads that call the engine, each with a batch of its own; observe: told of each batch."""
+        """max_delay, short: seconds; workers: threads that call the engine, each with a batch of its own; traffic: shared with the other
+        batchers of the event loop; observe: told of each batch."""
         for name, value, least in (
             ("max_batch", max_batch, 1),
             ("queue", queue, 1),
@@ -97,8 +99,7 @@ class Batcher:
         self._later = 0  # images in these parts
         self._seconds_per_image = 0.0
         self._paces: dict[tuple[tuple[int, ...], ...], float] = {}  # of each size of the inputs
-        self._short, self._running, self._ended = short, 0, 0.0
-        self._callers: deque[object] = deque(maxlen=ALONE - 1)
+        self._short, self._traffic = short, traffic or Traffic()
         self.threads = [threading.Thread(target=self._work, name=f"batcher-{engine.name}-{i}", daemon=True) for i in range(workers)]
         for thread in self.threads:
             try:
@@ -206,16 +207,10 @@ class Batcher:
     def _alone(self, calls: list[Call], caller: object) -> bool:
         """Whether to run the call here and now; if so, it counts as running."""
         with self._changed:
-            if self._closed or self._waiting or self._running or len(calls) > 1 or self._max_delay:
+            if self._closed or self._waiting or len(calls) > 1 or self._max_delay:
                 return False
-            if not 0 < self._paces.get(calls[0].sizes, 0.0) * calls[0].images <= self._short:
-                return False
-            steady = caller is not None and len(self._callers) == ALONE - 1 and all(other == caller for other in self._callers)
-            if not steady and time.monotonic() - self._ended <= QUIET:
-                return False
-            self._callers.append(caller)
-            self._running += 1
-            return True
+            expected = self._paces.get(calls[0].sizes, 0.0) * calls[0].images
+        return 0 < expected <= self._short and self._traffic.alone(caller)
 
     def _run_here(self, call: Call) -> Arrays:
         ran, outputs, error = self._compute([call])
@@ -227,8 +222,8 @@ class Batcher:
     def _put(self, calls: list[Call], caller: object) -> None:
         """All that wait at once, or none. One request alone may exceed an empty queue."""
         now, later = calls[: self._ahead], calls[self._ahead :]
+        self._traffic.came(caller)
         with self._changed:
-            self._callers.append(caller)
             if self._closed:
                 raise Closed
             depth = len(self._waiting)
@@ -292,7 +287,7 @@ class Batcher:
                 if full or left <= 0 or self._closed:
                     for call in batch:  # the first of the queue, mostly, so that each is found at once
                         self._waiting.remove(call)
-                    self._running += 1
+                    self._traffic.started()
                     return batch
                 self._changed.wait(left)
 
@@ -310,10 +305,9 @@ class Batcher:
             if not isinstance(raised, Error):
                 logging.getLogger("cosparse.serve").error("engine failed", exc_info=raised, extra={"model": self._engine.name})
         ended = time.monotonic()
-        with self._changed:
-            self._running -= 1
-            self._ended = ended
-            if error is None:  # a call that fails at once says nothing of one that does not
+        self._traffic.ended()
+        if error is None:  # a call that fails at once says nothing of one that does not
+            with self._changed:
                 new, sizes = (ended - start) / images, batch[0].sizes
                 self._seconds_per_image = _mean(self._seconds_per_image, new)
                 if sizes not in self._paces and len(self._paces) == SIZES:
