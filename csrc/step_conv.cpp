@@ -106,7 +106,7 @@ struct ConvStep {
       make_maps(run, a);
       a.x = {a.maps, weights->floats, (int64_t)weights->maps() * weights->floats, true, 0, 0};
       a.source = source;
-      join_chunks(a);
+      if (weights->floats < kLanes) join_chunks(a);  // else in the same order of additions as where each thread makes its own maps
     }
     run.pool.each((int64_t)units.size(), [&](int64_t i, int slot) {
       const Unit& u = units[i];

@@ -14,6 +14,9 @@ namespace {
 
 // Maps of 16 floats that fit a second-level cache for two groups of pixels, weights beside them.
 constexpr int kChunkMaps = 2304;
+// With vectors of eight a map is read twice as often for its products, and the second-level cache is too slow for that: of so many maps three
+// groups fit the first-level cache. Sums wait in the output between chunks, for which a block row should have some columns in each.
+constexpr int kNearMaps = 160, kNearColumns = 110;
 constexpr int kMostFields = 8;  // of pixels along an axis, of a dilated layer in Winograd's form: with more of them tiles are mostly empty
 
 int block_of(const Layer& l) {  // filters a block row on this target
@@ -69,9 +72,16 @@ void number_maps(const Layer& l, const Blocks& blocks, Weights& out, std::vector
   }
 }
 
+// Maps of a chunk, at the most.
+int chunk_maps(const Layer& l, const KernelRow& kernel, const Weights& w) {
+  const int far = kChunkMaps * kLanes / kernel.floats;
+  if (kernel.isa != Isa::avx2 || !w.kept) return far;
+  return std::clamp((int)(kNearColumns * (double)l.dense() / w.kept), kNearMaps, far);
+}
+
 // Cuts the used channels into chunks of about as many maps each; 1x1 layers, whose maps are copies or not even that, stay whole.
-void cut_chunks(const Layer& l, Weights& out) {
-  const int most = kChunkMaps * kLanes / out.floats, count = (int)out.used.size();
+void cut_chunks(const Layer& l, const KernelRow& kernel, Weights& out) {
+  const int most = chunk_maps(l, kernel, out), count = (int)out.used.size();
   const int parts = l.taps() == 1 ? 1 : std::max(1, (out.maps() + most - 1) / most);
   for (int part = 0, begin = 0; part < parts; ++part) {
     const int first = part ? out.chunks.back().first_map + out.chunks.back().maps : 0;
@@ -315,7 +325,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     out->floats = kernel.floats;
-    cut_chunks(l, *out);
+    cut_chunks(l, kernel, *out);
     pack_steps(blocks, number, kernel, slab, *out);
   }
   out->density = l.dense() ? (double)out->kept / l.dense() : 0;

@@ -254,7 +254,8 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if constexpr (kBehind)
       if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
     for (int v = 0; v < all; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V, N>(a, maps, v);
-    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
+    for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x);
+    return;
   }
   const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch);
   const std::conditional_t<kBehind, Taps<V, per>, NoTaps> taps_behind(a.window, (group + T) * kLanes, room_behind);

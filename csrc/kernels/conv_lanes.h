@@ -107,7 +107,8 @@ template <class V, class V8, class N, class L> void conv_lanes(const ConvArgs& a
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
     if (!in_place) copy_tiled<V, N, per>(a, group, maps);
-    return rows(0, in_place ? a.x.at(0, group) : maps);
+    for (int k = 0; k < a.chunk_count; ++k) rows(k, in_place ? a.x.at(0, group) : maps);
+    return;
   }
   const Taps<V, per> taps(a.window, group * kLanes, scratch);
   for (int k = 0; k < a.chunk_count; ++k) {
