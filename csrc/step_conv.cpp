@@ -163,11 +163,11 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool in_place = conv.source == Source::maps || (tiled && all[0]->in_place);
   const bool by_rows = own || (in_place && rows_first(w, groups, conv.source == Source::maps));
   std::vector<int> widths;
-  bool behind = few && groups > 1 && pixels % kLanes == 1;
+  bool behind = few && groups > 1;
   for (const KernelRow* row : choose_kernels(all, chosen_tile(b, step), by_rows || pixels >= kManyPixels)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
-    if (row->t > 0) widths.push_back(row->t), behind = behind && row->behind;
+    if (row->t > 0) widths.push_back(row->t), behind = behind && pixels % kLanes <= row->pixels_behind;
   }
   const Last last = !few ? Last::whole : behind ? Last::behind : Last::few;
   const int at_once = own ? rows : (int)std::max(w.same_columns ? kRowsAlike : 1, kRowsAtOnce * rows / w.bytes);

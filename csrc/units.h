@@ -6,14 +6,14 @@
 namespace cosparse {
 
 // One call of a kernel: t groups of pixels from `group`, block rows begin..end-1 (begin = end: nothing to do). t = 0: the kernel for few
-// pixels. behind: the last pixel, alone in the group behind these, as well (KernelRow::behind).
+// pixels. behind: the last pixels, few in the group behind these, as well (KernelRow::behind).
 struct Unit {
   int64_t group;
   int t, begin, end;
   bool behind = false;
 };
 
-// The last group: like the others; for the kernel for few pixels; or a pixel that goes with the group before it.
+// The last group: like the others; for the kernel for few pixels; or pixels that go with the group before it.
 enum class Last { whole, few, behind };
 
 // All groups x block rows as units, the same number for each thread, thread after thread, so that Pool::each gives everybody its own.

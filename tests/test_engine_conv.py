@@ -117,6 +117,16 @@ def test_columns_that_follow_each_other(row: dict[str, Any], kernel: tuple[int, 
     run(node, channels, (5, GROUP * row["t"] + 3), 2, **tile)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("points", range(1, 12))
+def test_a_dct_of_every_length(points: int, isa: str) -> None:
+    """Along rows, along columns, along both with some columns that no filter reads; on rows that vectors cross, and cross twice."""
+    for kernel, size in (((1, points), (3, 17)), ((points, 1), (17, 3)), ((points, 12 - points), (9, 11)), ((points, 3), (12, 5))):
+        pad = [n // 2 for n in kernel for _ in range(2)]
+        node = conv(np.random.default_rng(9), 13, 5, kernel, pad=pad, transform="dct", block=8, density=0.1)
+        run(node, 5, size, 2, isa=isa)
+
+
 @pytest.mark.parametrize("apart", [1, 3])
 @pytest.mark.parametrize("row", rows_of("float32"), ids=lambda row: row["name"])
 def test_rows_of_few_columns(row: dict[str, Any], apart: int) -> None:

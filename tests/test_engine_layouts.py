@@ -157,6 +157,17 @@ def test_chunks_of_channels(channels: int, dtype: str, isa: str) -> None:
     assert_exact(graph, [whole_numbers(1, channels, 10, 14, most=1)], dtype, isa, (1, 3))
 
 
+@pytest.mark.parametrize(("dtype", "isa"), EXACT)
+@pytest.mark.parametrize("pixels", [17, 18, 19, 20, 21, 36, 49, 50, 51, 52, 53, 99, 196])
+def test_the_last_pixels_follow_a_tile(pixels: int, dtype: str, isa: str) -> None:
+    """One to four behind tiles of one to three groups; 1x1 and 3x3, some of whose channels come in chunks, with what is added to them."""
+    nodes = [layer("a", "x", 20, 3, keep=0.7), clip("a2", "a", -1, 1), layer("b", "a2", 40, 20, seed=1), clip("b2", "b", -2, 2)]
+    nodes += [layer("c", "b2", 300, 40, 3, keep=0.05, seed=2), clip("c2", "c", -1, 1), layer("d", "c2", 40, 300, 3, keep=0.3, seed=3)]
+    nodes += [add("e", "d", "b2"), clip("f", "e", -200, 200)]
+    shape = (14, 14) if pixels == 196 else (1, pixels)
+    assert_exact(graph_of(nodes, {"x": (3, *shape)}), [whole_numbers(1, 3, *shape)], dtype, isa, (1, 2, 5))
+
+
 def kept_columns(filters: int, channels: int, share: float) -> FakeNode:
     """A 3x3 layer in the DCT that reads `share` of the maps, of every channel some, in all its block rows."""
     node = conv(RNG(0), filters, channels, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=8)

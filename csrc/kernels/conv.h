@@ -111,8 +111,9 @@ __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filt
     for (int q = 0; q < Q; ++q) put(r, q, V::load(sums + (r * Q + q) * V::lanes));
 }
 
-// Whether a tile has the pixel behind it as well, and how that is multiplied (L as in conv_lanes.h): 8 filters side by side, which costs a
-// tile of three 2 instructions of 46, where a pass of its own would fetch all values once more.
+// Whether a tile has the pixels behind it as well, and how they are multiplied (L as in conv_lanes.h): 8 filters side by side. One pixel goes
+// with each step where registers are left for it, which costs a tile of three 2 instructions of 46; elsewhere a row's pixels follow its tile,
+// while its values are in the nearest cache. A pass of their own would fetch all values once more.
 struct NoPixel {
   struct Sum {};
   static Sum zero() { return {}; }
@@ -122,6 +123,7 @@ struct NoTaps {
   NoTaps(const Window&, int64_t, float*) {}
 };
 template <class L> constexpr bool takes_pixel() { return !std::is_same<L, NoPixel>::value; }
+template <class V> constexpr bool pixel_in_step() { return V::registers == 32; }
 
 // S of the R filters of a block row, from `filter`, times Q vectors; x[q]: the maps, x[Q]: those of the pixel behind. Returns its sums.
 template <class V, class N, class L, int R, int S, int Q>
@@ -212,10 +214,12 @@ template <class V, class N, class L, int R, int T>
 void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x) {
   constexpr int per = kLanes / V::lanes, vectors = T * per, S = filters_at_once<V, R>(), most = vectors_at_once<V, S>();
   constexpr int Q = vectors <= most ? vectors : vectors % most ? per : most;
-  static_assert(!takes_pixel<L>() || (R == 8 && S == R && Q == vectors && N::columns == 1));
+  using InStep = std::conditional_t<pixel_in_step<V>(), L, NoPixel>;
+  static_assert(!takes_pixel<L>() || (R == 8 && N::columns == 1));
+  static_assert(!takes_pixel<InStep>() || (S == R && Q == vectors));
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
-  for (int row = begin; row < end; ++row)
+  for (int row = begin; row < end; ++row) {
     for (int v = 0; v < vectors; v += Q)
       for (int filter = row * R; filter < row * R + R && filter < a.filters; filter += S) {
         float* y[Q];
@@ -225,9 +229,12 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
           y[q] = a.y.at(filter, group + (v + q) / per) + lane;
           residual[q] = a.residual.base ? a.residual.at(filter, group + (v + q) / per) + lane : nullptr;
         }
-        const auto pixel = block_product<V, N, L, R, S, Q>(a, filter, from[row], to[row], first, last, x + v, y, residual);
-        if constexpr (takes_pixel<L>()) finish_lanes<typename L::Vector, L, N>(a, row, chunk, group + T, 0, pixel);
+        const auto pixel = block_product<V, N, InStep, R, S, Q>(a, filter, from[row], to[row], first, last, x + v, y, residual);
+        if constexpr (takes_pixel<InStep>()) finish_lanes<typename L::Vector, L, N>(a, row, chunk, group + T, 0, pixel);
       }
+    if constexpr (takes_pixel<L>() && !takes_pixel<InStep>())
+      lanes_row<typename L::Vector, L, N>(a, row, chunk, group + T, pixels_from(a, group + T), x[vectors]);
+  }
 }
 
 template <class V, class N, int R, int T, class L = NoPixel>

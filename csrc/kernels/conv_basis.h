@@ -69,33 +69,58 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   }
 }
 
-// Any R x S: columns first, then rows, by the orthonormal matrices.
+// The n-point DCT of x[0], x[step], .. in place, by the orthonormal matrix c: sums of mirrored pairs make the even outputs, differences the
+// odd ones.
+template <class V, int n> inline __attribute__((always_inline)) void dct_line(const float* c, typename V::Reg* x, int step) {
+  constexpr int kPairs = n / 2, kSums = n - kPairs;
+  typename V::Reg sum[kSums], difference[kPairs + 1];
+#pragma GCC unroll 8
+  for (int j = 0; j < kPairs; ++j) {
+    const typename V::Reg a = x[j * step], b = x[(n - 1 - j) * step];
+    sum[j] = V::add(a, b), difference[j] = V::sub(a, b);
+  }
+  if (n % 2) sum[kPairs] = x[kPairs * step];
+#pragma GCC unroll 8
+  for (int v = 0; v < n; v += 2) {
+    typename V::Reg y = V::mul(V::set1(c[v * n]), sum[0]);
+#pragma GCC unroll 8
+    for (int j = 1; j < kSums; ++j) y = V::fma(V::set1(c[v * n + j]), sum[j], y);
+    x[v * step] = y;
+  }
+#pragma GCC unroll 8
+  for (int v = 1; v < n; v += 2) {
+    typename V::Reg y = V::mul(V::set1(c[v * n]), difference[0]);
+#pragma GCC unroll 8
+    for (int j = 1; j < kPairs; ++j) y = V::fma(V::set1(c[v * n + j]), difference[j], y);
+    x[v * step] = y;
+  }
+}
+template <class V, int n = kMaxDct> inline __attribute__((always_inline)) void dct_line(int points, const float* c, typename V::Reg* x, int step) {
+  if constexpr (n > 1) points == n ? dct_line<V, n>(c, x, step) : dct_line<V, n - 1>(points, c, x, step);
+}
+
+// Any R x S: rows first, then those columns of which some map is wanted.
 template <class V, class N, int T> void basis_step_dct(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
-  using Reg = typename V::Reg;
   const int R = a.window.rows, S = a.window.cols;
-  Reg tap[kMaxDct], h[kMaxDct * kMaxDct];
+  typename V::Reg x[kMaxDct * kMaxDct];
   for (int i = chunk.begin; i < chunk.end; ++i) {
-    const UsedChannel& u = a.used[i];
-    const float* x = a.x.base + u.channel * a.x.channel;
+    const UsedChannel u = a.used[i];
+    const float* source = a.x.base + u.channel * a.x.channel;
+    uint32_t wanted = 0;  // columns
+    for (int m = u.begin; R > 1 && m < u.end; ++m) wanted |= 1u << a.taps[m] % S;
     for (int t = 0; t < T; ++t) {
-      for (int r = 0; r < R; ++r) {
-        for (int s = 0; s < S; ++s) tap[s] = taps.load(x, t, r * S + s, V::zero());
-        for (int v = 0; v < S; ++v) {
-          Reg sum = V::mul(V::set1(a.basis_cols[v * S]), tap[0]);
-          for (int s = 1; s < S; ++s) sum = V::fma(V::set1(a.basis_cols[v * S + s]), tap[s], sum);
-          h[r * S + v] = sum;
-        }
-      }
+      for (int k = 0; k < R * S; ++k) x[k] = taps.load(source, t, k, V::zero());
+      for (int r = 0; r < R; ++r) dct_line<V>(S, a.basis_cols, x + r * S, 1);
+      for (int s = 0; s < S; ++s)
+        if (wanted >> s & 1) dct_line<V>(R, a.basis_rows, x + s, S);
       float* out = map_rows<V, N>(a, maps, t) + (int64_t)(u.begin - chunk.first_map) * N::floats;
-      for (int m = u.begin; m < u.end; ++m, out += N::floats) {
-        const int row = a.taps[m] / S, v = a.taps[m] % S;
-        Reg sum = V::mul(V::set1(a.basis_rows[row * R]), h[v]);
-        for (int r = 1; r < R; ++r) sum = V::fma(V::set1(a.basis_rows[row * R + r]), h[r * S + v], sum);
-        N::store_map(a, out, sum, a.taps[m]);
-      }
+      for (int m = u.begin; m < u.end; ++m, out += N::floats) N::store_map(a, out, x[a.taps[m]], a.taps[m]);
     }
   }
 }
+
+// As kChannelsAhead where a channel is done with as soon as its one tap is copied.
+constexpr int kPlanesAhead = 16;
 
 template <class V, class N, int T, bool plain>
 void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
@@ -112,6 +137,12 @@ void basis_step_taps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   for (int i = chunk.begin; i < chunk.end; ++i) {
     const UsedChannel u = used[i];
     const float* x = source + u.channel * channel;
+    if (V::lanes > 1 && taps.count() == 1) {
+      const float* soon = source + used[i + kPlanesAhead < chunk.end ? i + kPlanesAhead : i].channel * channel + taps.offset(0);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; t += kLanes / V::lanes) __builtin_prefetch(soon + start[t]);
+      __builtin_prefetch(soon + start[T - 1] + V::lanes);
+    }
     for (int m = u.begin; m < u.end; ++m) {
       const int tap = numbers[m];
       const float* p = x + taps.offset(tap);

@@ -77,25 +77,28 @@ template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a
   }
 }
 
+// Block row `row` at the `pixels` of `group`, at most kLanePixels.
+template <class V8, class L, class N> void lanes_row(const ConvArgs& a, int row, int chunk, int64_t group, int pixels, const float* x) {
+  switch (pixels) {
+    case 1:
+      return lane_product<V8, L, N, 1>(a, row, chunk, group, x);
+    case 2:
+      return lane_product<V8, L, N, 2>(a, row, chunk, group, x);
+    case 3:
+      return lane_product<V8, L, N, 3>(a, row, chunk, group, x);
+    default:
+      return lane_product<V8, L, N, 4>(a, row, chunk, group, x);
+  }
+}
+
+inline int pixels_from(const ConvArgs& a, int64_t group) { return (int)(a.window.images * a.window.ho * a.window.wo - group * kLanes); }
+
 // At most kLanePixels pixels of `group` are there. N: the number; L: its product by pixels.
 template <class V, class V8, class N, class L> void conv_lanes(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
   constexpr int per = kLanes / V::lanes;
+  const int pixels = pixels_from(a, group);
   const auto rows = [&](int chunk, const float* x) {
-    const int pixels = (int)(a.window.images * a.window.ho * a.window.wo - group * kLanes);
-    for (int row = begin; row < end; ++row) switch (pixels) {
-        case 1:
-          lane_product<V8, L, N, 1>(a, row, chunk, group, x);
-          break;
-        case 2:
-          lane_product<V8, L, N, 2>(a, row, chunk, group, x);
-          break;
-        case 3:
-          lane_product<V8, L, N, 3>(a, row, chunk, group, x);
-          break;
-        default:
-          lane_product<V8, L, N, 4>(a, row, chunk, group, x);
-          break;
-      }
+    for (int row = begin; row < end; ++row) lanes_row<V8, L, N>(a, row, chunk, group, pixels, x);
   };
   float* maps = scratch + taps_floats(a.window.rows * a.window.cols, 1);
   if (a.source == Source::picked) {

@@ -217,7 +217,8 @@ struct KernelRow {
   UpsampleKernel upsample = nullptr;
   MapsKernel maps = nullptr;
   WinogradKernel winograd = nullptr;
-  ConvKernel behind = nullptr;       // `conv` of a tile and of the one pixel that the group behind it has, where a kernel has room for both
+  ConvKernel behind = nullptr;       // `conv` of a tile and of the last pixels, in the group behind it
+  int pixels_behind = 0;             // that it takes, at the most
 };
 constexpr int kLanePixels = 4;
 // Whether a step is a tile of matrix registers, r rows of 64 bytes.

@@ -1,8 +1,8 @@
 // Loading the taps of T vectors of flat output pixels: offsets and masks, found once for a tile and used for every channel.
 // Included inside a per-ISA namespace.
 //
-// At a horizontal stride of 1 a tap's lanes lie side by side in the source, row by row of the output, and are loaded under a mask. At
-// stride s lane l of such a run is element s*l, and each vector that holds some of them is loaded once: element s*l mod V::lanes of it
+// At a horizontal stride of 1 a tap's lanes lie side by side in the source, row by row of the output, and are loaded under a mask for each
+// row; those of the first two are kept. At stride s lane l of such a run is element s*l, and each vector that holds some of them is loaded once: element s*l mod V::lanes of it
 // goes to lane l.
 
 // A flat output pixel's place. Found by division once for a tile: from there on it is counted.
@@ -29,6 +29,7 @@ template <class V, int T> class Taps {
       : w_(w),
         count_(w.rows * w.cols),
         masks_(reinterpret_cast<typename V::Mask*>(room)),
+        second_(reinterpret_cast<typename V::Mask*>(room + (int64_t)T * (count_ + 1) * V::lanes)),
         pieces_(reinterpret_cast<Piece*>(room + (int64_t)T * (count_ + 1) * V::lanes)) {
     const int64_t total = w.images * w.ho * w.wo;
     Pixel at(w, first);
@@ -66,7 +67,10 @@ template <class V, int T> class Taps {
     if (w_.stride_x != 1) return load_pieces(channel, vectors_[t], tap, outside);
     const Vector& v = vectors_[t];
     const float* p = channel + w_.offset[tap];
-    if (__builtin_expect(v.runs == 1, 1)) return V::mask_load(masks_[t * count_ + tap], p + v.start[0], outside);
+    if (v.runs <= 2) {
+      typename V::Reg x = V::mask_load(masks_[t * count_ + tap], p + v.start[0], outside);
+      return v.runs == 1 ? x : V::mask_load(second_[t * count_ + tap], p + v.start[1], x);
+    }
     typename V::Reg x = outside;
     const uint32_t hit = v.row_bits[tap / w_.cols] & v.col_bits[tap % w_.cols];
     for (int i = 0; i < v.runs; ++i)
@@ -177,15 +181,19 @@ template <class V, int T> class Taps {
       at.advance(w_, next - l);
     }
     if (v.runs == 0) v.runs = 1, v.start[0] = 0, v.lanes[0] = 0;
-    if (v.runs > 1 || w_.stride_x != 1) return;
+    if (v.runs > 2 || w_.stride_x != 1) return;
     for (int r = 0; r < w_.rows; ++r)
-      for (int s = 0; s < w_.cols; ++s) masks_[t * count_ + r * w_.cols + s] = V::mask(v.row_bits[r] & v.col_bits[s]);
+      for (int s = 0; s < w_.cols; ++s) {
+        const uint32_t hit = v.row_bits[r] & v.col_bits[s];
+        masks_[t * count_ + r * w_.cols + s] = V::mask(v.runs == 1 ? hit : hit & v.lanes[0]);
+        if (v.runs == 2) second_[t * count_ + r * w_.cols + s] = V::mask(hit & v.lanes[1]);
+      }
   }
 
   const Window& w_;
   const int count_;
-  typename V::Mask* const masks_;  // [T][count]; stride 1
-  Piece* const pieces_;            // other strides
+  typename V::Mask *const masks_, *const second_;  // [T][count]; stride 1, and at most two runs
+  Piece* const pieces_;                            // other strides, in place of second_
   typename V::Index element_;
   Vector vectors_[T];
 };
