@@ -95,7 +95,8 @@ template <class V, int n> inline __attribute__((always_inline)) void dct_line(co
     x[v * step] = y;
   }
 }
-template <class V, int n = kMaxDct> inline __attribute__((always_inline)) void dct_line(int points, const float* c, typename V::Reg* x, int step) {
+template <class V, int n = kMaxDct>
+inline __attribute__((always_inline)) void dct_line(int points, const float* c, typename V::Reg* x, int step) {
   if constexpr (n > 1) points == n ? dct_line<V, n>(c, x, step) : dct_line<V, n - 1>(points, c, x, step);
 }
 
