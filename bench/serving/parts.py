@@ -95,7 +95,9 @@ def batching(setting: Setting) -> Result:
 def latency(setting: Setting) -> Result:
     """p99 at 80 % of what the server reaches when saturated, against the median of a single client: in rounds, each with a median and a
     saturation of its own, as a shared machine is not equally fast from one minute to the next. The middle round counts."""
-    requests, seconds, rounds = setting.requests(1), setting.seconds / ROUNDS, []
+    requests, seconds = setting.requests(1), setting.seconds / ROUNDS
+    rounds: list[Result] = []
+    ratios: list[float] = []
     with server(setting.artifact, *setting.options()) as place:
         for _ in range(ROUNDS):
             alone = _drive(place.port, setting, requests, clients=1, seconds=seconds)
@@ -103,16 +105,10 @@ def latency(setting: Setting) -> Result:
             rate = 0.8 * full.statuses[200] / full.seconds
             load = _drive(place.port, setting, requests, seconds=max(2 * seconds, LEAST / rate), rate=rate)
             ratio = percentiles(load.latencies)["p99_ms"] / percentiles(alone.latencies)["p50_ms"]
-            rounds.append(
-                {
-                    "single_client": alone.summary(),
-                    "saturated": full.summary(),
-                    "at_80_percent": load.summary(),
-                    "failures": load.failures,
-                    "ratio": round(ratio, 3),
-                }
-            )
-    ratio = statistics.median(found["ratio"] for found in rounds)
+            ratios.append(round(ratio, 3))
+            shown = {"single_client": alone.summary(), "saturated": full.summary(), "at_80_percent": load.summary()}
+            rounds.append({**shown, "failures": load.failures, "ratio": ratios[-1]})
+    ratio = statistics.median(ratios)
     return {
         "rounds": rounds,
         "ratio": ratio,
