@@ -14,7 +14,7 @@ from cosparse.errors import ShapeError
 
 
 class Double:
-    """Twice its input, as an engine; keeps the batch sizes that it saw, and waits while `hold` is set."""
+    """Twice its input, as an engine; keeps the batch sizes that it saw, and waits while `go` is clear."""
 
     name = "double"
 

@@ -69,31 +69,30 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
   }
 }
 
+// Every second output of an n-point DCT, from the `first`: y[v] = sum of c[v][j] part[j], into x[0], x[step], ..
+template <class V, int n, int first, int count>
+inline __attribute__((always_inline)) void dct_outputs(const float* c, const typename V::Reg* part, typename V::Reg* x, int step) {
+#pragma GCC unroll 8
+  for (int v = first; v < n; v += 2) {
+    typename V::Reg y = V::mul(V::set1(c[v * n]), part[0]);
+#pragma GCC unroll 8
+    for (int j = 1; j < count; ++j) y = V::fma(V::set1(c[v * n + j]), part[j], y);
+    x[v * step] = y;
+  }
+}
 // The n-point DCT of x[0], x[step], .. in place, by the orthonormal matrix c: sums of mirrored pairs make the even outputs, differences the
 // odd ones.
 template <class V, int n> inline __attribute__((always_inline)) void dct_line(const float* c, typename V::Reg* x, int step) {
   constexpr int kPairs = n / 2, kSums = n - kPairs;
-  typename V::Reg sum[kSums], difference[kPairs + 1];
+  typename V::Reg sum[kSums], difference[kPairs];
 #pragma GCC unroll 8
   for (int j = 0; j < kPairs; ++j) {
     const typename V::Reg a = x[j * step], b = x[(n - 1 - j) * step];
     sum[j] = V::add(a, b), difference[j] = V::sub(a, b);
   }
   if (n % 2) sum[kPairs] = x[kPairs * step];
-#pragma GCC unroll 8
-  for (int v = 0; v < n; v += 2) {
-    typename V::Reg y = V::mul(V::set1(c[v * n]), sum[0]);
-#pragma GCC unroll 8
-    for (int j = 1; j < kSums; ++j) y = V::fma(V::set1(c[v * n + j]), sum[j], y);
-    x[v * step] = y;
-  }
-#pragma GCC unroll 8
-  for (int v = 1; v < n; v += 2) {
-    typename V::Reg y = V::mul(V::set1(c[v * n]), difference[0]);
-#pragma GCC unroll 8
-    for (int j = 1; j < kPairs; ++j) y = V::fma(V::set1(c[v * n + j]), difference[j], y);
-    x[v * step] = y;
-  }
+  dct_outputs<V, n, 0, kSums>(c, sum, x, step);
+  dct_outputs<V, n, 1, kPairs>(c, difference, x, step);
 }
 template <class V, int n = kMaxDct>
 inline __attribute__((always_inline)) void dct_line(int points, const float* c, typename V::Reg* x, int step) {
