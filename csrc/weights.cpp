@@ -75,7 +75,7 @@ void number_maps(const Layer& l, const Blocks& blocks, Weights& out, std::vector
 // Maps of a chunk, at the most.
 int chunk_maps(const Layer& l, const KernelRow& kernel, const Weights& w) {
   const int far = kChunkMaps * kLanes / kernel.floats;
-  if (kernel.isa != Isa::avx2 || !w.kept) return far;
+  if (kernel.isa != Isa::avx2 || kernel.floats < kLanes || !w.kept) return far;
   return std::clamp((int)(kNearColumns * (double)l.dense() / w.kept), kNearMaps, far);
 }
 
@@ -138,13 +138,16 @@ float share_of(int i, int n) {
 
 // One step of `columns` columns a filter; blocks b..end-1, at most `columns` of them. What is left over the first one fills: in bfloat16
 // by shares, as zero times infinity would be no number.
-void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, bool bytes, void* to) {
+void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, Number number, void* to) {
   const int shares = columns - (int)(end - b) + 1;
   for (int f = 0; f < blocks.r; ++f)
     for (int i = 0; i < columns; ++i) {
       const float v = blocks.values[(size_t)(b + std::max(0, i - shares + 1)) * blocks.r + f];
-      if (bytes)
-        static_cast<int8_t*>(to)[f * columns + i] = i + 1 < shares ? 0 : (int8_t)v;
+      const float whole = i + 1 < shares ? 0 : v;
+      if (number == Number::int8 && columns == 2)
+        static_cast<int16_t*>(to)[f * columns + i] = (int16_t)whole;
+      else if (number == Number::int8)
+        static_cast<int8_t*>(to)[f * columns + i] = (int8_t)whole;
       else
         static_cast<uint16_t*>(to)[f * columns + i] = to_bf16(i < shares ? v * share_of(i, shares) : v);
     }
@@ -163,14 +166,14 @@ bool repeats(const Blocks& blocks) {
 // Groups the columns of each row and chunk into steps; a step that is not full repeats its first column (join_step).
 void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const KernelRow& kernel, Slab& slab, Weights& out) {
   const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r, columns = kernel.columns;
-  const bool bytes = out.number == Number::int8;
+  const bool bytes = out.number == Number::int8 && columns > 2;
   out.bounds.assign((size_t)(chunks + 1) * rows, 0);
   out.same_columns = reads_tiles(kernel) && rows > 1 && !blocks.columns.empty() && repeats(blocks);
   const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
   const int64_t words = columns == 1 ? r : (int64_t)r * columns / (bytes ? 4 : 2);  // of a step
   const int64_t spare = out.same_columns ? most / rows + 1 : 0;                     // of an odd block row
   out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
-  const int64_t behind = columns == 1 ? kMapsAhead : 0;  // that are read ahead of the last step
+  const int64_t behind = columns <= 2 ? kMapsAhead : 0;  // that are read ahead of the last step
   out.columns = slab.take<uint32_t>(most * columns + behind);
   uint32_t count = 0;
   int64_t at = 0;
@@ -190,7 +193,7 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
         const int spare = columns - (int)(end - b);
         for (int i = 0; i < columns && !(out.same_columns && row); ++i)
           out.columns[at++] = number[blocks.columns[b + std::max(0, i - spare)]] * out.floats;
-        if (columns > 1) join_step(blocks, b, end, columns, bytes, out.values.get() + place(row, count) * words);
+        if (columns > 1) join_step(blocks, b, end, columns, out.number, out.values.get() + place(row, count) * words);
         ++count, b = end;
       }
     }

@@ -152,6 +152,8 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     // Columns of a dense row follow each other: so do its maps, which are then found without reading the columns.
     const bool dense = a.source != Source::shifted && column != stop && stop[-1] - *column == (stop - column - 1) * N::floats;
     row_steps<R>(acc, value, column, stop, dense, brings_maps, x);
+  } else if constexpr (N::halves && S == 4 && Q == 2) {
+    N::template row<R>(acc, value, column, stop, S == R || !brings_maps, x[0]);
   } else {
     const auto steps = [&](auto asks_maps, auto asks_values) __attribute__((always_inline)) {
       for (; column != stop; column += N::columns, value += R) {
@@ -166,7 +168,9 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
         }
         typename V::Reg maps[Q];
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q) maps[q] = N::gather(x[q], column);
+        for (int q = 0; q < Q; ++q)
+          if constexpr (!N::halves) maps[q] = N::gather(x[q], column);
+        if constexpr (N::halves) N::gather(x[0], column, maps[0], maps[1]);
 #pragma GCC unroll 8
         for (int r = 0; r < S; ++r)
 #pragma GCC unroll 8
@@ -177,6 +181,13 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     constexpr std::true_type yes;
     constexpr std::false_type no;
     S == R ? steps(yes, yes) : brings_maps ? steps(yes, no) : steps(no, yes);
+  }
+  if constexpr (N::halves) {
+    static_assert(Q == 2);
+    if (last && N::template finish<S>(a, filter, acc, y[0], residual[0])) return pixel;
+    if (last)
+#pragma GCC unroll 8
+      for (int r = 0; r < S; ++r) N::order(acc[r][0], acc[r][1]);
   }
   if (!last) {
 #pragma GCC unroll 8
@@ -213,7 +224,7 @@ template <class V, int R> constexpr int filters_at_once() { return R > 1 && vect
 template <class V, class N, class L, int R, int T>
 void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x) {
   constexpr int per = kLanes / V::lanes, vectors = T * per, S = filters_at_once<V, R>(), most = vectors_at_once<V, S>();
-  constexpr int Q = vectors <= most ? vectors : vectors % most ? per : most;
+  constexpr int Q = N::halves ? per : vectors <= most ? vectors : vectors % most ? per : most;
   using InStep = std::conditional_t<pixel_in_step<V>(), L, NoPixel>;
   static_assert(!takes_pixel<L>() || (R == 8 && N::columns == 1));
   static_assert(!takes_pixel<InStep>() || (S == R && Q == vectors));
@@ -225,9 +236,9 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
         float* y[Q];
         const float* residual[Q];
         for (int q = 0; q < Q; ++q) {
-          const int64_t lane = (v + q) % per * V::lanes;
-          y[q] = a.y.at(filter, group + (v + q) / per) + lane;
-          residual[q] = a.residual.base ? a.residual.at(filter, group + (v + q) / per) + lane : nullptr;
+          const auto lane = [&](bool tiled) { return (v + q) % per * (tiled ? vector_floats<V, N>() : V::lanes); };
+          y[q] = a.y.at(filter, group + (v + q) / per) + lane(a.y.tiled);
+          residual[q] = a.residual.base ? a.residual.at(filter, group + (v + q) / per) + lane(a.residual.tiled) : nullptr;
         }
         const auto pixel = block_product<V, N, InStep, R, S, Q>(a, filter, from[row], to[row], first, last, x + v, y, residual);
         if constexpr (takes_pixel<InStep>()) finish_lanes<typename L::Vector, L, N>(a, row, chunk, group + T, 0, pixel);
@@ -260,7 +271,7 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
     if constexpr (kBehind)
       if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
-    for (int v = 0; v < all; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * V::lanes : map_rows<V, N>(a, maps, v);
+    for (int v = 0; v < all; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * vector_floats<V, N>() : map_rows<V, N>(a, maps, v);
     for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x);
     return;
   }

@@ -1,12 +1,14 @@
 // conv, first half: the basis step. The maps of a chunk of source channels go into the scratch, [groups][maps] rows, in the form that
 // the number's product reads. N: number.h. Included inside a per-ISA namespace, after taps.h and number.h.
 
+// Floats of memory of a vector of a row of maps, or of a tile.
+template <class V, class N> constexpr int vector_floats() { return N::floats * V::lanes / kLanes; }
+
 // Where the maps of vector v (of V::lanes pixels) start in the scratch.
 template <class V, class N> float* map_rows(const ConvArgs& a, float* maps, int v) {
   constexpr int per = kLanes / V::lanes;
-  static_assert(per == 1 || N::floats == kLanes);
   if constexpr (N::beside) return maps + v * (N::floats / 2);
-  return maps + (int64_t)(v / per) * (a.most_maps + 1) * N::floats + v % per * V::lanes;
+  return maps + (int64_t)(v / per) * (a.most_maps + 1) * N::floats + v % per * vector_floats<V, N>();
 }
 
 // Three taps by the 3-point DCT without its scales, which are folded into the values: (1,1,1), (1,0,-1), (1,-2,1).

@@ -7,4 +7,9 @@ struct Vec : Vec8 {
 };
 }  // namespace cosparse::avx2
 
+#define COSPARSE_MORE_NUMBERS "number_int8_avx2.h"
+#define COSPARSE_NUMBER_LANES                  \
+  template <> struct LanesOf<PairsInt8<Vec>> { \
+    using Type = LanesPairsInt8<Vec8>;         \
+  };
 #include "isa_body.inc"

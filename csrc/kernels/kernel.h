@@ -10,7 +10,7 @@
 namespace cosparse {
 
 constexpr int kLanes = 16;    // plane granularity in floats; every vector width divides it
-constexpr int kMapsAhead = 8;  // columns, where a step is one, whose maps are asked for before they are multiplied
+constexpr int kMapsAhead = 8;  // columns, where a step is one or two, whose maps are asked for before they are multiplied
 constexpr int kMaxTaps = 64;  // kernel height and width, each
 constexpr int kMaxDct = 11;   // the same where the basis step is a DCT; beyond it the plan transforms the weights back
 
@@ -85,8 +85,8 @@ struct ConvArgs {
   const uint32_t* bounds;      // [chunk_count + 1][bounds_step]: blocks of row i in chunk k are bounds[k][i] .. bounds[k + 1][i]
   int bounds_step;
   // B steps of KernelRow::columns columns; f32: of one.
-  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats (shifted: floats from the pixel); of one column: kMapsAhead more
-  const void* values;       // [B][r][columns] float, bfloat16 or int8
+  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats (shifted: floats from the pixel); of one or two columns: kMapsAhead more
+  const void* values;       // [B][r][columns] float, bfloat16 or int8 (int16 where a step is two columns)
   bool same_columns;        // tiles only: all block rows have the columns of the first; values [row pairs][steps][2][r][columns]
   const float* bias;        // [block rows * r]
   const float* scale;       // int8: [block rows * r], of the sums

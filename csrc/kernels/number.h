@@ -5,7 +5,7 @@
 //   RoundedF32 bfloat16 on machines without its instructions: the same, of rounded numbers
 //   StepsF32   int8 likewise: whole numbers in float32, exact up to 2^24
 //   Observe    F32 that keeps the ranges of the maps
-// Instructions of their own: number_bf16.h, number_int8.h.
+// Instructions of their own: number_bf16.h, number_int8.h, number_int8_avx2.h.
 
 constexpr uint32_t kAllNine = 0x1ff;
 
@@ -28,6 +28,7 @@ template <class V> struct F32 {
   static constexpr int floats = kLanes;   // of memory in a row of kLanes maps
   static constexpr bool in_place = true;  // a tiled source is a row of maps
   static constexpr bool beside = false;   // a row of maps in the scratch holds two groups of pixels, one beside the other
+  static constexpr bool halves = false;   // the vectors of a group are gathered together, and their sums put in order at the end
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step

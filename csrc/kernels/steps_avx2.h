@@ -16,7 +16,7 @@ constexpr int kAskValues = 2;  // values, and columns, of kAhead steps later
 
 // Whether the loop of S filters by Q vectors is here.
 template <class V, class N, int S, int Q> constexpr bool in_assembly() {
-  return V::steps && std::is_base_of<F32<V>, N>::value && S == 4 && (Q == 2 || Q == 3);
+  return V::steps && std::is_base_of<F32<V>, N>::value && N::columns == 1 && S == 4 && (Q == 2 || Q == 3);
 }
 
 #ifndef __AVX2__

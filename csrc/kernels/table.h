@@ -5,8 +5,8 @@
 
 #include "kernel.h"
 
-// X(number, r, t): conv, r filters x t groups of kLanes pixels; t = 0: r filters side by side (few pixels). bf16 and int8 without
-// instructions of their own are f32 kernels of rounded numbers.
+// X(number, r, t): conv, r filters x t groups of kLanes pixels; t = 0: r filters side by side (few pixels). RoundedF32 and StepsF32 are bf16
+// and int8 without instructions of their own: f32 kernels of rounded numbers.
 #define COSPARSE_CONV_amx(X) X(TileBf16, 8, 3) X(TileBf16, 8, 2) X(TileBf16, 8, 1) X(TileInt8, 8, 3) X(TileInt8, 8, 2) X(TileInt8, 8, 1)
 #define COSPARSE_CONV_avx512_bf16(X) \
   X(Bf16, 8, 3) X(Bf16, 8, 2) X(Bf16, 8, 1) X(Bf16, 8, 0) X(Bf16, 4, 2) X(Bf16, 4, 1) X(Bf16, 2, 1) X(Bf16, 1, 1)
@@ -17,19 +17,21 @@
   X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 4) X(F32, 4, 2) X(F32, 4, 1) X(F32, 2, 4) X(F32, 2, 1) X(F32, 1, 4) X(F32, 1, 1) \
       X(RoundedF32, 8, 3) X(RoundedF32, 8, 2) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_avx2(X) \
-  X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) COSPARSE_EMULATED(X)
+  X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) \
+  COSPARSE_ROUNDED(X) COSPARSE_OBSERVED(X)                                                                                    \
+  X(PairsInt8, 8, 3) X(PairsInt8, 8, 2) X(PairsInt8, 8, 1) X(PairsInt8, 8, 0) X(PairsInt8, 4, 1) X(PairsInt8, 2, 1) X(PairsInt8, 1, 1)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
 // X(number): the basis step before the product
 #define COSPARSE_MAPS_amx(X)  // those of the sets below
 #define COSPARSE_MAPS_avx512_bf16(X) X(Bf16)
 #define COSPARSE_MAPS_avx512_vnni(X) X(Int8)
 #define COSPARSE_MAPS_avx512(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
-#define COSPARSE_MAPS_avx2(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
+#define COSPARSE_MAPS_avx2(X) X(F32) X(RoundedF32) X(PairsInt8) X(Observe)
 #define COSPARSE_MAPS_scalar(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
-#define COSPARSE_EMULATED(X)                                                                                                            \
-  X(RoundedF32, 8, 1)                                                                                                                   \
-  X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1) X(StepsF32, 8, 1) X(StepsF32, 8, 0) X(StepsF32, 4, 1) \
-      X(StepsF32, 2, 1) X(StepsF32, 1, 1) X(Observe, 8, 1) X(Observe, 4, 1) X(Observe, 2, 1) X(Observe, 1, 1)
+#define COSPARSE_EMULATED(X) COSPARSE_ROUNDED(X) COSPARSE_STEPS(X) COSPARSE_OBSERVED(X)
+#define COSPARSE_ROUNDED(X) X(RoundedF32, 8, 1) X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1)
+#define COSPARSE_STEPS(X) X(StepsF32, 8, 1) X(StepsF32, 8, 0) X(StepsF32, 4, 1) X(StepsF32, 2, 1) X(StepsF32, 1, 1)
+#define COSPARSE_OBSERVED(X) X(Observe, 8, 1) X(Observe, 4, 1) X(Observe, 2, 1) X(Observe, 1, 1)
 
 namespace cosparse {
 

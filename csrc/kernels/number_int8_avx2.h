@@ -1,0 +1,178 @@
+// int8 by dot products of two columns of 16-bit numbers (AVX2, which has none of bytes that cannot overflow). A row of maps is sixteen
+// numbers 0..255 of two bytes; any two rows can be a step: pixel by pixel they are joined for both vectors of a group at once. A multiplication
+// and an addition make sixteen products, as two of float32 do, but on AMD's cores each has two ports of its own, and the maps are half as long.
+// Included inside a per-ISA namespace, after number.h.
+
+template <class V> struct PairsInt8 : F32<V> {
+  static constexpr Number number = Number::int8;
+  static constexpr int columns = 2, floats = kLanes / 2;
+  static constexpr bool halves = true;
+  using Reg = typename V::Reg;
+  using Sum = __m256i;
+  using Value = uint32_t;  // the even column below, the odd one above
+
+  // Up to 255; below 0 and no number: 0, by the saturation of what follows.
+  static __m256i steps(Reg x, float inverse, float zero) {
+    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(255.f), _mm256_fmadd_ps(x, _mm256_set1_ps(inverse), _mm256_set1_ps(zero))));
+  }
+  static void put(float* to, __m128i words) { _mm_store_si128(reinterpret_cast<__m128i*>(to), words); }
+  static void put_row(float* to, __m256i steps) {
+    put(to, _mm_packus_epi32(_mm256_castsi256_si128(steps), _mm256_extracti128_si256(steps, 1)));
+  }
+  static void store_map(const ConvArgs& a, float* to, Reg x, int tap) { put_row(to, steps(x, a.inverse[tap], a.zero[tap])); }
+  static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) {
+    const float *const inverse = a.inverse, *const zero = a.zero;
+    const auto row = [&](int tap) { return steps(x[tap], inverse[tap], zero[tap]); };
+    const auto all = [&](auto next) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int tap = 0; tap < 8; tap += 2) {
+        const __m256i two = _mm256_permute4x64_epi64(_mm256_packus_epi32(row(tap), row(tap + 1)), 0xd8);
+        put(to, _mm256_castsi256_si128(two)), to += next(tap) * floats;
+        put(to, _mm256_extracti128_si256(two, 1)), to += next(tap + 1) * floats;
+      }
+      put_row(to, row(8));
+    };
+    wanted == kAllNine ? all([](int) { return 1; }) : all([wanted](int tap) { return (int)(wanted >> tap & 1); });
+  }
+  static Sum zero() { return _mm256_setzero_si256(); }
+  static Sum load_sum(const float* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+  static void store_sum(float* p, Sum s) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), s); }
+  // Both vectors of a group: the first has the pixels 0..3 and 8..11, the second 4..7 and 12..15, and so have their sums.
+  static void gather(const float* x, const uint32_t* column, Reg& first, Reg& second) {
+    const __m256i even = _mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[0]));
+    const __m256i odd = _mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[1]));
+    first = _mm256_castsi256_ps(_mm256_unpacklo_epi16(even, odd)), second = _mm256_castsi256_ps(_mm256_unpackhi_epi16(even, odd));
+  }
+  static void order(Sum& first, Sum& second) {
+    const Sum low = _mm256_permute2x128_si256(first, second, 0x20), high = _mm256_permute2x128_si256(first, second, 0x31);
+    first = low, second = high;
+  }
+  static Sum madd(Value w, Reg x, Sum s) {
+    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_castps_si256(x), _mm256_set1_epi32((int)w)));
+  }
+  // Four filters of R by the pixels of a group, for every step. Four steps share the counting and what is asked for ahead.
+  template <int R> static inline __attribute__((always_inline)) void row(Sum (&sums)[4][2], const Value* value, const uint32_t* column,
+                                                                         const uint32_t* stop, bool brings_values, const float* x) {
+    const auto step = [&](int at) __attribute__((always_inline)) {
+      Reg first, second;
+      gather(x, column + at * columns, first, second);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        const Value w = value[at * R + r];
+        sums[r][0] = madd(w, first, sums[r][0]);
+        asm volatile("" : "+x"(sums[r][0]) : : "memory");
+        sums[r][1] = madd(w, second, sums[r][1]);
+        asm volatile("" : "+x"(sums[r][1]) : : "memory");
+      }
+    };
+    const auto loop = [&](auto asks) __attribute__((always_inline)) {
+      for (; stop - column >= 4 * columns; column += 4 * columns, value += 4 * R) {
+        if (!asks || R == 4) {
+#pragma GCC unroll 8
+          for (int i = 0; i < 8; ++i) __builtin_prefetch(x + column[kMapsAhead + i]);
+        }
+        if (asks) {
+          __builtin_prefetch(value + kAhead * R);
+          if (R > 4) __builtin_prefetch(value + (kAhead + 2) * R);
+          __builtin_prefetch(column + kAhead * columns);
+        }
+        step(0), step(1), step(2), step(3);
+      }
+      for (; column != stop; column += columns, value += R) step(0);
+    };
+    brings_values ? loop(std::true_type{}) : loop(std::false_type{});
+  }
+  static Reg result(const ConvArgs& a, int filter, Sum s) {
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(a.scale[filter]), _mm256_set1_ps(a.bias[filter]));
+  }
+  // conv.h's finish_rows for sums as gather() left them, which is the order that a tile's row is packed in. False, and nothing done, where y
+  // or the residual lies in planes, or for another activation.
+  template <int S> static inline __attribute__((always_inline)) bool finish(const ConvArgs& a, int filter, const Sum (&sums)[S][2],
+                                                                            float* y, const float* residual) {
+    if (!a.y.tiled || (residual && (!a.residual.tiled || a.act == Act::clip)) || a.act > Act::clip) return false;
+    if (residual)
+      finish_tile<S, true, false>(a, filter, sums, y, residual);
+    else if (a.act == Act::clip)
+      finish_tile<S, false, true>(a, filter, sums, y, residual);
+    else
+      finish_tile<S, false, false>(a, filter, sums, y, residual);
+    return true;
+  }
+  template <int S, bool kResidual, bool kClips>
+  static inline __attribute__((always_inline)) void finish_tile(const ConvArgs& a, int filter, const Sum (&sums)[S][2], float* to,
+                                                                const float* from) {
+    const Reg floor = V::set1(kClips ? a.alpha : a.act == Act::none ? -__builtin_inff() : 0.f), ceiling = V::set1(a.beta);
+    const Reg inverse = V::set1(a.y.inverse), zero = V::set1(a.y.zero);
+    const Reg step = V::set1(kResidual ? step_of(a.residual.inverse) : 0.f), zero_there = V::set1(a.residual.zero);
+    const float *const scale = a.scale + filter, *const bias = a.bias + filter;
+    const int64_t channel = a.y.channel, channel_there = a.residual.channel;
+    const int filters = a.filters - filter;  // the last block row may be partial
+    const __m256i none = _mm256_setzero_si256();
+#pragma GCC unroll 8
+    for (int r = 0; r < S; ++r) {
+      if (r >= filters) break;
+      const auto value = [&](Sum sum, __m256i words) __attribute__((always_inline)) {
+        Reg x = V::fma(_mm256_cvtepi32_ps(sum), V::set1(scale[r]), V::set1(bias[r]));
+        if (kResidual) x = V::add(x, V::mul(V::sub(_mm256_cvtepi32_ps(words), zero_there), step));
+        x = V::max(floor, x);  // this order keeps NaN
+        if (kClips) x = V::min(ceiling, x);
+        return _mm256_cvtps_epi32(V::min(V::set1(255.f), V::fma(x, inverse, zero)));
+      };
+      const __m256i there = kResidual ? _mm256_load_si256(reinterpret_cast<const __m256i*>(from + r * channel_there)) : none;
+      const __m256i first = value(sums[r][0], _mm256_unpacklo_epi16(there, none));
+      const __m256i second = value(sums[r][1], _mm256_unpackhi_epi16(there, none));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * channel), _mm256_packus_epi32(first, second));
+    }
+  }
+  static float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
+  static void store_value(const Rows<float>& y, float* to, Reg x) { put_row(to, steps(x, y.inverse, y.zero)); }
+  static Reg load_value(const Rows<const float>& y, const float* from) {
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
+    return _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(words), _mm256_set1_ps(y.zero)), _mm256_set1_ps(step_of(y.inverse)));
+  }
+  static void store_pixel(const Rows<float>& y, float* row, int p, float x) {
+    alignas(16) uint16_t words[8];
+    put_row(reinterpret_cast<float*>(words), steps(V::set1(x), y.inverse, y.zero));
+    std::memcpy(reinterpret_cast<char*>(row) + 2 * p, words, 2);
+  }
+  static float load_pixel(const Rows<const float>& y, const float* row, int p) {
+    uint16_t word;
+    std::memcpy(&word, reinterpret_cast<const char*>(row) + 2 * p, 2);
+    return ((float)word - y.zero) * step_of(y.inverse);
+  }
+
+  using Packed = __m128i;
+  using Index = __m128i;  // of bytes
+  static Packed nothing() { return _mm_setzero_si128(); }
+  static Index index(const int32_t* lane) {
+    const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane));
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+    return _mm_add_epi16(_mm_mullo_epi16(words, _mm_set1_epi16(0x202)), _mm_set1_epi16(0x100));
+  }
+  static Packed pick(uint32_t lanes, Index index, const float* from, Packed other) {
+    const __m128i bit = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m128i mask = _mm_cmpeq_epi16(_mm_and_si128(_mm_set1_epi16((short)lanes), bit), bit);
+    return _mm_blendv_epi8(other, _mm_shuffle_epi8(_mm_load_si128(reinterpret_cast<const __m128i*>(from)), index), mask);
+  }
+  static void store_packed(const ConvArgs&, float* to, Packed x) { put(to, x); }
+};
+
+template <class V8> struct LanesPairsInt8 {
+  using Vector = V8;
+  static constexpr int columns = 2;
+  using Sum = __m256i;
+  static Sum zero() { return _mm256_setzero_si256(); }
+  static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
+    uint16_t even, odd;
+    std::memcpy(&even, reinterpret_cast<const char*>(x + column[0]) + 2 * p, 2);
+    std::memcpy(&odd, reinterpret_cast<const char*>(x + column[1]) + 2 * p, 2);
+    const int pair = (int)(even | (uint32_t)odd << 16);
+    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_castps_si256(_mm256_load_ps(w))));
+  }
+  static Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }
+  static void store(float* p, Sum s) { _mm256_store_ps(p, _mm256_castsi256_ps(s)); }
+  static Sum load(const float* p) { return _mm256_castps_si256(_mm256_load_ps(p)); }
+  static __m256 result(const ConvArgs& a, int filter, Sum s) {
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_load_ps(a.scale + filter), _mm256_load_ps(a.bias + filter));
+  }
+};
