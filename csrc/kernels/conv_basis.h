@@ -20,7 +20,8 @@ template <class V> struct Dct3 {
   }
 };
 
-// Channels whose bottom row is asked for before it is loaded: it is new to the tile, and the processor does not foresee the next plane.
+// Channels whose bottom row is asked for before it is loaded: it is new to the tile, and the processor does not foresee the next plane. With
+// AVX2 alone, the second-level cache is small as a rule, and weights have taken the other rows' place in it: they are asked for, too.
 constexpr int kChannelsAhead = 3;
 
 enum class Reach { pieces, plain, inside };  // as Taps::plain, Taps::inside
@@ -48,10 +49,14 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
     const UsedChannel u = used[i];
     const float* x = source + u.channel * channel;
     if (V::lanes > 1 && reach != Reach::pieces) {
-      const float* soon = source + used[i + kChannelsAhead < chunk.end ? i + kChannelsAhead : i].channel * channel + offset[7];
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) __builtin_prefetch(soon + start[t]);
-      __builtin_prefetch(soon + start[T - 1] + V::lanes);
+      const float* soon = source + used[i + kChannelsAhead < chunk.end ? i + kChannelsAhead : i].channel * channel;
+#pragma GCC unroll 3
+      for (int row = V::lanes == 8 ? 0 : 2; row < 3; ++row) {
+        const float* const middle = soon + offset[row * 3 + 1];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t += kLanes / V::lanes) __builtin_prefetch(middle + start[t]);
+        __builtin_prefetch(middle + start[T - 1] + V::lanes);
+      }
     }
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
