@@ -151,6 +151,19 @@ def test_positive_inputs_get_all_256_numbers(isa: str) -> None:
     np.testing.assert_array_equal(engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0])
 
 
+@pytest.mark.parametrize("isa", [isa for isa in isas_of("int8") if isa not in ("scalar", "avx512")])  # which sum in float32
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_sums_that_float32_would_round_are_exact(size: tuple[int, int], isa: str) -> None:
+    """Half of 1,200 channels take the sum to 19 million, odd numbers on the way, the other half take it back."""
+    node = conv(RNG(18), 12, 1201, (1, 1), extras=())
+    for channels, value in ((slice(600), 127), (slice(600, 1200), -127), (1200, 1)):
+        node.tensors["values"][:, channels] = value
+    x = np.full((1, 1201, *size), 255, np.float32)
+    x[:, 1200] = RNG(19).integers(0, 255, size)
+    graph = graph_of([node], {"x": x.shape[1:]})
+    np.testing.assert_array_equal(engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0])
+
+
 @pytest.mark.parametrize("isa", isas_of("int8"))
 def test_calibration_that_saw_nothing_leaves_the_bias(isa: str) -> None:
     node = conv(RNG(17), 8, 3, (3, 3), pad=(1, 1, 1, 1), block=8)
