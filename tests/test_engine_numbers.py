@@ -325,11 +325,12 @@ def packed_bytes(engine: Engine) -> int:
 
 
 def test_short_numbers_take_fewer_bytes_where_the_machine_multiplies_them() -> None:
-    """Per block of eight: 36 bytes, 20 in pairs of columns, 12 in quads; emulated they are floats."""
+    """Per block of eight: 36 bytes, 20 in pairs of columns, 12 in quads; emulated they are floats, but int8 in 16 bits with AVX2."""
     graph = graph_of([conv(RNG(25), 64, 64, (1, 1), block=8, density=1.0)], {"x": (64, 4, 4)})
     x = few_bits(RNG(26), 1, 64, 4, 4)
     size = {(d, isa): packed_bytes(engine_of(graph, isa=isa, dtype=d, calibration=[x] if d == "int8" else [])) for d, isa in ALL}
     for (dtype, isa), bytes_ in size.items():
         native = {"bfloat16": 20, "int8": 12}[dtype] if isa in ("amx", "avx512_bf16", "avx512_vnni") else 36
+        native = 20 if (dtype, isa) == ("int8", "avx2") else native
         rest = (2 * 8 + 64 * (2 if dtype == "int8" else 1)) * 4  # where rows begin; bias, scale
         assert bytes_ == 7 * 64 * native + rest, (dtype, isa)
