@@ -271,7 +271,8 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
     if constexpr (kBehind)
       if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
-    for (int v = 0; v < all; ++v) x[v] = in_place ? a.x.at(0, group + v / per) + v % per * vector_floats<V, N>() : map_rows<V, N>(a, maps, v);
+    for (int v = 0; v < all; ++v)
+      x[v] = in_place ? a.x.at(0, group + v / per) + v % per * vector_floats<V, N>() : map_rows<V, N>(a, maps, v);
     for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x);
     return;
   }

@@ -1,5 +1,6 @@
 // int8 by dot products of four columns (AVX512-VNNI). A row of maps is sixteen unsigned bytes; any four rows can be a step: a transposition
 // joins them. Included inside a per-ISA namespace, after number.h.
+#include "number_int8_parts.h"
 
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
@@ -58,7 +59,6 @@ template <class V> struct Int8 : F32<V> {
   static Reg result(const ConvArgs& a, int filter, Sum s) {
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), _mm512_set1_ps(a.scale[filter]), _mm512_set1_ps(a.bias[filter]));
   }
-  static float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
   static void store_value(const Rows<float>& y, float* to, Reg x) {
     _mm_store_si128(reinterpret_cast<__m128i*>(to), steps(x, y.inverse, y.zero));
   }
@@ -87,19 +87,12 @@ template <class V> struct Int8 : F32<V> {
   static void store_packed(const ConvArgs&, float* to, Packed x) { _mm_store_si128(reinterpret_cast<__m128i*>(to), x); }
 };
 
-template <class V8> struct LanesInt8 {
+template <class V8> struct LanesInt8 : LanesInt32<V8> {
   static constexpr int columns = 4;
   using Sum = __m256i;
-  static Sum zero() { return _mm256_setzero_si256(); }
   static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
     uint32_t quad = 0;
     for (int i = 0; i < 4; ++i) quad |= (uint32_t) reinterpret_cast<const uint8_t*>(x + column[i])[p] << 8 * i;
     return _mm256_dpbusd_epi32(s, _mm256_set1_epi32((int)quad), _mm256_castps_si256(_mm256_load_ps(w)));
-  }
-  static Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }
-  static void store(float* p, Sum s) { _mm256_store_ps(p, _mm256_castsi256_ps(s)); }
-  static Sum load(const float* p) { return _mm256_castps_si256(_mm256_load_ps(p)); }
-  static __m256 result(const ConvArgs& a, int filter, Sum s) {
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_load_ps(a.scale + filter), _mm256_load_ps(a.bias + filter));
   }
 };

@@ -1,7 +1,8 @@
 // int8 by dot products of two columns of 16-bit numbers (AVX2, which has none of bytes that cannot overflow). A row of maps is sixteen
 // numbers 0..255 of two bytes; any two rows can be a step: pixel by pixel they are joined for both vectors of a group at once. A multiplication
-// and an addition make sixteen products, as two of float32 do, but on AMD's cores each has two ports of its own, and the maps are half as long.
+// and an addition make sixteen products, as two of float32 do, but a Zen 3 core starts three of those a cycle and two of these; maps are half as long.
 // Included inside a per-ISA namespace, after number.h.
+#include "number_int8_parts.h"
 
 template <class V> struct PairsInt8 : F32<V> {
   static constexpr Number number = Number::int8;
@@ -124,7 +125,6 @@ template <class V> struct PairsInt8 : F32<V> {
       _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * channel), _mm256_packus_epi32(first, second));
     }
   }
-  static float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
   static void store_value(const Rows<float>& y, float* to, Reg x) { put_row(to, steps(x, y.inverse, y.zero)); }
   static Reg load_value(const Rows<const float>& y, const float* from) {
     const __m256i words = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
@@ -157,22 +157,14 @@ template <class V> struct PairsInt8 : F32<V> {
   static void store_packed(const ConvArgs&, float* to, Packed x) { put(to, x); }
 };
 
-template <class V8> struct LanesPairsInt8 {
-  using Vector = V8;
+template <class V8> struct LanesPairsInt8 : LanesInt32<V8> {
   static constexpr int columns = 2;
   using Sum = __m256i;
-  static Sum zero() { return _mm256_setzero_si256(); }
   static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
     uint16_t even, odd;
     std::memcpy(&even, reinterpret_cast<const char*>(x + column[0]) + 2 * p, 2);
     std::memcpy(&odd, reinterpret_cast<const char*>(x + column[1]) + 2 * p, 2);
     const int pair = (int)(even | (uint32_t)odd << 16);
     return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_castps_si256(_mm256_load_ps(w))));
-  }
-  static Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }
-  static void store(float* p, Sum s) { _mm256_store_ps(p, _mm256_castsi256_ps(s)); }
-  static Sum load(const float* p) { return _mm256_castps_si256(_mm256_load_ps(p)); }
-  static __m256 result(const ConvArgs& a, int filter, Sum s) {
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_load_ps(a.scale + filter), _mm256_load_ps(a.bias + filter));
   }
 };
