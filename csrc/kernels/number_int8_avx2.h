@@ -1,7 +1,7 @@
 // int8 by dot products of two columns of 16-bit numbers (AVX2, which has none of bytes that cannot overflow). A row of maps is sixteen
-// numbers 0..255 of two bytes; any two rows can be a step: pixel by pixel they are joined for both vectors of a group at once. A multiplication
-// and an addition make sixteen products, as two of float32 do, but a Zen 3 core starts three of those a cycle and two of these; maps are half as long.
-// Included inside a per-ISA namespace, after number.h.
+// numbers 0..255 of two bytes; any two rows can be a step: pixel by pixel they are joined for both vectors of a group at once. A
+// multiplication and an addition make sixteen products, as two of float32 do, but a Zen 3 core starts three of those a cycle and two of
+// these; maps are half as long. Included inside a per-ISA namespace, after number.h.
 #include "number_int8_parts.h"
 
 template <class V> struct PairsInt8 : F32<V> {
