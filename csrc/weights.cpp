@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "bf16.h"
 #include "blocks.h"
 #include "error.h"
 #include "kernels/table.h"
@@ -93,17 +94,8 @@ void cut_chunks(const Layer& l, const KernelRow& kernel, Weights& out) {
   }
 }
 
-uint16_t to_bf16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-void round_bf16(Blocks& blocks) {
-  for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) {
-    const uint32_t bits = (uint32_t)to_bf16(blocks.values[i]) << 16;
-    std::memcpy(&blocks.values[i], &bits, 4);
-  }
+void round_values(Blocks& blocks) {
+  for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) blocks.values[i] = round_bf16(blocks.values[i]);
 }
 
 // Values become whole numbers in -127..127, one scale a filter; the bias takes up what the zero point adds.
@@ -325,7 +317,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     Blocks blocks = recipe.form == Form::cosparse ? stored_blocks(l, out->r, factor, values)
                                                   : tap_blocks(l, out->r, recipe.form == Form::dense, values);
     out->kept = blocks.kept;
-    if (recipe.number == Number::bf16) round_bf16(blocks);
+    if (recipe.number == Number::bf16) round_values(blocks);
     if (recipe.number == Number::int8) quantize(l, *recipe.quantization, blocks, *out);
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "bf16.h"
 #include "memory.h"
 
 namespace cosparse {
@@ -31,10 +32,11 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
   const bool windowed = rows * cols > 1, few = windowed && in.c <= kFewChannels, strided = stride_[0] > 1 || stride_[1] > 1;
-  const bool can_pad = windowed && weights.basis == Basis::taps && weights.number == Number::f32 && out.w % kLanes == 0 &&
+  const bool emulated = weights.number == Number::bf16 && weights.floats == kLanes, in_floats = weights.number == Number::f32 || emulated;
+  const bool can_pad = windowed && weights.basis == Basis::taps && in_floats && out.w % kLanes == 0 &&
                        padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
-  padded = copies && can_pad;
+  padded = copies && can_pad, rounded = padded && emulated;
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
   std::vector<int> row_phase, col_phase;
   for (int r = 0; r < rows; ++r) {
@@ -93,6 +95,7 @@ void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int chan
           for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + 2 * k];
         else
           for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + step * k];
+        if (rounded) std::transform(out + begin, out + end, out + begin, round_bf16);
         std::fill(out + end, out + wq, 0.f);
       }
   });

@@ -12,10 +12,11 @@ namespace cosparse {
 // which read each place many times, and sources of few channels, where finding the lanes takes longer than the maps, the rows and columns of
 // each residue d mod s are first copied side by side into a phase plane: there the stride is 1 and the tap a shift by floor(d / s).
 //
-// Where rows of the output are whole groups and float32 taps are their own maps, the copies have the padding too: then each tap of all pixels
-// lies at one offset from the pixel, and the product reads it there (Source::shifted).
+// Where rows of the output are whole groups and taps are their own maps, in floats, the copies have the padding too: then each tap of all
+// pixels lies at one offset from the pixel, and the product reads it there (Source::shifted). For emulated bfloat16 they are rounded.
 struct Geometry {
   bool copies = false, padded = false;
+  bool rounded = false;                     // copies
   int64_t plane = 0;                        // floats of a phase plane, where copies
   std::vector<std::pair<int, int>> phases;  // (row, column) residues that some tap needs
 

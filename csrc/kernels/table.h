@@ -18,7 +18,7 @@
       X(RoundedF32, 8, 3) X(RoundedF32, 8, 2) COSPARSE_EMULATED(X)
 #define COSPARSE_CONV_avx2(X) \
   X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) \
-  COSPARSE_ROUNDED(X) COSPARSE_OBSERVED(X)                                                                                    \
+  X(RoundedF32, 8, 3) X(RoundedF32, 8, 2) COSPARSE_ROUNDED(X) COSPARSE_OBSERVED(X) \
   X(PairsInt8, 8, 3) X(PairsInt8, 8, 2) X(PairsInt8, 8, 1) X(PairsInt8, 8, 0) X(PairsInt8, 4, 1) X(PairsInt8, 2, 1) X(PairsInt8, 1, 1)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
 // X(number): the basis step before the product

@@ -78,12 +78,12 @@ struct Vec8 {
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(a), 23), _mm256_set1_epi32(127)));
   }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, zero(), _CMP_GT_OQ)); }
-  // To the nearest bfloat16, ties to even; NaN stays NaN.
+  // To the nearest bfloat16, ties to even, infinity and NaN as they are. p is the power of two below |a|: 1.5 * 2^16 p has its last bit where
+  // bfloat16 has the last of a, so adding it rounds a, and taking it away again is exact. Above 2^80 that could overflow: what is larger
+  // keeps more bits than bfloat16 has, and so do denormals.
   static Reg round_bf16(Reg a) {
-    const __m256i x = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(1));
-    const __m256i up = _mm256_add_epi32(x, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-    const Reg rounded = _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32((int)0xffff0000)));
-    return _mm256_blendv_ps(rounded, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const Reg power = _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000))), p = min(power, set1(0x1p80f));
+    return fnma(p, set1(0x1.8p16f), fma(p, set1(0x1.8p16f), a));
   }
   // a[0], a[2], .. b[0], b[2], ..
   static Reg even(Reg a, Reg b) {

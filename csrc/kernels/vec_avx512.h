@@ -49,12 +49,10 @@ struct Vec {
   static Reg mantissa(Reg a) { return _mm512_getmant_ps(a, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src); }
   static Reg exponent(Reg a) { return _mm512_getexp_ps(a); }
   static Reg select_positive(Reg a, Reg yes, Reg no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, zero(), _CMP_GT_OQ), no, yes); }
-  // To the nearest bfloat16, ties to even; NaN stays NaN.
+  // As in vec_avx2.h.
   static Reg round_bf16(Reg a) {
-    const __m512i x = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    const Reg rounded = _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32((int)0xffff0000)));
-    return _mm512_mask_mov_ps(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+    const Reg power = _mm512_and_ps(a, _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000))), p = min(power, set1(0x1p80f));
+    return fnma(p, set1(0x1.8p16f), fma(p, set1(0x1.8p16f), a));
   }
   // a[0], a[2], .. b[0], b[2], ..
   static Reg even(Reg a, Reg b) {
