@@ -21,7 +21,7 @@ SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint cuda bench micro sanitize tsan suite fuzz clean distclean
+.PHONY: help setup demo test lint cuda bench micro sanitize tsan suite emulated fuzz clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,6 +78,9 @@ tsan: $(READY) ## engines called from many threads under ThreadSanitizer
 
 suite: $(READY) ## the Python tests on an extension under sanitizers; SANITIZE=thread for another than address,undefined
 	@$(MAKE) --no-print-directory -f tests/native/suite.mk PYTHON=$(BIN)/python run
+
+emulated: $(READY) ## the engine's tests with the kernels for AVX-512 and AMX emulated, whatever the machine has
+	@$(MAKE) --no-print-directory -j$(shell getconf _NPROCESSORS_ONLN) -f tests/native/emulated.mk PYTHON=$(BIN)/python run
 
 fuzz: $(READY) ## the reader, then plans of what it reads, then plans and kernels, on mutated inputs for SECONDS each
 	$(NATIVE) KIND=fuzz CXX=$(FUZZ_CXX) PROGRAMS='fuzz_loader fuzz_plan fuzz_net' all

@@ -8,6 +8,11 @@
 // Included inside a per-ISA namespace.
 #include "number_bf16.h"
 #include "number_int8.h"
+#ifdef COSPARSE_TILES_HEADER
+#include COSPARSE_TILES_HEADER
+#else
+#include "tiles_amx.h"
+#endif
 
 constexpr int kTileFloats = 256;  // 16 rows of 64 bytes
 constexpr int kStepsAhead = 6;    // whose weights are asked for, as far as a second-level cache
@@ -24,7 +29,7 @@ template <class V> struct TileBf16 : Bf16<V> {
   }
   static constexpr int step = 2;  // columns of a row of B
   static typename V::Reg add(typename V::Reg a, typename V::Reg b) { return V::add(a, b); }
-  template <int C, int A, int B> static void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+  template <int C, int A, int B> static void multiply() { multiply_bf16<C, A, B>(); }
 };
 
 // Two groups beside each other in the scratch: a cache line holds what both have of a map, and one load fetches it. Joined, the pixels of the
@@ -78,7 +83,7 @@ template <class V> struct TileInt8 : Int8<V> {
   }
   static constexpr int step = 4;
   static __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
-  template <int C, int A, int B> static void multiply() { asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+  template <int C, int A, int B> static void multiply() { multiply_int8<C, A, B>(); }
 };
 
 // As BesideBf16; joined by whole rows, so that nothing is mixed.
@@ -103,13 +108,6 @@ template <class V> struct BesideInt8 : TileInt8<V> {
   static void apart(float*) {}
 };
 
-// Tiles by number; rows of 64 bytes, one after the other.
-template <int tile> void load_tile(const void* from) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(64l), "i"(tile) : "memory");
-}
-template <int tile> void store_tile(void* to) { asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(64l), "i"(tile) : "memory"); }
-template <int tile> void zero_tile() { asm volatile("tilezero %%tmm%c0" ::"i"(tile)); }
-
 // f(0), f(1), .. with constants.
 template <int n, class F> inline __attribute__((always_inline)) void each_tile(const F& f) {
   if constexpr (n > 0) {
@@ -117,27 +115,6 @@ template <int n, class F> inline __attribute__((always_inline)) void each_tile(c
     f(std::integral_constant<int, n - 1>());
   }
 }
-
-// While one is alive, tiles 0..sums-1 and `weights` have `rows` rows, the others 16.
-class TileUse {
- public:
-  TileUse(int rows, int sums, int weights) {
-    Config config{};
-    config.palette = 1;
-    for (int i = 0; i < 8; ++i) config.bytes[i] = 64, config.rows[i] = i < sums || i == weights ? (uint8_t)rows : 16;
-    asm volatile("ldtilecfg %0" ::"m"(config));
-  }
-  ~TileUse() { asm volatile("tilerelease" ::: "memory"); }
-  TileUse(const TileUse&) = delete;
-  TileUse& operator=(const TileUse&) = delete;
-
- private:
-  struct alignas(64) Config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-  };
-};
 
 // The tiles B of one step for T groups.
 template <class N, int T>

@@ -3,14 +3,16 @@
 #   KIND=thread    ThreadSanitizer
 #   KIND=fuzz      the first with feedback for fuzzing: libFuzzer where CXX is a clang++ that has it, else tests/native/fuzz_main.cpp
 #   KIND=plain     no sanitizer
-# The kernels take most of the time to compile. VECTORS=0 leaves out the vector ones; ARCHIVES=FOLDER is for a quick build: it links those
+# EMULATED=1 compiles the kernels for AVX-512 and AMX against emulated/, so that they run, and sanitizers look into them, on any machine
+# with AVX2. The kernels take most of the time to compile. VECTORS=0 leaves out the vector ones; ARCHIVES=FOLDER is for a quick build: it links those
 # of setup.py, which no sanitizer looks into, and leaves out what debuggers want beyond line numbers and the UNCHECKED of the checks, which
 # cost the most and whose finds mostly end in AddressSanitizer's. OPTIMISE=-O0 compiles the rest in half the time.
 KIND ?= address
 VECTORS ?= 1
+EMULATED ?=
 ARCHIVES ?=
 OPTIMISE ?= -O1
-OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))$(if $(ARCHIVES),-quick)
+OUT := build/native/$(KIND)$(if $(filter fuzz,$(KIND)),-$(notdir $(CXX)))$(if $(ARCHIVES),-quick)$(if $(EMULATED),-emulated)
 ENGINE := $(if $(filter fuzz,$(KIND)),$(shell printf 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long){return 0;}' | \
 	$(CXX) -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null && echo libfuzzer))
 
@@ -23,12 +25,21 @@ LINK_thread := $(FLAGS_thread)
 LINK_fuzz := $(FLAGS_address)
 # As setup.py has them; tests/test_fuzz.py compares.
 COMMON := -std=c++17 -ffp-contract=off -Wall -Wextra $(if $(ARCHIVES),-g1,-g) $(OPTIMISE) -fno-omit-frame-pointer -Icsrc -pthread
-AVX512 := -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma
 ISA_avx2 := -mavx2 -mfma
+ifdef EMULATED
+AVX512 := $(ISA_avx2) -Wno-psabi -Itests/native/emulated -DCOSPARSE_TILES_HEADER='"$(CURDIR)/tests/native/emulated/tiles_amx.h"'
+ISA_avx512 := $(AVX512)
+ISA_avx512_vnni := $(AVX512)
+ISA_avx512_bf16 := $(AVX512)
+ISA_amx := $(AVX512)
+$(OUT)/isa.o: COMMON += -DCOSPARSE_EVERY_SET
+else
+AVX512 := -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma
 ISA_avx512 := $(AVX512)
 ISA_avx512_vnni := $(AVX512) -mavx512vnni
 ISA_avx512_bf16 := $(AVX512) -mavx512bf16
 ISA_amx := $(AVX512) -mavx512vnni -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-bf16 -mamx-int8
+endif
 
 SOURCES := $(sort $(wildcard csrc/*.cpp))
 # A quick build compiles them as two: most of the time goes into headers and templates, which each source would compile anew.
