@@ -130,7 +130,9 @@ std::shared_ptr<Graph> in_file(const std::string& name, const std::function<std:
     const Fault fault = error.fault == Fault::shape ? Fault::artifact : error.fault;
     const std::string about = error.what_about.empty() ? name : name + ": " + error.what_about;
     throw Error(fault, about, error.expected, error.got, error.next_step);
-  } catch (const std::bad_alloc&) { throw Error(Fault::artifact, name, "a file that fits in memory", "no memory left for it", ""); }
+  } catch (const std::bad_alloc&) {
+    throw Error(Fault::memory, name, "a file that fits in memory", "no memory left for it", "free memory, or use a machine with more");
+  }
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 // Blocks of r filters, row after row, as the kernels want them; cut from the stored form, whose blocks may be larger or absent.
 #pragma once
-#include <functional>
 #include <vector>
 
 #include "layer.h"

@@ -13,21 +13,22 @@
 
 namespace cosparse {
 
-namespace {
-
 Options checked(Options options) {
   if (options.threads < 1 || options.threads > 1024)
     throw Error(Fault::usage, "threads", "1 to 1024", std::to_string(options.threads), "leave it out to use one thread a core");
   if (options.tile < 0)
     throw Error(Fault::usage, "tile", "the widest tile of conv kernels, 0 for the plan's choice", std::to_string(options.tile), "");
-  if (options.contexts < 0)
-    throw Error(Fault::usage, "contexts", "at least 1, or 0 for as many as cores", std::to_string(options.contexts), "");
+  if (options.contexts < 0 || options.contexts > 4096)
+    throw Error(Fault::usage, "contexts", "1 to 4096, or 0 for as many as cores", std::to_string(options.contexts),
+                "each call that runs takes one, and a thread of the caller's");
   if (options.contexts == 0) options.contexts = std::max(options.threads, (int)available_cores().size());
   check_cores(options.cores);
   if (options.max_memory < 0)
     throw Error(Fault::usage, "max_memory", "bytes, or 0 for what the machine has left", std::to_string(options.max_memory), "");
   return options;
 }
+
+namespace {
 
 // The largest value alone, before anything is packed in proportion to its channels. Plans know the rest. Returns the bytes of all.
 int64_t require_values(const Graph& graph, int64_t most) {
@@ -251,17 +252,20 @@ std::vector<StepTime> Engine::profile(const Schedule& schedule, const std::vecto
 std::vector<StepTime> Engine::profile_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
                                          int repeat) const {
   if (repeat < 1) throw Error(Fault::usage, "repeat", "at least 1", std::to_string(repeat), "");
-  const size_t steps = schedule.parts[0].plan->steps.size();
+  const size_t steps = schedule.rows();
+  std::map<const Plan*, std::vector<size_t>> rows;
+  for (const Schedule::Part& part : schedule.parts) rows[part.plan.get()] = schedule.rows_of(*part.plan);
   std::vector<std::vector<double>> us(steps);
   for (int i = 0; i < repeat; ++i) {
-    std::vector<std::vector<double>> spent(options_.threads, std::vector<double>(steps, 0));  // by the thread that ran a part
+    std::vector<std::vector<double>> spent(options_.threads, std::vector<double>(steps + 1, 0));  // by the thread that ran a part
     run_parts(context, schedule, inputs, {}, [&](const Plan& plan, const Run& run, int slot) {
       const double share = &run.pool == &alone_ ? options_.threads : 1;  // of the time that passes, where each thread has a run of its own
-      for (size_t s = 0; s < steps; ++s) {
+      const std::vector<size_t>& row = rows.at(&plan);
+      for (size_t s = 0; s < row.size(); ++s) {
         if (!plan.steps[s].run) continue;
         const auto start = std::chrono::steady_clock::now();
         plan.steps[s].run(run);
-        spent[slot][s] += std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / share;
+        spent[slot][row[s]] += std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / share;
       }
     });
     for (size_t s = 0; s < steps; ++s) {

@@ -27,9 +27,12 @@ struct StepTime {
   double median_us, min_us;
 };
 
+// The options with their defaults filled in; throws Error (Fault::usage) for what is out of range.
+Options checked(Options options);
+
 class Engine {
  public:
-  // Throws Error (Fault::usage) for threads < 1 or an unknown isa.
+  // Throws Error: usage as checked(); memory where values or weights exceed max_memory; unsupported for a layer that no kernel takes.
   // `steps`: for int8, of every conv and linear node (calibrated()).
   Engine(std::shared_ptr<const Graph> graph, Options options, const std::map<int, Quantization>& steps = {});
   // The engine that alone reads the graph's tensors: gives up what is stored of a layer as soon as that is packed.
@@ -47,9 +50,8 @@ class Engine {
   void run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
               const std::vector<float*>& outputs) const;
   // Times the tiles of every layer at these input shapes, and whether a batch had better run apart, or takes that from the tuning cache; later
-  // schedules have it. Does nothing for an
-  // engine that was made without options.tune. Any thread, beside calls; some seconds at the most where one run does not take longer.
-  // Returns a warning about the cache, or nothing. tune_shapes.cpp
+  // schedules have it. Does nothing for an engine that was made without options.tune. Any thread, beside calls; some seconds at the most where
+  // one run does not take longer. Returns a warning about the cache, or nothing. tune_shapes.cpp
   std::string tune(const std::vector<Shape>& inputs);
   // Times every step over `repeat` runs.
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;

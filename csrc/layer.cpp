@@ -3,6 +3,8 @@
 #include <bitset>
 #include <cmath>
 
+#include "error.h"
+
 namespace cosparse {
 
 Layer describe(const Node& node) {
@@ -13,6 +15,10 @@ Layer describe(const Node& node) {
   l.G = conv ? (int)node.integer("groups") : 1, l.Cg = l.C / l.G;
   l.dct = node.text("transform") == "dct", l.block = node.text("format") == "block";
   l.r = l.block ? (int)node.integer("block") : 1;
+  constexpr double kMost = 1 << 28;  // what is counted in 32 bits: filters in whole block rows, floats of rows of maps
+  if (l.O > kMost || (double)l.Cg * l.R * l.S > kMost)
+    throw Error(Fault::unsupported, "node '" + node.name + "'", "at most 268435456 filters, and inputs of one",
+                std::to_string(l.O) + " and " + std::to_string(l.Cg) + " x " + std::to_string(l.R) + " x " + std::to_string(l.S), "split the layer");
   l.values = node.tensor("values"), l.columns = node.tensor("columns"), l.rows = node.tensor("rows");
   l.scale = node.tensor("scale"), l.bias = node.tensor("bias");
   l.basis = node.tensor("basis"), l.tiles = node.tensor("tiles");

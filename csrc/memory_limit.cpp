@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
 constexpr int64_t kAlwaysThere = 64 << 20;  // bytes that are not worth a look at the machine
 
-// The number in a file that holds one, or behind `key` and a blank at the start of a line; kUnknown where there is none ("max").
+// The number in a file that holds one, or the one behind the word `key`; kUnknown where there is none ("max").
 int64_t number_in(const std::string& path, const std::string& key = "") {
   std::ifstream file(path);
   std::string word;

@@ -1,4 +1,4 @@
-// Engine::make_schedule.
+// What a schedule says of its parts, and Engine::make_schedule.
 #include "schedule.h"
 
 #include <algorithm>
@@ -25,6 +25,29 @@ std::string Schedule::text() const {
            (images == 1 ? " image" : " images") + (part.apart ? ", each on a thread of its own" : "");
   }
   return all + (choice.why.empty() ? "" : " (" + choice.why + ")");
+}
+
+std::vector<size_t> Schedule::rows_of(const Plan& plan) const {
+  const std::vector<Step>& first = parts[0].plan->steps;
+  std::vector<char> taken(first.size(), 0);
+  std::vector<size_t> found;
+  for (const Step& step : plan.steps) {
+    size_t row = 0;
+    while (row < first.size() && (taken[row] || first[row].node != step.node)) ++row;
+    if (row < first.size()) taken[row] = 1;
+    found.push_back(row);
+  }
+  return found;
+}
+
+std::vector<double> Schedule::counts(double Step::* count) const {
+  std::vector<double> all(rows() + 1, 0);
+  for (const Part& part : parts) {
+    const std::vector<size_t> row = rows_of(*part.plan);
+    for (size_t i = 0; i < row.size(); ++i) all[row[i]] += part.plan->steps[i].*count * (double)part.times;
+  }
+  all.pop_back();
+  return all;
 }
 
 BatchChoice choose_batch(const BatchTimes& times) {

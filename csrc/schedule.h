@@ -34,16 +34,17 @@ struct Schedule {
     int64_t times;
     bool apart = false;  // as many of the times at once as there are threads
   };
-  // A count of one step (Step::flops and the like) over all parts.
-  double sum(size_t step, double Step::* count) const {
-    double all = 0;
-    for (const Part& part : parts) all += part.plan->steps[step].*count * (double)part.times;
-    return all;
-  }
+  // The rows of plan and profile are the steps of the first part. Others may have them in another order: layers that run as a pair change
+  // places, and whether they are one depends on the batch (pair.h).
+  size_t rows() const { return parts[0].plan->steps.size(); }
+  // For each step of a part's plan its row; rows() for one that the first part does without.
+  std::vector<size_t> rows_of(const Plan& plan) const;
+  // A count of each row (Step::flops and the like) over all parts.
+  std::vector<double> counts(double Step::* count) const;
   bool apart() const { return parts[0].apart; }
   std::string text() const;  // "2 x 8 images, each on a thread of its own; 1 image"
 
-  std::vector<Part> parts;     // all with the same steps; the one that runs apart first
+  std::vector<Part> parts;     // the one that runs apart first
   std::vector<Shape> outputs;  // of the whole batch
   int64_t measured = 0;        // images of the batch that tells whether to run apart; 0: there is no choice
   BatchChoice choice = {};     // where there is one

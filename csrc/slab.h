@@ -9,7 +9,7 @@ namespace cosparse {
 
 class Slab {
  public:
-  // huge: worth it for more than the translations of small pages that a processor keeps (kManyBytes).
+  // huge: for more bytes than a processor keeps translations of 4 KiB pages for (kManyBytes).
   explicit Slab(bool huge) : kind_(huge ? Pages::huge : Pages::ordinary) {}
 
   // n uninitialised elements on a 64-byte boundary. They live as long as somebody holds them, with all pieces of their region.

@@ -31,8 +31,8 @@ bool makes_own_maps(const Weights& w, int64_t groups, int threads) {
   return groups <= kOwnGroups && threads <= kFewThreads && (w.floats == kLanes || w.chunks.size() == 1);
 }
 
-// The kernels that one step uses, by the groups t of a tile: those of the chosen width and narrower ones for what is left over; 0: for few
-// pixels.
+// The kernels that a step may use, widest first: none of more than `tile` groups of pixels (0: a rule's, more where `wide`), the narrower ones
+// for what is left over, and that for few pixels (t = 0).
 std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>& all, int tile, bool wide) {
   const int widest = tile ? tile : wide ? kWidestTile : kUsualTile;
   std::vector<const KernelRow*> chosen;

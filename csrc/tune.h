@@ -1,6 +1,5 @@
 // How each layer is to run, found by measuring: its form and the width of its tiles.
 #pragma once
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
 
 #include "error.h"
@@ -21,7 +22,7 @@ namespace cosparse {
 namespace {
 
 // Raised whenever a kernel's speed or the meaning of a choice changes: older measurements are then of other kernels.
-constexpr const char* kKernels = "10";
+constexpr const char* kKernels = "11";
 constexpr int64_t kCacheFormat = 1;
 constexpr std::streamoff kMostBytes = 16 << 20;
 
@@ -205,10 +206,11 @@ void TuneCache::save() {
   }
   for (const auto& [key, m] : own) layers_[key] = m;
   for (const auto& [key, times] : own_batches) batches_[key] = times;
-  static std::atomic<unsigned> saves{0};  // engines that load side by side write files of their own
-  const std::string beside = path_ + "." + std::to_string(getpid()) + "." + std::to_string(saves++) + ".tmp", content = text();
+  static std::atomic<unsigned> saves{0};  // engines that load side by side write files of their own, in containers that share a folder too
+  const std::string own_name = std::to_string(getpid()) + "." + std::to_string(saves++) + "." + std::to_string(std::random_device()());
+  const std::string beside = path_ + "." + own_name + ".tmp", content = text();
   bool written = make_folders(path_.substr(0, path_.rfind('/')));
-  if (std::FILE* file = written ? std::fopen(beside.c_str(), "wb") : nullptr) {
+  if (std::FILE* file = written ? std::fopen(beside.c_str(), "wbx") : nullptr) {
     written = std::fwrite(content.data(), 1, content.size(), file) == content.size() && std::fflush(file) == 0 && fsync(fileno(file)) == 0;
     written = std::fclose(file) == 0 && written && std::rename(beside.c_str(), path_.c_str()) == 0;
     if (!written) std::remove(beside.c_str());

@@ -23,7 +23,8 @@ class TuneCache {
   void put_batch(const std::string& signature, BatchTimes times) { batches_[signature] = times, changed_ = true; }
   // Picks from what was found for signatures that are new, and saves; how many these were.
   int keep(Found found);
-  // Writes beside and renames, after taking over what other processes have added; failing to write is a warning, no error.
+  // Writes beside and renames, after taking over what other processes have added; failing to write is a warning, no error. The file is whole
+  // at any time; of two that save at the same moment one may lose what the other adds, and measures it again.
   void save();
   const std::string& path() const { return path_; }
   const std::string& warning() const { return warning_; }

@@ -1,6 +1,7 @@
 #include "weights.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 
@@ -98,6 +99,13 @@ void round_values(Blocks& blocks) {
   for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) blocks.values[i] = round_bf16(blocks.values[i]);
 }
 
+// One filter's scale: its largest value is 127, but for two bounds. No sum of 255 times its values may exceed 32 bits, which from 66,312 columns on
+// it could, each rounding included; and what float has no normal number for becomes 0 (scale 1).
+float int8_scale(float most, double total, int64_t columns) {
+  const double scale = std::max(most / 127.0, 255 * total / std::max(1.0, INT32_MAX - 127.5 * (double)columns));
+  return scale >= FLT_MIN ? (float)scale : 1.f;
+}
+
 // Values become whole numbers in -127..127, one scale a filter; the bias takes up what the zero point adds.
 void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& out) {
   const int r = blocks.r;
@@ -111,8 +119,9 @@ void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& ou
           use(blocks.values[(size_t)b * r + i], (int)(blocks.columns[b] % l.taps()));
       };
       float most = 0;
-      each([&](float w, int tap) { most = std::max(most, std::fabs(w * q.step[tap])); });
-      const float scale = most > 0 ? most / 127 : 1.f;
+      double total = 0;
+      each([&](float w, int tap) { most = std::max(most, std::fabs(w * q.step[tap])), total += std::fabs((double)w * q.step[tap]); });
+      const float scale = int8_scale(most, total, blocks.rows[row + 1] - blocks.rows[row]);
       double of_zero = 0;
       each([&](float& w, int tap) { w = std::nearbyint(w * q.step[tap] / scale), of_zero += (double)w * q.zero[tap]; });
       out.scale[row * r + i] = scale;
@@ -288,7 +297,6 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
   if (l.R > kMaxTaps || l.S > kMaxTaps)
     throw Error(Fault::unsupported, "node '" + node.name + "'", "a kernel of at most 64 x 64",
                 std::to_string(l.R) + " x " + std::to_string(l.S), "split the convolution");
-  out->stored = l.values->count();
   out->form = recipe.form, out->number = recipe.number, out->r = recipe.form == Form::winograd ? kWinogradRows : block_of(l);
   const int64_t padded = round_up(l.O, out->r);
   out->bias = allocate_floats(padded);

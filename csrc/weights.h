@@ -50,7 +50,6 @@ struct Weights {
   Floats bias, scale;
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded
-  int64_t stored = 0;  // coefficients in the artifact
   double density = 1;  // kept / (filters * channels / groups * R * S)
   int64_t bytes = 0;   // everything that the kernel reads of the weights
   std::string why;     // the reason for this form, for the plan's table

@@ -48,6 +48,7 @@ class Options(ctypes.Structure):
         ("user", c_void_p),
         ("max_memory", c_int64),
         ("winograd", c_int32),
+        ("reserved", c_int32),
     )
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import resource
 import threading
-from ctypes import byref, c_double, c_float, c_int32, c_size_t, c_void_p
+from ctypes import byref, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 
 import c_library
@@ -98,6 +98,12 @@ def test_from_memory(library: Library, folder: Path) -> None:
     library.refuses(USAGE, "bytes", "load_memory", None, 5, None, None, byref(engine))
 
 
+class Later(ctypes.Structure):
+    """cosparse_info as a later header of the same ABI may have it."""
+
+    _fields_ = (("info", Info), ("added", c_int64))
+
+
 def test_what_it_tells_of_itself(library: Library, folder: Path) -> None:
     engine = library.load(folder / "ops.cosparse", threads=2, contexts=3, isa=b"scalar", tune=0)
     info, value = Info(size=ctypes.sizeof(Info)), Value()
@@ -115,6 +121,9 @@ def test_what_it_tells_of_itself(library: Library, folder: Path) -> None:
     library.refuses(USAGE, "output: expected an index below 3", "output", engine, 3, byref(value))
     info.size = 8
     library.refuses(USAGE, "info.size", "describe", engine, byref(info))
+    later = Later(info=Info(size=ctypes.sizeof(Later)), added=77)
+    library.works("describe", engine, byref(later))
+    assert (later.info.size, later.info.name, later.added) == (ctypes.sizeof(Later), b"every_op", 0)
     library("free", engine)
 
 
@@ -139,7 +148,8 @@ def test_files_that_will_not_do(library: Library, folder: Path, tmp_path: Path) 
         ({"max_memory": 1000}, MEMORY, "activations of at most 1000 bytes (max_memory), got 1040 bytes"),
         ({"winograd": 2}, USAGE, "options.winograd: expected -1, 0 or 1, got 2"),
         ({"threads": -1}, USAGE, "threads: expected 1 to 1024"),
-        ({"contexts": -1}, USAGE, "contexts: expected at least 1"),
+        ({"contexts": -1}, USAGE, "contexts: expected 1 to 4096"),
+        ({"contexts": 4097}, USAGE, "contexts: expected 1 to 4096"),
         ({"dtype": 9}, USAGE, "options.dtype"),
         ({"isa": b"sse9"}, USAGE, "sse9"),
         ({"cores": (c_int32 * 1)(9999), "core_count": 1}, USAGE, "cores: expected cores that this process may use"),

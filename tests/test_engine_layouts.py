@@ -8,6 +8,7 @@ set, number of threads and batch must give the reference's very floats, in bfloa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,6 +238,21 @@ def test_a_residual_outlasts_the_sums_between_chunks(size: tuple[int, int], dtyp
     graph = graph_of([*nodes, clip("e", "d", -128, 128)], {"x": (3, *size)})
     assert CHUNK_MAPS < 9 * 264
     assert_exact(graph, [whole_numbers(1, 3, *size)], dtype, isa, (1, 2, 5))
+
+
+@pytest.mark.parametrize(("dtype", "isa"), [(dtype, isa) for dtype in ("bfloat16", "int8") for isa in isas_of(dtype)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (7, 7), (10, 14)])
+def test_sums_between_chunks_are_not_rounded(size: tuple[int, int], dtype: str, isa: str) -> None:
+    """The same network with its middle value given out, which therefore lies in floats: what its reader makes of it is the same."""
+    nodes = [conv(RNG(0), 16, 300, (3, 3), pad=(1, 1, 1, 1)), conv(RNG(1), 24, 16, (1, 1))]
+    nodes = [replace(nodes[0], name="a"), replace(nodes[1], name="b", inputs=("a",))]
+    x = RNG(2).normal(size=(1, 300, *size)).astype(np.float32)
+    assert CHUNK_MAPS < 9 * 300
+    tiled, floats = (
+        engine_of(graph_of(nodes, {"x": x.shape[1:]}, outputs), isa=isa, dtype=dtype, calibration=[x] if dtype == "int8" else ())
+        for outputs in (["b"], ["a", "b"])
+    )
+    assert np.array_equal(tiled(x), floats(x)[1])
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -54,6 +54,13 @@ def test_an_artifact_that_was_taken_over_is_a_description() -> None:
     assert _C.infer_shapes(content, [(2, 3, 8, 8)])["linear"] == (2, 10)
 
 
+def test_an_engine_that_was_not_made_takes_nothing() -> None:
+    content = parsed(small_net())
+    with pytest.raises(cosparse.Error, match="threads: expected 1 to 1024, got 0"):
+        Engine(content, threads=0, take_over=True)
+    Engine(content, threads=1, take_over=True)(image())
+
+
 def test_what_an_engine_shares_cannot_be_taken_over() -> None:
     content = parsed(small_net())
     engine = Engine(content, threads=1)

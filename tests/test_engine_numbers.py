@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from engines import engine_of, graph_of, in_transform, isas_of
 from nodes import FakeNode, conv
-from rounded_conv import EPS, assert_within, few_bits, in_bf16, in_int8, int8_error, product_of, steps_for
+from rounded_conv import EPS, assert_within, few_bits, in_bf16, in_int8, int8_error, product_of, round_bf16, steps_for
 
 import cosparse
 from cosparse.engine import Engine, artifact
@@ -64,6 +64,20 @@ def test_geometries(name: str, channels: int, dtype: str, isa: str) -> None:
     ):
         node = conv(RNG(2), 19, channels, **LAYERS[name], transform=transform, block=block, density=density, extras=("scale", "bias"))
         compare(node, few_bits(RNG(3), batch, channels, *size), dtype, isa)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize("name", LAYERS)
+def test_rows_of_whole_groups(name: str, channels: int, dtype: str, isa: str) -> None:
+    """Taps of few channels are then read in place where bfloat16 is emulated, out of copies that are rounded."""
+    layer = LAYERS[name]
+    for out, height, block, batch in ((16, 9, 0, 2), (32, 6, 8, 1), (16, 7, 4, 3)):
+        width = (out - 1) * layer.get("stride", (1, 1))[1] + 1
+        node = conv(RNG(5), 19, channels, **layer, block=block, density=0.4)
+        shape = (batch, channels, height, width)
+        x = RNG(6).normal(size=shape).astype(np.float32) if dtype == "bfloat16" else few_bits(RNG(6), *shape)
+        compare(node, x, dtype, isa)
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
@@ -281,6 +295,50 @@ def test_infinity_stays_where_it_is_multiplied(dtype: str, isa: str) -> None:
         assert np.isfinite(y[:, :8]).all()
         np.testing.assert_array_equal(y[:, 8:, 1, 2], want[:, 8:, 1, 2])
         assert np.isinf(y).sum() == 8
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("columns", [66_000, 70_000, 100_003])
+def test_sums_of_many_columns_stay_within_32_bits(columns: int, isa: str) -> None:
+    """255 * 127 * 66,312 is 2^31. All weights alike and all maps at their largest: a mean of ones. Without the instructions sums are float32."""
+    node = conv(RNG(0), 8, columns, (1, 1), extras=())
+    node.tensors["values"] = np.full((8, columns, 1, 1), 1 / columns, np.float32)
+    x = np.ones((1, columns, 1, 1), np.float32)
+    y = engine_of(graph_of([node], {"x": (columns, 1, 1)}), isa=isa, dtype="int8", calibration=[x])(x)
+    np.testing.assert_allclose(y, 1, rtol=0.02)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_weights_without_a_scale_in_float32_become_zero(isa: str) -> None:
+    """127 of their steps would be smaller than any normal number: the bias alone is left."""
+    node = conv(RNG(0), 8, 3, (1, 1))
+    node.tensors["values"] = node.tensors["values"] * np.float32(1e-15)
+    x = few_bits(RNG(1), 1, 3, 4, 5) * np.float32(1e-26)
+    y = engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])(x)
+    np.testing.assert_array_equal(y, np.broadcast_to(node.tensors["bias"][None, :, None, None], y.shape))
+
+
+@pytest.mark.parametrize("isa", isas_of("bfloat16"))
+def test_floats_become_the_nearest_bfloat16(isa: str) -> None:
+    """A weight of 1 shows what its map was rounded to: ties to even up to 2^80, above within half a unit, infinity where it is. The
+    instructions for bfloat16 take denormals for zero, and AMX halves a lone weight until it fills a step."""
+    node = FakeNode("c", "conv", ("x",), conv(RNG(0), 8, 1, (1, 1)).attrs, {"values": np.ones((8, 1, 1, 1), np.float32)})
+    bits = RNG(1).integers(0, 2**32, 6000, np.uint32)
+    bits[1000:3000] = bits[1000:3000] & 0xFFFF0000 | 0x8000  # ties
+    bits[3000:4000] &= 0xFFFF0000  # exact
+    bits[4000:5000] |= 0x7FFF
+    x = bits.view(np.float32)
+    x = np.concatenate([x[np.isfinite(x)], np.array([0, np.inf, -np.inf, 2.0**80, np.finfo(np.float32).max], np.float32)])
+    y = engine_of(graph_of([node], {"x": (1, 1, len(x))}), isa=isa, dtype="bfloat16")(x[None, None, None])[0, :, 0]
+    assert (y == y[0]).all()
+    x, y = x.astype(np.float64), y[0].astype(np.float64)
+    size = np.abs(x)
+    usual = (size >= 2.0**-90) & (size < 2.0**80)
+    np.testing.assert_array_equal(y[usual], round_bf16(x[usual]))
+    np.testing.assert_array_equal(y[np.isinf(x)], x[np.isinf(x)])
+    finite = np.isfinite(y)
+    assert (np.abs(y[finite] - x[finite]) <= 2.0**-8 * size[finite] + 2.0**-120).all()
+    assert (size[np.isinf(y)] >= (2 - 2.0**-8) * 2.0**127).all()
 
 
 def written(folder: Path) -> Path:

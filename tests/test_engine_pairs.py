@@ -190,3 +190,19 @@ def test_plan_and_profile() -> None:
     times = together.profile(x, repeat=3)
     assert times[1].us > 0
     assert (times[2].us, times[2].min_us, times[2].share, times[2].gflops, times[2].dense_gflops) == (0, 0, 0, 0, 0)
+
+
+def test_counts_and_times_of_a_batch_in_parts_stay_with_their_layers() -> None:
+    """Five images run as four and one. Of 'a' four images are large enough for a pair with its reader, one is not: its place then differs."""
+    nodes = [layer("a", "x", 8, 8, seed=1), layer("b", "x", 100, 8, 3, seed=2)]
+    for name in ("a", "b"):
+        window = {"kernel": [2, 2], "stride": [2, 2], "dilation": [1, 1], "pad": [0, 0, 0, 0], "ceil": 0}
+        nodes.append(FakeNode(f"{name}_pool", "max_pool", (name,), window))
+    engine = engine_of(graph_of(nodes, {"x": (8, 64, 64)}, ["a_pool", "b_pool"]), threads=1)
+    one, five = engine.plan_for((1, 8, 64, 64)), engine.plan_for((5, 8, 64, 64))
+    assert "4 images; 1 image" in str(five.batch)
+    assert [row.name for row in one] != [row.name for row in five]
+    flops = {row.name: row.flops for row in one}
+    assert {row.name: row.flops for row in five} == {name: 5 * count for name, count in flops.items()}
+    times = {row.name: row.us for row in engine.profile(images(5, 8, (64, 64)), repeat=3)}
+    assert times["b"] > times["a"] > 0

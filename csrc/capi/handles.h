@@ -42,7 +42,7 @@ template <class Body> cosparse_status guarded(const Body& body) noexcept {
 
 // The argument, which must not be NULL.
 template <class Pointer> Pointer given(Pointer pointer, const char* name) {
-  if (!pointer) throw Error(Fault::usage, name, "a pointer", "NULL", "");
+  if (!pointer) throw Error(Fault::usage, name, "a pointer", "NULL", "cosparse.h says which arguments may be NULL");
   return pointer;
 }
 

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 
 #include "../view.h"
 #include "handles.h"
@@ -44,14 +46,15 @@ std::vector<Shape> output_shapes(const cosparse_engine* engine, const cosparse_s
   const Engine& e = *given(engine, "engine")->engine;
   const std::vector<Shape> all = infer_shapes(e.graph(), shapes_of(e, inputs, input_count));
   if (count != engine->names.size())
-    throw Error(Fault::usage, "output_count", std::to_string(engine->names.size()), std::to_string(count), "");
+    throw Error(Fault::usage, "output_count", std::to_string(engine->names.size()), std::to_string(count), "cosparse_output_count() tells");
   std::vector<Shape> shapes;
   for (const int value : e.graph().outputs) shapes.push_back(all[value]);
   return shapes;
 }
 
 void check_index(const char* what, size_t index, size_t count) {
-  if (index >= count) throw Error(Fault::usage, what, "an index below " + std::to_string(count), std::to_string(index), "");
+  const std::string tells = "cosparse_" + std::string(what) + "_count() tells how many there are";
+  if (index >= count) throw Error(Fault::usage, what, "an index below " + std::to_string(count), std::to_string(index), tells);
 }
 
 }  // namespace
@@ -64,12 +67,15 @@ extern "C" {
 cosparse_status cosparse_describe(const cosparse_engine* engine, cosparse_info* info) {
   return guarded([&] {
     const Engine& e = *given(engine, "engine")->engine;
-    if (given(info, "info")->size < sizeof(cosparse_info))
-      throw Error(Fault::usage, "info.size", std::to_string(sizeof(cosparse_info)), std::to_string(info->size),
-                  "set it to sizeof(cosparse_info)");
+    constexpr size_t kFirst = offsetof(cosparse_info, json) + sizeof(info->json);  // the structure as it was first in ABI 1
+    const size_t size = given(info, "info")->size;
+    if (size < kFirst)
+      throw Error(Fault::usage, "info.size", "at least " + std::to_string(kFirst), std::to_string(size), "set it to sizeof(cosparse_info)");
     const Options& o = e.options();
-    *info = {info->size, e.graph().name.c_str(), name_of(o.isa), dtype_of(o.number), o.threads, o.contexts, e.weight_bytes(),
-             e.arena_bytes(), e.graph().json.c_str()};
+    const cosparse_info own = {size, e.graph().name.c_str(), name_of(o.isa), dtype_of(o.number), o.threads, o.contexts, e.weight_bytes(),
+                               e.arena_bytes(), e.graph().json.c_str()};
+    std::memset(info, 0, size);  // a program's structure may be larger, or smaller, than this library's
+    std::memcpy(info, &own, std::min(size, sizeof own));
   });
 }
 

@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include "handles.h"
 
 namespace cosparse {
@@ -48,7 +46,8 @@ cosparse_status cosparse_run(const cosparse_engine* engine, const cosparse_shape
     const auto schedule = e.schedule(shapes_of(e, shapes, input_count));
     const std::vector<const float*> from = arrays(inputs, input_count);
     if (output_count != schedule->outputs.size())
-      throw Error(Fault::usage, "output_count", std::to_string(schedule->outputs.size()), std::to_string(output_count), "");
+      throw Error(Fault::usage, "output_count", std::to_string(schedule->outputs.size()), std::to_string(output_count),
+                  "cosparse_output_count() tells");
     given(outputs, "outputs"), given(output_floats, "output_floats");
     for (size_t j = 0; j < output_count; ++j) {
       given(outputs[j], "outputs[j]");
@@ -98,7 +97,7 @@ cosparse_status cosparse_context_run(cosparse_context* context, const float* con
 }
 
 size_t cosparse_context_step_count(const cosparse_context* context) {
-  return context ? context->schedule->parts[0].plan->steps.size() : 0;
+  return context ? context->schedule->rows() : 0;
 }
 
 cosparse_status cosparse_context_profile(cosparse_context* context, const float* const* inputs, int32_t repeat, cosparse_step* steps,
@@ -110,6 +109,8 @@ cosparse_status cosparse_context_profile(cosparse_context* context, const float*
       throw Error(Fault::usage, "step_count", std::to_string(plan.size()), std::to_string(step_count), "cosparse_context_step_count() tells");
     given(steps, "steps");
     const std::vector<StepTime> times = context->engine->profile_in(*context->memory, *context->schedule, context->inputs, repeat);
+    const cosparse::Schedule& schedule = *context->schedule;
+    const auto flops = schedule.counts(&Step::flops), basis = schedule.counts(&Step::basis_flops), dense = schedule.counts(&Step::dense_flops);
     for (size_t i = 0; i < step_count; ++i) {
       const Step& s = plan[i];
       steps[i] = {s.name.c_str(),
@@ -119,8 +120,8 @@ cosparse_status cosparse_context_profile(cosparse_context* context, const float*
                   times[i].median_us,
                   times[i].min_us,
                   s.density,
-                  context->schedule->sum(i, &Step::flops) + context->schedule->sum(i, &Step::basis_flops),
-                  context->schedule->sum(i, &Step::dense_flops),
+                  flops[i] + basis[i],
+                  dense[i],
                   s.bytes};
     }
   });

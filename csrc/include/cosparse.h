@@ -100,16 +100,17 @@ typedef struct cosparse_options {
   const char* isa;         /* scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx; NULL: COSPARSE_ISA, else the best of this machine */
   const int32_t* cores;    /* worker i stays on the i-th of them, the caller's thread where it is; NULL: wherever the system puts them */
   size_t core_count;
-  const float* const* calibration; /* int8: sample images for each input, of its example's size */
+  const float* const* calibration; /* int8: sample images for each input: calibration_batch * C * H * W floats of its example's shape */
   size_t calibration_batch;        /* images in each of these arrays */
   void (*warning)(const char* text, void* user); /* hears, on the thread that loads or warms up, of what is not as it should be, such as
                                                     an unwritable cache; may be NULL; must not throw */
   void* user;
   int64_t max_memory; /* bytes of activations, and of packed weights, beyond which COSPARSE_MEMORY; 0: as many as the machine has left */
-  int32_t winograd;   /* 3x3 layers by Winograd's tiles (float32): 0: where tune measures that this is the fastest; 1: wherever it can; -1: nowhere */
+  int32_t winograd;   /* 3x3 layers by Winograd's tiles (float32): 0: where tune measures it as the fastest; 1: wherever it can; -1: nowhere */
+  int32_t reserved;   /* 0 */
 } cosparse_options;
 
-#define COSPARSE_OPTIONS {sizeof(cosparse_options), COSPARSE_ABI, 0, 0, COSPARSE_FLOAT32, 1, NULL, NULL, 0, NULL, 0, NULL, NULL, 0, 0}
+#define COSPARSE_OPTIONS {sizeof(cosparse_options), COSPARSE_ABI, 0, 0, COSPARSE_FLOAT32, 1, NULL, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0}
 COSPARSE_API cosparse_options cosparse_options_default(void);
 
 /* Reads and checks an artifact and packs its weights for this machine. options: NULL for the defaults. The bytes are not needed afterwards;
@@ -169,7 +170,8 @@ COSPARSE_API void cosparse_context_free(cosparse_context* context);
 COSPARSE_API cosparse_shape cosparse_context_output(const cosparse_context* context, size_t index);
 /* Its view, as cosparse_output_views has it; rank 0 where there is none of this index, or no memory to find it. */
 COSPARSE_API cosparse_view cosparse_context_output_view(const cosparse_context* context, size_t index);
-/* One array for each input and output of the network, of the context's shapes. Neither waits nor allocates. */
+/* One array for each input and output of the network, of cosparse_element_count() floats of the context's shapes: nothing tells the library how
+   long they are. Neither waits nor allocates. */
 COSPARSE_API cosparse_status cosparse_context_run(cosparse_context* context, const float* const* inputs, float* const* outputs);
 
 /* ---- profiling ---- */

@@ -36,7 +36,8 @@ inline __attribute__((always_inline)) void finish_lanes(const ConvArgs& a, int r
     sum = L::add(sum, L::load(out));
   }
   L::store(out, sum);
-  if (chunk + 1 == a.chunk_count) {
+  const bool last = chunk + 1 == a.chunk_count;
+  if (last) {
     V8::store(out, L::result(a, row * 8, sum));
     if (a.residual.base)
       for (int r = 0; r < filters; ++r) {
@@ -46,7 +47,7 @@ inline __attribute__((always_inline)) void finish_lanes(const ConvArgs& a, int r
     V8::store(out, activate_any<V8>(a.act, V8::set1(a.alpha), V8::set1(a.beta), V8::load(out)));
   }
   for (int r = 0; r < filters; ++r)
-    if (a.y.tiled)
+    if (last && a.y.tiled)
       N::store_pixel(a.y, y + r * a.y.channel, p, out[r]);
     else
       y[r * a.y.channel + p] = out[r];

@@ -2,9 +2,7 @@
 #include "vec_avx2.h"
 
 namespace cosparse::avx2 {
-struct Vec : Vec8 {
-  static constexpr const char* name = "avx2";
-};
+using Vec = Vec8;
 }  // namespace cosparse::avx2
 
 #define COSPARSE_MORE_NUMBERS "number_int8_avx2.h"

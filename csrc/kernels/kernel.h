@@ -202,7 +202,7 @@ struct UpsampleArgs {
 using UpsampleKernel = void (*)(const UpsampleArgs&, const float* x, float* y, int begin, int end, float* scratch);
 
 // One row of the table. A conv row has r filters x t groups of kLanes pixels; t = 0 marks the kernel that puts the r filters side by side and
-// serves at most kLanePixels pixels. Exactly one of the pointers is set.
+// serves at most kLanePixels pixels. One of the pointers is set; `behind` beside `conv` alone.
 struct KernelRow {
   const char *name, *op;
   Isa isa;

@@ -9,6 +9,9 @@
 
 constexpr uint32_t kAllNine = 0x1ff;
 
+// int8: the step of which a row of numbers has the inverse; 0 where all its values were 0.
+inline __attribute__((always_inline)) float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
+
 // The maps of a channel that some filter wants, one behind the other. No branch for each: what nobody wants is overwritten by the next.
 template <class N, class V>
 inline __attribute__((always_inline)) void put_nine(const ConvArgs& a, float* to, uint32_t wanted, const typename V::Reg (&x)[9]) {
@@ -86,8 +89,7 @@ template <class V> struct StepsF32 : F32<V> {
   }
   // What its readers would make of it anyway, as a float.
   static void store_value(const Rows<float>& y, float* to, typename V::Reg x) {
-    const float step = y.inverse > 0 ? 1 / y.inverse : 0.f;
-    V::store(to, V::mul(V::sub(steps(x, y.inverse, y.zero), V::set1(y.zero)), V::set1(step)));
+    V::store(to, V::mul(V::sub(steps(x, y.inverse, y.zero), V::set1(y.zero)), V::set1(step_of(y.inverse))));
   }
   static void store_pixel(const Rows<float>& y, float* row, int p, float x) {
     alignas(64) float all[V::lanes];

@@ -1,8 +1,6 @@
 // What the numbers of int8 with instructions of their own have in common. Included inside a per-ISA namespace, after number.h.
 #pragma once
 
-inline float step_of(float inverse) { return inverse > 0 ? 1 / inverse : 0.f; }
-
 // Sums of eight filters at a pixel (conv_lanes.h).
 template <class V8> struct LanesInt32 {
   using Vector = V8;

@@ -9,7 +9,6 @@ namespace COSPARSE_ISA_NAMESPACE {
 
 struct Vec {
   static constexpr int lanes = 16;
-  static constexpr const char* name = "avx512";
   static constexpr int registers = 32;
   static constexpr bool steps = false;  // whether steps_avx2.h has the product's loop
   static constexpr bool masks = true;
@@ -75,7 +74,11 @@ struct Vec {
   static Reg mask_pick(Mask m, Index lane, Reg a, Reg other) { return _mm512_mask_permutexvar_ps(other, m, lane, a); }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
   // a is computed here and not later.
+#ifdef __AVX512F__
   static void keep(Reg& a) { asm("" : "+v"(a)); }
+#else  // emulated
+  static void keep(Reg&) {}
+#endif
 };
 
 }  // namespace COSPARSE_ISA_NAMESPACE

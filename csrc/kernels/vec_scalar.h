@@ -8,7 +8,6 @@ namespace cosparse::scalar {
 
 struct Vec {
   static constexpr int lanes = 8;
-  static constexpr const char* name = "scalar";
   static constexpr int registers = 16;
   static constexpr bool steps = false;  // whether steps_avx2.h has the product's loop
   static constexpr bool masks = false;  // whether a masked load or store is one instruction
@@ -83,10 +82,9 @@ struct Vec {
   static Reg round(Reg a) {
     return map([&](int l) { return std::nearbyint(a.v[l]); });
   }
-  // 2^a for integral a in [-126, 127].
   // a 2^n for whole n.
   static Reg scale(Reg a, Reg n) {
-    return map([&](int l) { return std::ldexp(a.v[l], (int)n.v[l]); });
+    return map([&](int l) { return n.v[l] == n.v[l] ? std::ldexp(a.v[l], (int)n.v[l]) : n.v[l]; });
   }
   // 1 / a for a in [1, 2^127].
   static Reg reciprocal(Reg a) { return div(set1(1), a); }

@@ -84,12 +84,12 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
 
 py::tuple plan(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
   const auto schedule = find_schedule(engine, shapes_of(engine, inputs));
+  const auto flops = schedule->counts(&Step::flops), basis = schedule->counts(&Step::basis_flops), dense = schedule->counts(&Step::dense_flops);
   py::list rows;
-  for (size_t i = 0; i < schedule->parts[0].plan->steps.size(); ++i) {
+  for (size_t i = 0; i < schedule->rows(); ++i) {
     const Step& s = schedule->parts[0].plan->steps[i];
     rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density,
-                         py::arg("flops") = schedule->sum(i, &Step::flops), py::arg("basis_flops") = schedule->sum(i, &Step::basis_flops),
-                         py::arg("dense_flops") = schedule->sum(i, &Step::dense_flops), py::arg("bytes") = s.bytes,
+                         py::arg("flops") = flops[i], py::arg("basis_flops") = basis[i], py::arg("dense_flops") = dense[i], py::arg("bytes") = s.bytes,
                          py::arg("why") = s.why));
   }
   return py::make_tuple(schedule->text(), rows);
@@ -134,7 +134,8 @@ std::unique_ptr<Engine> make_engine(Artifact& artifact, int threads, const std::
                                     const std::string& dtype, const std::vector<std::vector<Array>>& calibration, bool own, int contexts,
                                     const std::vector<int>& cores, int64_t max_memory, std::optional<bool> winograd) {
   const Winograd where = !winograd ? Winograd::measured : *winograd ? Winograd::always : Winograd::never;
-  const Options options{threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, max_memory, cores, where};
+  const Options options =
+      checked({threads, choose_isa(isa), number_of(dtype), tile, tune, dense, poison, contexts, max_memory, cores, where});  // before it takes over
   std::map<int, Quantization> steps;
   if (options.number == Number::int8) steps = steps_of(share(artifact), options, calibration);
   if (own) {
