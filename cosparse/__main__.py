@@ -12,7 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        print(f"cosparse: the command line needs {error.name}; next step: pip install 'cosparse[bench]'", file=sys.stderr)
+        print(f"cosparse: the command line needs {error.name}; next step: pip install 'cosparse[cli]'", file=sys.stderr)
         sys.exit(2)
     sys.exit(run(sys.argv[1:]))
 

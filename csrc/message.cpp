@@ -26,8 +26,9 @@ std::string quoted(std::string_view text) {
 
 std::string text_of(const std::vector<int64_t>& numbers) {
   std::string out = "[";
-  for (size_t i = 0; i < numbers.size(); ++i) out += (i ? ", " : "") + std::to_string(numbers[i]);
-  return out + "]";
+  constexpr size_t kShown = 16;  // a file may have millions
+  for (size_t i = 0; i < numbers.size() && i < kShown; ++i) out += (i ? ", " : "") + std::to_string(numbers[i]);
+  return out + (numbers.size() > kShown ? ", ...]" : "]");
 }
 
 std::string text_of(double number) {

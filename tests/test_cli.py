@@ -351,7 +351,7 @@ def test_without_typer_or_rich_there_is_one_sentence(package) -> None:
     program = f"import sys; sys.modules[{package!r}] = None; sys.argv = ['cosparse', 'doctor']; import cosparse.__main__ as m; m.main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == f"cosparse: the command line needs {package}; next step: pip install 'cosparse[bench]'\n"
+    assert done.stderr == f"cosparse: the command line needs {package}; next step: pip install 'cosparse[cli]'\n"
 
 
 def test_a_missing_extra_is_named(path, data) -> None:

@@ -300,7 +300,7 @@ def test_infinity_stays_where_it_is_multiplied(dtype: str, isa: str) -> None:
 @pytest.mark.parametrize("isa", isas_of("int8"))
 @pytest.mark.parametrize("columns", [66_000, 70_000, 100_003])
 def test_sums_of_many_columns_stay_within_32_bits(columns: int, isa: str) -> None:
-    """255 * 127 * 66,312 is 2^31. All weights alike and all maps at their largest: a mean of ones. Without the instructions sums are float32."""
+    """255 * 127 * 66,312 is 2^31. All weights alike and all maps at their largest: a mean of ones."""
     node = conv(RNG(0), 8, columns, (1, 1), extras=())
     node.tensors["values"] = np.full((8, columns, 1, 1), 1 / columns, np.float32)
     x = np.ones((1, columns, 1, 1), np.float32)

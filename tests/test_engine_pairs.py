@@ -193,7 +193,7 @@ def test_plan_and_profile() -> None:
 
 
 def test_counts_and_times_of_a_batch_in_parts_stay_with_their_layers() -> None:
-    """Five images run as four and one. Of 'a' four images are large enough for a pair with its reader, one is not: its place then differs."""
+    """Five images run as four and one. Four images of 'a' are large enough for a pair with its reader, one is not: its place differs."""
     nodes = [layer("a", "x", 8, 8, seed=1), layer("b", "x", 100, 8, 3, seed=2)]
     for name in ("a", "b"):
         window = {"kernel": [2, 2], "stride": [2, 2], "dilation": [1, 1], "pad": [0, 0, 0, 0], "ceil": 0}

@@ -87,6 +87,43 @@ def test_a_call_of_many_parts_lets_others_in_between(workers: int) -> None:
     run(engine, body, max_batch=4, workers=workers)
 
 
+def test_parts_are_made_when_their_turn_comes_and_put_into_one_answer() -> None:
+    """A call of very many images neither holds the event loop nor takes memory for each part beforehand."""
+    engine, told = Double(), []
+
+    async def body(batcher: Batcher) -> None:
+        many = np.zeros((200_000, 3), np.float32)
+        many[:, 0] = np.arange(len(many))
+        first = asyncio.create_task(batcher.run([many], room=told.append))
+        began = time.monotonic()
+        await asyncio.sleep(0)
+        assert time.monotonic() - began < 0.2  # two parts of the 200,000, where all took seconds
+        engine.go.set()
+        with pytest.raises(Refused, match=r"an answer within 0\.3 s"):
+            await batcher.run([many], timeout=0.3)
+        first.cancel()
+
+    run(engine, body, max_batch=1)
+    assert told == [200_000 * 3 * 4]
+
+
+def test_an_answer_in_parts_for_which_there_is_no_room_ends_after_its_first_part() -> None:
+    engine = Double()
+
+    def full(size: int) -> None:
+        raise Refused(Kind.MEMORY_FULL, "answer", "fewer bytes", str(size))
+
+    async def body(batcher: Batcher) -> None:
+        engine.go.set()
+        with pytest.raises(Refused, match="expected fewer bytes, got 1200"):
+            await batcher.run([rows(100)], room=full)
+        assert batcher.depth == 0
+        np.testing.assert_array_equal(await batcher(rows(9)), rows(9, 2.0))
+
+    run(engine, body, max_batch=4)
+    assert sum(engine.batches) < 30
+
+
 def test_a_call_of_many_parts_ends_that_was_taken_before_the_end() -> None:
     engine = Double()
 

@@ -17,6 +17,9 @@ from serve_parts import Gate, Running, binary, certificate, images, request, ser
 import cosparse
 from cosparse.engine.serve import models as served
 from cosparse.engine.serve import server
+from cosparse.engine.serve.body import Bodies
+from cosparse.engine.serve.metrics import Metrics
+from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.settings import Settings
 
 
@@ -223,7 +226,7 @@ def test_the_memory_of_requests_over_grpc_is_bounded_with_them(file: Path, gate:
     value = client.InferInput("x", list(x.shape), "FP32")
     value.set_data_from_numpy(x)
     with (
-        serving(file, max_batch=1, held_bytes=2 * x.nbytes + 1000, timeout=20) as server,
+        serving(file, max_batch=1, held_bytes=2 * x.nbytes + 2000, timeout=20) as server,
         client.InferenceServerClient(server.grpc) as triton,
     ):
         found: list[Any] = []
@@ -242,6 +245,28 @@ def test_the_memory_of_requests_over_grpc_is_bounded_with_them(file: Path, gate:
         assert triton.infer("small", [value]).as_numpy("linear").shape == (20, 10)
         until(lambda: server.metric("cosparse_body_bytes") == 0)
         assert server.metric('cosparse_request_failures_total{model="",reason="memory_full"}') == 1
+
+
+def test_an_answer_in_parts_has_its_room_before_it_is_computed(file: Path, gate: Gate) -> None:
+    gate.open.set()
+    body, headers = binary(images(50))  # the answer: 2000 bytes
+    held = len(body) + 1500
+    with serving(file, max_batch=1, held_bytes=held) as server:
+        status, got, answered = server.ask("POST", "/v2/models/small/infer", body, headers)
+        assert (status, answered["retry-after"]) == (503, "1")
+        assert got["error"] == f"body: expected at most {held} bytes of bodies at once, got more; try again later"
+        assert 0 < gate.entered < 10
+        body, headers = binary(images(20))
+        assert server.ask("POST", "/v2/models/small/infer", body, headers)[0] == 200
+        until(lambda: server.metric("cosparse_body_bytes") == 0)
+
+
+def test_an_answer_that_never_has_room_says_so(tmp_path: Path) -> None:
+    bodies = Bodies(Settings(tmp_path, held_bytes=1000), Metrics())
+    reason = "answer: expected at most 1000 bytes, got 1001 bytes; send fewer images at once"
+    with pytest.raises(Refused, match=reason) as refused, bodies.in_parts(1001):
+        pass
+    assert refused.value.kind is Kind.TOO_LARGE
 
 
 def test_a_full_queue(file: Path, gate: Gate) -> None:

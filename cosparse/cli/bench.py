@@ -12,6 +12,7 @@ from cosparse.cli.bench_outputs import BlockOption, CsvLayersOption, CsvOption, 
 from cosparse.cli.device import DeviceOption, on_gpu, refuse
 from cosparse.cli.output import JsonOption, Phases, emit, progress
 from cosparse.cli.values import IsaOption, SecondsOption, integers, read_array, words
+from cosparse.errors import Error
 
 
 def command(
@@ -43,6 +44,9 @@ def command(
     json: JsonOption = None,
 ) -> None:
     """Time a network against the same network, dense, on other runtimes."""
+    if density is None and (network.startswith("zoo:") or ".py:" in network):
+        export = f"cosparse export {network} --impose-flops 0.6 --out net.cosparse"
+        raise Error("NETWORK", "an artifact", network, f"export it first ({export}), or give --density")
     sizes = integers("--batch", batch)
     peers = None if against is None else words(against)
     if on_gpu(device):

@@ -66,8 +66,10 @@ def command(
     provenance: dict[str, object] = {"source": network, "weights": weights.name if weights else "random", "method": "none"}
     with progress() as bar:
         task = bar.add_task("masking", total=None)
+        removed = None
         if filters is not None:
             model = compress.impose_filters(model, filters, loaded.example)
+            removed = filters_removed(loaded.model, model, loaded.example)
             provenance |= {"method": "imposed", "filters_removed_for": filters}
         if masked is not None:
             chosen: dict[str, Any] = {"transform": transform, "block": block, "seed": seed, "group": group}
@@ -86,7 +88,19 @@ def command(
             onnx_file.write(out, [list(x.shape) for x in inputs], onnx)
     result = {"file": str(out), "bytes": written.bytes, **written.counts.totals(), "largest_relative_difference": written.difference}
     summary = f"{out}: {written.bytes:,} bytes; outputs within {written.difference:.2g} of torch's largest"
+    if removed:
+        result["filters_removed"] = removed
+        before, after = removed["flops_before"], removed["flops_after"]
+        share_gone = 1 - after / before
+        summary = f"filters removed before: MFLOP {before / 1e6:,.2f} -> {after / 1e6:,.2f} (-{share_gone:.2%})\n{summary}"
     if written.sizes:
         result["sizes"] = written.sizes
         summary = f"{written.sizes}\n{summary}"
     emit(result, json, str(written.counts), f"\n{summary}")
+
+
+def filters_removed(before: Any, after: Any, example: Any) -> dict[str, int]:
+    """Multiply-adds of both networks with all their weights: the counts of the artifact begin with what is left."""
+    from cosparse.compress.count import count
+
+    return {"flops_before": count(before, example).flops_dense, "flops_after": count(after, example).flops_dense}

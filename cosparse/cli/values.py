@@ -26,7 +26,8 @@ CalibrationOption = Annotated[
     list[Path] | None, typer.Option(help="With int8: images to calibrate on, .npy [M, C, H, W]; once for each input.")
 ]
 IsaOption = Annotated[
-    str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, avx512_vnni, avx512_bf16. Default: COSPARSE_ISA, else the best.")
+    str | None,
+    typer.Option(help="Instruction set: scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx. Default: COSPARSE_ISA, else the best."),
 ]
 TransformOption = Annotated[
     str,

@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "error.h"
 #include "memory_limit.h"
+#include "message.h"
 #include "view.h"
 #include "without_gil.h"
 
@@ -25,7 +26,8 @@ using Array = py::array_t<float, py::array::c_style>;
 Shape shape_of(const std::vector<int64_t>& sizes, const std::string& name) {
   if (sizes.size() == 2) return {sizes[0], sizes[1], 1, 1, 2};
   if (sizes.size() == 4) return {sizes[0], sizes[1], sizes[2], sizes[3], 4};
-  throw Error(Fault::shape, "input '" + name + "'", "4 axes [N, C, H, W] or 2 axes [N, F]", std::to_string(sizes.size()) + " axes", "");
+  throw Error(Fault::shape, "input '" + name + "'", "4 axes [N, C, H, W] or 2 axes [N, F]",
+              std::to_string(sizes.size()) + " axes, " + text_of(sizes), sizes.size() == 3 ? "one image is a batch of one: x[None]" : "");
 }
 
 std::vector<Shape> shapes_of(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {

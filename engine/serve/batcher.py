@@ -3,7 +3,7 @@
 A call brings one array for each input, [n, ...], n >= 1, float32 or numbers that are converted; what is no such array is refused before it
 meets the others. Calls whose sizes agree but for n are joined along n, in the order in which they
 came, up to `max_batch` images; each gets its own rows of the outputs. A call of more than `max_batch` images is run in parts, of which
-no more wait at once than there are workers, and one: others get in between.
+at most one more than there are workers wait at once, so that others get in between; a part is made when its turn comes.
 
 When a batch starts: as soon as a worker is free and the oldest call has waited `max_delay`, or the batch is full. With `max_delay` 0 a
 call that finds the engine idle is run at once, alone; batches form of what arrives while the engine works.
@@ -22,8 +22,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy
@@ -126,16 +127,25 @@ class Batcher:
         outputs = await self.run(arrays, timeout)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    async def run(self, arrays: Sequence[numpy.ndarray], timeout: float | None = None, caller: object = None) -> Arrays:
-        """The same, always as a tuple. `caller`: who asks, such as the client's address; None for somebody unknown. Raises Closed after
-        `close`."""
-        calls = self._parts(tuple(arrays))
+    async def run(
+        self,
+        arrays: Sequence[numpy.ndarray],
+        timeout: float | None = None,
+        caller: object = None,
+        room: Callable[[int], None] = lambda size: None,
+    ) -> Arrays:
+        """The same, always as a tuple. `caller`: who asks, such as the client's address; None for somebody unknown. `room`: told of the
+        bytes of an answer in parts, as soon as the first part shows how many that will be; what it raises ends the call. Raises Closed
+        after `close`."""
+        calls, later = self._parts(tuple(arrays))
         if self._alone(calls, caller):
             return self._run_here(calls[0])
-        self._put(calls, caller)
-        end = None if timeout is None else calls[0].loop.call_later(timeout, _late, calls)  # asyncio.timeout takes longer
+        images = len(arrays[0])
+        self._put(calls, images - _images(calls), caller)
+        waiting = deque(calls)
+        end = None if timeout is None else calls[0].loop.call_later(timeout, _late, waiting)  # asyncio.timeout takes longer
         try:
-            answers = [await call.future for call in calls] if len(calls) <= self._ahead else await self._in_turn(calls)
+            return await calls[0].future if len(calls) == 1 else await self._in_turn(waiting, later, images, room)
         except TimeoutError:
             raise Refused(
                 Kind.TIMEOUT, f"model '{self._engine.name}'", f"an answer within {timeout:g} s", "none yet", "try again, or allow more time"
@@ -143,14 +153,11 @@ class Batcher:
         finally:
             if end is not None:
                 end.cancel()
-            self._forget(calls)
-        if len(answers) == 1:
-            return answers[0]
-        return tuple(numpy.concatenate(parts) for parts in zip(*answers, strict=True))
+            self._forget(waiting)
 
     def at_once(self, arrays: Sequence[numpy.ndarray], caller: object) -> Arrays | None:
         """The answer of a call that may run on the event loop, there and then; None for any other, which `run` takes. Raises as `run`."""
-        calls = self._parts(tuple(arrays))
+        calls, _ = self._parts(tuple(arrays))
         return self._run_here(calls[0]) if self._alone(calls, caller) else None
 
     def retry_after(self) -> int:
@@ -177,7 +184,8 @@ class Batcher:
         self.close()
         await asyncio.to_thread(self.join)
 
-    def _parts(self, arrays: Arrays) -> list[Call]:
+    def _parts(self, arrays: Arrays) -> tuple[list[Call], Iterator[Call]]:
+        """The parts of a call that wait at once, and those that follow."""
         loop = asyncio.get_running_loop()
         if not arrays or any(type(a) is not numpy.ndarray or a.dtype != numpy.float32 or not a.ndim or not len(a) for a in arrays):
             arrays = self._checked(arrays)
@@ -186,9 +194,10 @@ class Batcher:
             found = ", ".join(str(len(array)) for array in arrays)
             raise Refused(Kind.INVALID, f"model '{self._engine.name}'", "inputs of one batch size", found)
         if images <= step:
-            return [Call(arrays, images, sizes, loop, loop.create_future())]
+            return [Call(arrays, images, sizes, loop, loop.create_future())], iter(())
         starts = range(0, images, step)
-        return [Call(tuple(a[at : at + step] for a in arrays), min(step, images - at), sizes, loop, loop.create_future()) for at in starts]
+        parts = (Call(tuple(a[at : at + step] for a in arrays), min(step, images - at), sizes, loop, loop.create_future()) for at in starts)
+        return list(islice(parts, self._ahead)), parts
 
     def _checked(self, values: tuple[Any, ...]) -> Arrays:
         """As float32. Raises Error."""
@@ -219,44 +228,53 @@ class Batcher:
             raise error
         return outputs
 
-    def _put(self, calls: list[Call], caller: object) -> None:
-        """All that wait at once, or none. One request alone may exceed an empty queue."""
-        now, later = calls[: self._ahead], calls[self._ahead :]
+    def _put(self, calls: list[Call], later: int, caller: object) -> None:
+        """All that wait at once, or none; `later`: images in parts that follow. One request alone may exceed an empty queue."""
         self._traffic.came(caller)
         with self._changed:
             if self._closed:
                 raise Closed
             depth = len(self._waiting)
-            full = bool(depth) and depth + len(now) > self._limit
+            full = bool(depth) and depth + len(calls) > self._limit
             if not full:
-                self._waiting.extend(now)
-                self._begun, self._later = self._begun + bool(later), self._later + _images(later)
-                self._changed.notify(len(now))
+                self._waiting.extend(calls)
+                self._begun, self._later = self._begun + bool(later), self._later + later
+                self._changed.notify(len(calls))
         if full:
             got = f"{depth} that wait"
             about, wanted = f"model '{self._engine.name}'", f"a queue of at most {self._limit} requests"
             raise Refused(Kind.QUEUE_FULL, about, wanted, got, "try again later", retry_after=self.retry_after())
 
-    async def _in_turn(self, calls: list[Call]) -> list[Arrays]:
-        """Answers of parts, the first of which wait already; one more is put behind the others whenever one is answered."""
-        answers, later, left = [], iter(calls[self._ahead :]), _images(calls[self._ahead :])
+    async def _in_turn(self, waiting: deque[Call], later: Iterator[Call], images: int, room: Callable[[int], None]) -> Arrays:
+        """The answer of a call in parts, the first of which wait already; one more is put behind the others whenever one is answered."""
+        whole: Arrays = ()
+        left, at = images - _images(waiting), 0
+        begun = bool(left)
         try:
-            for call in calls:
-                answers.append(await call.future)
+            while waiting:
+                rows = await waiting[0].future
+                if not at:
+                    room(sum(row.nbytes // waiting[0].images * images for row in rows))
+                    whole = tuple(numpy.empty((images, *row.shape[1:]), row.dtype) for row in rows)
+                for output, row in zip(whole, rows, strict=True):
+                    output[at : at + len(row)] = row
+                at += waiting.popleft().images
                 if (part := next(later, None)) is not None:
                     left -= part.images
                     part.since = time.monotonic()
+                    waiting.append(part)
                     with self._changed:
                         self._later -= part.images
                         self._waiting.append(part)
                         self._changed.notify()
         finally:
-            with self._changed:
-                self._begun, self._later = self._begun - 1, self._later - left
-                self._changed.notify_all()  # workers that may end now
-        return answers
+            if begun:
+                with self._changed:
+                    self._begun, self._later = self._begun - 1, self._later - left
+                    self._changed.notify_all()  # workers that may end now
+        return whole
 
-    def _forget(self, calls: list[Call]) -> None:
+    def _forget(self, calls: Iterable[Call]) -> None:
         """Those that nobody waits for any more leave the queue."""
         unanswered = [call for call in calls if not call.answered]
         if unanswered:
@@ -359,7 +377,7 @@ def join(calls: list[Arrays]) -> Arrays:
     return tuple(numpy.concatenate(arrays) for arrays in zip(*calls, strict=True))
 
 
-def _late(calls: list[Call]) -> None:
+def _late(calls: Iterable[Call]) -> None:
     for call in calls:
         if not call.future.done():
             call.future.set_exception(TimeoutError())

@@ -95,6 +95,16 @@ class Bodies:
         self.unread(size)
 
     @contextmanager
+    def in_parts(self, size: int) -> Iterator[None]:
+        """Counts an answer that is put together from parts, before most of them are computed. Raises Refused: for good where it is larger
+        than all that may be held, for now where there is no room beside the others."""
+        if size > self._settings.held_bytes:
+            limit = f"at most {self._settings.held_bytes} bytes"
+            raise Refused(Kind.TOO_LARGE, "answer", limit, f"{size} bytes", "send fewer images at once, or ask for fewer outputs")
+        with self.hold(size):
+            yield
+
+    @contextmanager
     def answering(self, size: int) -> Iterator[None]:
         """Counts an answer until it is the connection's. Raises as `reserve`."""
         self.reserve(size)

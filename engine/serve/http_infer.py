@@ -19,6 +19,7 @@ from cosparse.engine.serve.models import Model
 HEADER = "inference-header-content-length"
 LARGE = 256 << 10  # bytes of JSON above which reading it takes milliseconds
 AT_ONCE = 8 << 10  # numbers of an answer that are made into text at once
+BINARY_AT_ONCE = 1 << 20  # numbers of an answer that are copied at once
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,12 @@ def parse(body: bytes | memoryview, header_length: str | None, model: Model, max
 def answer(model: Model, request: Request, outputs: tuple[numpy.ndarray, ...]) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON where binary tensors follow."""
     entries: list[dict[str, Any]] = []
-    binary: list[bytes] = []
+    binary: list[memoryview] = []
     for place, as_bytes in request.outputs:
         array = outputs[place]
         entry: dict[str, Any] = {"name": model.outputs[place].name, "datatype": tensors.DATATYPE, "shape": array.shape}
         if as_bytes:
-            data = array.astype("<f4", copy=False).tobytes()
+            data = memoryview(numpy.ascontiguousarray(array, "<f4").reshape(-1)).cast("B")
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
@@ -103,7 +104,10 @@ def answer(model: Model, request: Request, outputs: tuple[numpy.ndarray, ...]) -
 
 def long(request: Request, outputs: tuple[numpy.ndarray, ...]) -> bool:
     """Whether `answer` takes longer than the event loop should be held."""
-    return sum(outputs[place].size for place, as_bytes in request.outputs if not as_bytes) > AT_ONCE
+    sizes = {True: 0, False: 0}
+    for place, as_bytes in request.outputs:
+        sizes[as_bytes] += outputs[place].size
+    return sizes[False] > AT_ONCE or sizes[True] > BINARY_AT_ONCE
 
 
 def _numbers(array: numpy.ndarray) -> Any:

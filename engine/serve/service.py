@@ -7,6 +7,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
 import numpy
@@ -75,13 +76,16 @@ class Service:
         anything else is a fault of ours and becomes Refused of the kind INTERNAL, with a trace in the log."""
         start = time.perf_counter()
         model = None
+        held = ExitStack()  # the room of an answer in parts, until the answer is made
         try:
             while True:
                 model = self.models.find(name, version)
                 request = await self._apart(parse, model) if apart else parse(model)
                 limits = [limit for limit in (self.settings.timeout, request.timeout, time_left) if limit is not None]
                 try:
-                    outputs = await model.batcher.run(request.arrays, min(limits), caller)
+                    outputs = await model.batcher.run(
+                        request.arrays, min(limits), caller, lambda size: held.enter_context(self.bodies.in_parts(size))
+                    )
                     break
                 except Closed:
                     continue  # exchanged since it was found: the name already leads to the new one, or to nothing
@@ -95,6 +99,8 @@ class Service:
             if refused is error:
                 raise  # not from itself: a cycle would keep all that the traceback refers to, the request among it
             raise refused from error
+        finally:
+            held.close()
         self.answered(model, protocol, start)
         return made
 
