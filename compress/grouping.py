@@ -23,7 +23,7 @@ from cosparse.compress import given, masks, transforms
 from cosparse.compress.cluster import Profile, cluster, kept_energy
 from cosparse.compress.count import as_tuple, count
 from cosparse.compress.layers import Choice, choose
-from cosparse.compress.prune.coupling import dependencies
+from cosparse.compress.prune.dependency import dependencies
 from cosparse.compress.transforms import Transform
 from cosparse.errors import Error
 

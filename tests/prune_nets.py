@@ -15,6 +15,25 @@ from cosparse.bench.zoo.googlenet import GoogLeNet
 from cosparse.bench.zoo.resnet import Bottleneck
 
 
+class Detector(nn.Module):
+    """Heads whose outputs are sliced, changed and put together again, as detectors do; [N, 3, H, W] to [N, 2 (2 H W), 6]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 16, 3, padding=1)
+        self.heads = nn.ModuleList(nn.Conv2d(16, 12, 1) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, found = torch.relu(self.body(x)), []
+        for head in self.heads:
+            y = head(x)
+            n, _, h, w = y.shape
+            boxes = y.view(n, 2, 6, h, w).permute(0, 1, 3, 4, 2).sigmoid()
+            parts = (boxes[..., 0:2] * 2, (boxes[..., 2:4] * 2) ** 2, boxes[..., 4:])
+            found.append(torch.cat(parts, -1).reshape(n, -1, 6))
+        return torch.cat(found, 1)
+
+
 class Shared(nn.Module):
     """One convolution runs twice, so what it reads and what it makes are the same channels; [N, 3, H, W] to 5."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from prune_nets import NETS, Stubborn, net
+from prune_nets import NETS, Detector, Stubborn, net
 from torch import nn
 
 from cosparse.bench import zoo
@@ -16,6 +17,7 @@ from cosparse.compress import count
 from cosparse.compress.prune.costs import costs
 from cosparse.compress.prune.coupling import Coupling, coupled
 from cosparse.compress.prune.cut import cut, ignoring
+from cosparse.compress.prune.dependency import dependencies
 from cosparse.errors import Error, UnsupportedError
 
 pytest.importorskip("torch_pruning")
@@ -109,6 +111,25 @@ def test_what_must_stay_whole_says_why() -> None:
     assert "shares its weight" in why["tied"] + why.get("twin", "")
     assert "moved or mixed" in why.get("shifted", "") + why.get("narrow", "")
     assert why["mixed"] == "norm (GroupNorm) cannot be made smaller"
+
+
+def test_the_search_for_a_group_ends_where_slices_are_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-pruning's own search finds thousands of lists of the same channels there, and more in larger heads than can be waited for."""
+    from torch_pruning.dependency import group
+
+    added, add = [], group.Group.add_dep
+
+    def counted(self: Any, dep: Any, idxs: Any) -> None:
+        added.append(dep)
+        assert len(added) < 500
+        add(self, dep, idxs)
+
+    monkeypatch.setattr(group.Group, "add_dep", counted)
+    example = torch.zeros(1, 3, 8, 8)
+    groups = list(dependencies(Detector(), (example,)).get_all_groups())
+    assert len(groups) == 2
+    free = [group.name for group in coupled(Detector(), (example,)).free]
+    assert free == ["body"]
 
 
 def test_padded_shortcuts_of_cifar_networks_are_left_alone() -> None:

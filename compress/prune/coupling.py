@@ -9,7 +9,6 @@ which `cut` cannot make smaller, is left alone, and `why` says so.
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from cosparse.compress import given
 from cosparse.compress.count import as_tuple
 from cosparse.compress.prune.check import disagreeing
 from cosparse.compress.prune.cut import CUTTABLE, depthwise, width
-from cosparse.errors import UnsupportedError
+from cosparse.compress.prune.dependency import dependencies
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """Layers that make channels from others."""
@@ -122,21 +121,6 @@ def _groups(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Iterator[Chan
         made_by = [layers[member.module] for member in made if member.axis == "out"]
         makers = sum(isinstance(module, LAYERS) and not depthwise(module) for module in made_by)
         yield ChannelGroup(first, len(items[0].idxs), 1, made, strange, makers)
-
-
-def dependencies(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
-    """torch-pruning's dependency graph of the model, all of whose parameters then require gradients: give it a copy."""
-    import torch_pruning
-
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # the dependencies are read off autograd's graph
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it takes for element-wise is checked here
-        try:
-            return torch_pruning.DependencyGraph().build_dependency(model, inputs, verbose=False)
-        except Exception as error:  # it raises whatever its own arithmetic runs into
-            about, got = type(model).__name__, f"{type(error).__name__}: {error}"
-            raise UnsupportedError(about, "channels that torch-pruning can follow", got, "NNCS needs no groups") from error
 
 
 def _reasoned(group: ChannelGroup, model: nn.Module) -> ChannelGroup:
