@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cosparse.compress.importer.call import Call, Unsupported
-from cosparse.compress.importer.layout import ONE, Value, axes_of, product, whole
+from cosparse.compress.importer.layout import ONE, Value, axes_of, product, size_of, whole
 from cosparse.compress.importer.ops_arithmetic import combined, pairwise
 from cosparse.compress.importer.ops_pointwise import FLOAT32_MAX, activation, affine
+from cosparse.compress.importer.ops_slice import part, without
 from cosparse.compress.importer.table import handles
 
+MOST_PARTS = 16
+"""Parts of an axis that are summed one by one."""
 WORDS = {"mean": "a mean", "sum": "a sum", "amax": "a maximum"}
 
 
@@ -99,6 +104,8 @@ def _signed(call: Call, op: str, x: Value, dims: list[int], keep: bool, *, least
 def reduced(call: Call, op: str, x: Value, dims: list[int], keep: bool) -> Value:
     """`op` (mean, sum, amax) over the dimensions `dims`, each of whole axes other than the batch."""
     axes = axes_of(x, dims)
+    if axes is None and (dim := _parted(x, dims)) is not None:
+        return _by_parts(call, op, x, dims, dim, keep)
     if axes is None or 0 in axes or x.expanded:
         raise Unsupported(f"{WORDS[op]} over the batch or over part of an axis")
     left = tuple(() if i in dims else dim for i, dim in enumerate(x.dims) if keep or i not in dims)
@@ -115,6 +122,31 @@ def reduced(call: Call, op: str, x: Value, dims: list[int], keep: bool) -> Value
     if axes == [2, 3] and left == (whole(0, x.sizes[0]), whole(1, x.sizes[1])):
         return Value(call.emit(op, [x.name], {"axes": axes, "keep": 0}), x.sizes[:2], left, shape)
     return Value(call.emit(op, [x.name], {"axes": axes, "keep": 1}), sizes, left, shape)
+
+
+def _parted(x: Value, dims: list[int]) -> int | None:
+    """The first of the dimensions that runs over a few parts of an axis other than the batch, as those of `stack` and `view` do."""
+    for dim in dims:
+        parts = x.shape[dim]
+        if not x.expanded and parts.is_Integer and 1 < parts <= MOST_PARTS and {atom.axis for atom in x.dims[dim]} != {0}:
+            return dim
+    return None
+
+
+def _by_parts(call: Call, op: str, x: Value, dims: list[int], dim: int, keep: bool) -> Value:
+    """The parts along `dim`, one after the other; then the other dimensions."""
+    count = int(x.shape[dim])
+    parts = [without(part(call, x, dim, size_of(i), size_of(i + 1)), dim) for i in range(count)]
+    result = parts[0]
+    for i, other in enumerate(parts[1:], 1):
+        result = pairwise(call, "maximum" if op == "amax" else "add", result, other, f"part{i}", parts[0].shape)
+    if op == "mean":
+        result = affine(call, result, 1 / count, 0, "share")
+    others = [d - (d > dim) for d in dims if d != dim]
+    if keep:
+        result = replace(result, dims=(*result.dims[:dim], (), *result.dims[dim:]), shape=(*result.shape[:dim], ONE, *result.shape[dim:]))
+        others = [d for d in dims if d != dim]
+    return reduced(call, op, result, others, keep) if others else result
 
 
 def _dims(call: Call, x: Value) -> list[int]:

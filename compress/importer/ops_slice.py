@@ -116,10 +116,10 @@ def narrow(call: Call) -> Value:
 def select(call: Call) -> Value:
     x, dim = call.value(), call.dim()
     start = position(call.size(call.arguments["index"]), x.shape[dim], size_of(0))
-    return _without(part(call, x, dim, start, start + 1), dim)
+    return without(part(call, x, dim, start, start + 1), dim)
 
 
-def _without(x: Value, dim: int) -> Value:
+def without(x: Value, dim: int) -> Value:
     return replace(x, dims=x.dims[:dim] + x.dims[dim + 1 :], shape=x.shape[:dim] + x.shape[dim + 1 :])
 
 
@@ -141,4 +141,4 @@ def split(call: Call) -> tuple[Value, ...]:
 def unbind(call: Call) -> tuple[Value, ...]:
     x, dim = call.value(), call.dim()
     count = call.fixed(x.shape[dim], "the number of tensors")
-    return tuple(_without(part(call, x, dim, size_of(i), size_of(i + 1)), dim) for i in range(count))
+    return tuple(without(part(call, x, dim, size_of(i), size_of(i + 1)), dim) for i in range(count))
