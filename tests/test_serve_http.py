@@ -207,6 +207,20 @@ def test_bad_binary_requests(server: Running, changes: dict[str, Any], length: s
     assert (status, message in got["error"]) == (400, True), got
 
 
+def test_a_digit_of_another_kind_before_a_large_body(server: Running) -> None:
+    status, got, _ = server.ask("POST", "/v2/models/small/infer", b" " * (http_infer.LARGE + 1), {"Inference-Header-Content-Length": "²"})
+    assert status == 400
+    assert got["error"].startswith("header Inference-Header-Content-Length: expected a number of at most")
+
+
+def test_a_fault_outside_of_the_inference_is_told_and_counted(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = server.metric('cosparse_request_failures_total{model="small",reason="internal"}')
+    monkeypatch.setattr(http_infer, "large", lambda *_: 1 / 0)
+    status, got, _ = server.infer(images(1))
+    assert (status, got["error"]) == (500, "server: expected an answer, got ZeroDivisionError; its log has the reason")
+    assert server.metric('cosparse_request_failures_total{model="small",reason="internal"}') == before + 1
+
+
 def test_bytes_that_no_input_claims(server: Running) -> None:
     body, headers = binary(images(1))
     status, got, _ = server.ask("POST", "/v2/models/small/infer", body + b"more", headers)
@@ -226,7 +240,13 @@ def test_names_are_looked_up_and_never_become_paths(server: Running, name: str) 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v2/models/small/infer", 405), ("POST", "/v2/models/small/infer%0A", 404), ("GET", "/nothing", 404), ("PUT", "/v2", 405)],
+    [
+        ("GET", "/v2/models/small/infer", 405),
+        ("POST", "/v2/models/small/infer%0A", 404),
+        ("GET", "/nothing", 404),
+        ("PUT", "/v2", 405),
+        ("GET", "/metrics/", 404),
+    ],
 )
 def test_other_paths_and_methods(server: Running, method: str, path: str, status: int) -> None:
     found, got, _ = server.ask(method, path)

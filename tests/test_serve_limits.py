@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import ssl
@@ -16,7 +17,7 @@ from serve_parts import Gate, Running, binary, certificate, images, request, ser
 
 import cosparse
 from cosparse.engine.serve import models as served
-from cosparse.engine.serve import server
+from cosparse.engine.serve import server, turns
 from cosparse.engine.serve.body import Bodies
 from cosparse.engine.serve.metrics import Metrics
 from cosparse.engine.serve.refusal import Kind, Refused
@@ -102,6 +103,12 @@ def test_a_body_that_ends_early_is_nobodys_request(strict: Running) -> None:
         (b"GET / HTTP/9.9\r\n\r\n", b"400"),
         (b"GET /v2 HTTP/1.1\r\n" + b"a: " + b"b" * 40_000 + b"\r\n", b"431"),
         (b"GET /v2 HTTP/1.1\r\n" + b"a: b\r\n" * 8_000, b"431"),
+        (b"GET /v2 HTTP/1.1\r\na: " + b"b" * 33_000 + b"\r\n\r\n", b"431"),
+        (b"GET /" + b"a" * 33_000 + b" HTTP/1.1\r\n\r\n", b"431"),
+        (b"GET /" + b"a" * 17_000 + b" HTTP/1.1\r\na: " + b"b" * 17_000 + b"\r\n\r\n", b"431"),
+        (b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\nGET /v2 HTTP/1.1\r\n" + b"a: b\r\n" * 8_000 + b"\r\n", b"431"),
+        (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", b"400"),
+        (HEAD + b"Connection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: gzip\r\n\r\n", b"400"),
         (HEAD + b"Content-Length: -5\r\n\r\n", b"400"),
         (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", b"400"),
         (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
@@ -150,6 +157,32 @@ def test_another_protocol_that_is_offered_is_declined(strict: Running) -> None:
     assert answers.count(b"HTTP/1.1 200") == 4
     assert answers.count(b'{"live":true}') == 2
     assert send(strict.port, b"CONNECT x:80 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_requests_that_wait_for_the_answers_before_theirs_are_few(strict: Running) -> None:
+    """Those that are too many are not answered: the connection ends with the answers that are due."""
+    get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    few = turns.WAITING + 1  # with the one in front
+    answers = send(strict.port, get * (few - 1) + get.replace(b"Host", CLOSE + b"Host"))
+    assert answers.count(b"HTTP/1.1 200") == few
+    answers = send(strict.port, get * 8000)
+    assert answers.count(b"HTTP/1.1 200") == few
+    assert answers.count(b"connection: close") == 1
+    assert b"connection: close" in answers.rpartition(b"HTTP/1.1 200")[2]
+
+
+def test_nothing_is_read_while_requests_wait(file: Path, gate: Gate) -> None:
+    """Whatever asks for it: the first request for its body, uvicorn after each answer."""
+    get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(file) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE) + get)
+        until(lambda: gate.entered == 1)
+        connection.sendall(get * 200)
+        time.sleep(0.2)  # in which they could arrive
+        (held,) = [found for found in gc.get_objects() if isinstance(found, turns.Turns) and found.pipeline]
+        assert len(held.pipeline) == 1
+        gate.open.set()
+        assert b"200" in connection.recv(100)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -331,6 +364,19 @@ def test_the_token(file: Path) -> None:
             assert server.ask("GET", path)[0] == status
 
 
+def test_two_tokens_are_none(file: Path) -> None:
+    """A proxy in front may have looked at the other one."""
+    good, wrong = b"Authorization: Bearer secret\r\n", b"authorization: Bearer wrong\r\n"
+    body, headers = binary(images(1))
+    short = b"".join(f"{key}: {value}\r\n".encode() for key, value in headers.items())
+    with serving(file, token="secret") as server:
+        for given, status in ((good, b"200"), (wrong + good, b"400"), (good + wrong, b"400"), (good * 2, b"400")):
+            for more, text in ((b"", WHOLE), (short, body)):
+                answer = send(server.port, HEAD + CLOSE + given + more + b"Content-Length: %d\r\n\r\n%s" % (len(text), text))
+                assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
+        assert answer.endswith(b'{"error":"header Authorization: expected one, got 2; send it once"}')
+
+
 def test_the_repository_is_closed_unless_asked_for(strict: Running) -> None:
     for action in ("load", "unload"):
         status, got, _ = strict.ask("POST", f"/v2/repository/models/small/{action}", "{}")
@@ -353,6 +399,11 @@ def test_tls_over_both_protocols(file: Path, tmp_path: Path) -> None:
         channel = grpc.ssl_channel_credentials(made["tls_certificate"].read_bytes())
         with client.InferenceServerClient(server.grpc, ssl=True, creds=channel) as triton:
             assert triton.is_model_ready("small")
+
+
+def test_who_does_not_begin_tls_is_cut_off(file: Path, tmp_path: Path) -> None:
+    with serving(file, read_timeout=0.5, **certificate(tmp_path)) as server:
+        assert send(server.port) == b""
 
 
 def test_one_connection_serves_many_requests_and_refusals(strict: Running) -> None:
@@ -394,6 +445,10 @@ def test_settings_that_make_no_sense(options: dict[str, Any], message: str) -> N
 def test_loopback() -> None:
     assert all(Settings(Path(), host=host).loopback for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"))
     assert not any(Settings(Path(), host=host).loopback for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"))
+
+
+def test_an_address_of_ipv6_has_brackets() -> None:
+    assert [server._address(host, 80) for host in ("::1", "127.0.0.1", "localhost")] == ["[::1]:80", "127.0.0.1:80", "localhost:80"]
 
 
 def test_a_port_that_is_taken(file: Path, strict: Running) -> None:

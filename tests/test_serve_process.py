@@ -21,7 +21,7 @@ from serve_parts import Gate, binary, images, request, serving, until, write
 
 import cosparse
 from cosparse.cli import run
-from cosparse.engine.serve import models
+from cosparse.engine.serve import models, turns
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,68 @@ def test_stopped_under_load_it_refuses_what_it_cannot_answer_in_time_and_its_sta
         error = "server: expected to run until the answer, got told to stop; try again later"
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": error}
     assert "trace" not in (tmp_path / "log").read_text().lower()
+
+
+def test_while_it_drains_each_answer_is_its_connections_last(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no request is lost: neither one in flight, nor one within the delay, nor one of a client that had not been told."""
+    gate = Gate(cosparse.load(file, threads=1))
+    monkeypatch.setattr(models, "load", lambda *_, **__: gate)
+    monkeypatch.setattr(turns, "LAST", 5.0)
+    get, body = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n", request(images(1)).encode()
+    running = serving(file, drain_delay=1.0)
+    server = running.__enter__()
+    ending = threading.Thread(target=running.__exit__, args=(None, None, None))
+    flying, coming, late = (socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(3))
+    with flying, coming, late:
+        try:
+            for connection in (coming, late):
+                connection.sendall(get)
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += connection.recv(4096)
+                assert b"connection: close" not in answer
+            flying.sendall(b"POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            until(lambda: gate.entered == 1)
+        finally:
+            ending.start()
+        until(lambda: server.server.service.draining)
+        gate.open.set()
+        coming.sendall(get)
+        answers = [b"".join(iter(partial(connection.recv, 4096), b"")) for connection in (flying, coming)]
+        until(lambda: refused(server.port))
+        late.sendall(get)
+        answers.append(b"".join(iter(partial(late.recv, 4096), b"")))
+    ending.join(20)
+    assert not ending.is_alive()
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as made:
+        return made.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_an_answer_to_a_connection_that_was_refused_meanwhile_is_no_fault(file: Path, tmp_path: Path) -> None:
+    """Nor is it written: neither that of the request in work, nor that of the one behind it."""
+    body = request(images(1)).encode()
+    post = b"POST /v2/models/small/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with process(file, tmp_path, "--threads", "1", "--max-delay", "300") as (server, started):
+        with socket.create_connection(("127.0.0.1", int(started["http"].rsplit(":", 1)[1])), timeout=20) as connection:
+            connection.sendall(post * 2 + b"rubbish\r\n\r\n")
+            assert b"".join(iter(partial(connection.recv, 4096), b"")).startswith(b"HTTP/1.1 400")
+        server.send_signal(signal.SIGTERM)  # it ends when the request has been computed
+        assert server.wait(20) == 0
+    assert "ASGI" not in (tmp_path / "log").read_text()
+
+
+def test_the_event_loops_own_messages_are_lines_of_the_log() -> None:
+    program = (
+        "import logging; from cosparse.engine.serve import log; log.set_up('json', 'info'); logging.getLogger('asyncio').error('a\\nb')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stderr)["event"] == "a\nb"
 
 
 def test_it_does_not_end_before_the_calls_that_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

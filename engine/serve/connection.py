@@ -15,6 +15,7 @@ from cosparse.engine.serve.body import Bodies
 from cosparse.engine.serve.direct import Direct
 from cosparse.engine.serve.gathering import Gathering
 from cosparse.engine.serve.settings import Settings
+from cosparse.engine.serve.turns import Stop
 
 HEADER_BYTES = 32 << 10
 SLACK = 2.0  # seconds after which a connection is cut, beyond those after which the application answers 408
@@ -38,7 +39,6 @@ def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type
         _unread = 0  # bytes of answers at the last look
         _resumed = False  # whether enough has left since then for more to be written
         _stalled = 0  # looks at which the client had read nothing
-        _cycle: object = None  # the request of the last look
         _kept = 0  # bytes of answers that count as held
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,29 +50,25 @@ def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type
             self._timer = self.loop.call_later(limit, self._late)
 
         def data_received(self, data: bytes) -> None:
+            if self.full:
+                return
             self._unset_keepalive_if_required()
             self.spent = False
             self._rest += len(data)
-            rest: bytes | memoryview = data
-            while True:
-                try:
-                    self.parser.feed_data(rest)
-                except httptools.HttpParserUpgrade as upgrade:
-                    if self._decline():
-                        rest = memoryview(rest)[upgrade.args[0] :]
-                        continue
-                except httptools.HttpParserError:
+            try:
+                self._parse(data)
+            except httptools.HttpParserError:
+                if not self.full and not self.transport.is_closing():
                     self.send_400_response("")
-                break
             if (self._rest > HEADER_BYTES or self._trailers > HEADER_BYTES) and not self.transport.is_closing():
-                self._refuse(431, f"headers: expected at most {HEADER_BYTES} bytes, got more")
+                self._refuse_headers()
             if self._timer is None and (self._open or self._rest):
                 self._timer = self.loop.call_later(limit, self._late)
             self.await_rest()
 
         def on_message_begin(self) -> None:
-            self._whole, self._open, self._trailers = False, True, 0
             super().on_message_begin()
+            self._whole, self._open, self._trailers = False, True, 0
 
         def on_header(self, name: bytes, value: bytes) -> None:
             if self._whole:  # a trailer: whatever it says, the request is already being worked on
@@ -81,6 +77,9 @@ def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type
             super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
+            if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEADER_BYTES:  # whole in one read
+                self._refuse_headers()
+                raise Stop
             self._whole, self._rest = True, 0
             self._foreign = self.parser.should_upgrade()
             if not self._foreign:
@@ -96,19 +95,27 @@ def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type
                 self._stop()
                 super().on_message_complete()
 
-        def _decline(self) -> bool:
+        def _parse(self, data: bytes | memoryview) -> None:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = memoryview(data)[upgrade.args[0] :]
+                    self._decline()
+                    continue
+                return
+
+        def _decline(self) -> None:
             """The parser has stopped after headers that offer another protocol, before the body. The offer is declined, as RFC 9110 lets a
-            server do: another parser gets the headers without it, and then the rest. False where there is no request without the offer."""
+            server do: another parser gets the headers without it, and then the rest. Raises HttpParserError where that is no request."""
             method, version = self.parser.get_method(), self.parser.get_http_version().encode()
             if method == b"CONNECT":
-                self.send_400_response("")
-                return False
+                raise httptools.HttpParserInvalidMethodError
             lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
             lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
             self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
-            return True
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
@@ -137,10 +144,10 @@ def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type
 
         def _look(self) -> None:
             """Cuts the connection where an answer has waited for the client, and none of it was read in all that time."""
-            size, cycle = self.transport.get_write_buffer_size(), self.cycle
-            moved = not size or size < self._unread or self._resumed or cycle is not self._cycle
+            size = self.transport.get_write_buffer_size()
+            moved = not size or size < self._unread or self._resumed or self.answered
             self._stalled = 0 if moved else self._stalled + 1
-            self._unread, self._resumed, self._cycle = size, False, cycle
+            self._unread, self._resumed, self.answered = size, False, False
             if self._stalled >= LOOKS:
                 self.transport.abort()
                 return
@@ -155,17 +162,24 @@ def connection_class(settings: Settings, bodies: Bodies, direct: Direct) -> type
             self._timer = None
             if self.transport.is_closing():
                 return
-            if self._rest and not self._whole:
+            if self.pipeline:  # the rest is not read before their turn
+                self._timer = self.loop.call_later(limit, self._late)
+            elif self._rest and not self._whole:
                 self._refuse(408, f"headers: expected them within {settings.read_timeout:g} s, got a part")
             else:  # nothing yet, or a body after the application has answered
                 self.transport.abort()
 
+        def _refuse_headers(self) -> None:
+            self._refuse(431, f"headers: expected at most {HEADER_BYTES} bytes, got more")
+
         def _refuse(self, status: int, text: str, more: bytes = b"") -> None:
-            if not (self._whole and self.cycle is not None and self.cycle.response_started):  # else the client has its answer
+            answered = self._whole and self.cycle is not None and self.cycle.response_started
+            if not answered and not self.answering:  # else the client has its answer, or is in the middle of another
                 body = b'{"error":"' + text.encode() + b'"}'
                 head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\nconnection: close\r\n%scontent-length: %d\r\n\r\n"
                 self.transport.write(head % (status, more, len(body)) + body)
             self.transport.close()
+            self.leave()
 
     Connection.bodies, Connection.direct = bodies, direct
     return Connection

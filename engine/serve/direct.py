@@ -15,7 +15,7 @@ import numpy
 
 from cosparse.engine.serve import http_infer
 from cosparse.engine.serve.models import Model
-from cosparse.engine.serve.refusal import Refused
+from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
 
 log = logging.getLogger("cosparse.serve")
@@ -57,6 +57,10 @@ class Direct:
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    @property
+    def draining(self) -> bool:
+        return self._service.draining
+
     def gather(self, url: bytes, headers: list[tuple[bytes, bytes]]) -> Gathered | None:
         """Where to put the body of a POST; None where the application should read it."""
         place, stated = PATH.fullmatch(url), dict(headers)
@@ -69,8 +73,7 @@ class Direct:
         name, version = place[1].decode("latin-1"), (place[2] or b"").decode("latin-1")
         try:
             if service.settings.token:
-                given = stated.get(b"authorization")
-                service.admit(None if given is None else given.decode("latin-1"))
+                service.admit(authorization(headers))
             full = service.models.find(name, version).batcher.full
         except Refused:
             return None
@@ -80,6 +83,8 @@ class Direct:
         """The answer's lines but for the first; None where it cannot be given at once. What goes wrong on the way goes wrong again in the
         application, which says so."""
         service, start = self._service, time.perf_counter()
+        if service.draining:  # the answer has to say so
+            return None
         try:
             model = service.models.find(body.name, body.version)
             request = http_infer.parse(body.view, body.header_length, model, service.settings.max_scale)
@@ -93,6 +98,14 @@ class Direct:
             return None
         service.answered(model, "http", start)
         return answer
+
+
+def authorization(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The header's value. Raises Refused where there are several: whoever checks them in front of this server may have seen another."""
+    given = [value for name, value in headers if name == b"authorization"]
+    if len(given) > 1:
+        raise Refused(Kind.INVALID, "header Authorization", "one", str(len(given)), "send it once")
+    return given[0].decode("latin-1") if given else None
 
 
 def lines(text: bytes, length: int | None) -> bytes:

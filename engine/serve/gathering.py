@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from cosparse.engine.serve.body import Bodies
-from cosparse.engine.serve.direct import ANSWER, BODY, PATIENCE, WATCHED, Direct, Gathered
+from cosparse.engine.serve.direct import ANSWER, BODY, PATIENCE, WATCHED, Gathered
 from cosparse.engine.serve.refusal import Refused
+from cosparse.engine.serve.turns import Turns
 
 
-class Gathering(HttpToolsProtocol):
+class Gathering(Turns):
     """`spent`: whether one of the requests in the data in hand was gathered; the next waits for its turn, so that the event loop is held
     for one at most. A subclass resets it for new data, and calls `await_rest` behind them."""
 
     bodies: Bodies
-    direct: Direct
     spent = False
     _gathered: Gathered | None = None
     _patience: asyncio.TimerHandle | None = None

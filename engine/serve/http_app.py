@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from cosparse.engine.serve import http_infer, metrics, page, statistics, tensors
 from cosparse.engine.serve.body import Disconnected, Receive
-from cosparse.engine.serve.direct import ANSWER, BODY, WATCHED, Gathered, lines
+from cosparse.engine.serve.direct import ANSWER, BODY, WATCHED, Gathered, authorization, lines
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
@@ -79,6 +79,10 @@ class Infer:
                 service.failed(model, refused)
             await _refuse(send, refused)
             return
+        except Exception as error:  # a fault of ours outside of `infer`, which is to be answered and counted like one inside
+            with contextlib.suppress(RuntimeError):  # of an answer that has begun; its connection is closed
+                await _refuse(send, service.failed(model, error))
+            return
         if whole is None or not whole(lines(text, length)):
             await _send(send, text, length)
 
@@ -100,13 +104,13 @@ async def _send(send: Send, text: bytes, length: int | None) -> None:
 def application(service: Service) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI application, the check of the token in front of it."""
     app: Any = Starlette(routes=_routes(service), exception_handlers={Refused: _refused, HTTPException: _http_error, Exception: _fault})
+    app.router.redirect_slashes = False  # a redirect names the host that the client has sent
     infer = Infer(service)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if service.settings.token and scope["type"] == "http" and scope["path"] not in OPEN:
-            given = dict(scope["headers"]).get(b"authorization")
             try:
-                service.admit(None if given is None else given.decode("latin-1"))
+                service.admit(authorization(scope["headers"]))
             except Refused as refused:
                 await _refuse(send, service.failed(None, refused))
                 return

@@ -125,15 +125,20 @@ def large(body: bytes | memoryview, header_length: str | None) -> bool:
     """Whether `parse` takes longer than the event loop should be held: large JSON, whatever binary tensors follow."""
     if len(body) <= LARGE:
         return False
-    return header_length is None or not header_length.isdigit() or int(header_length[:12]) > LARGE
+    return header_length is None or not _number(header_length) or int(header_length) > LARGE
 
 
 def _length(stated: str | None, size: int) -> int:
     if stated is None:
         return size
-    if not stated.isascii() or not stated.isdigit() or len(stated) > 12 or int(stated) > size:
+    if not _number(stated) or int(stated) > size:
         raise tensors.invalid("header Inference-Header-Content-Length", f"a number of at most {size}, the bytes of the body", stated[:32])
     return int(stated)
+
+
+def _number(stated: str) -> bool:
+    """Whether it is one that `int` reads, and at once: of other alphabets' digits it does not read all."""
+    return stated.isascii() and stated.isdigit() and len(stated) <= 12
 
 
 def _objects(message: dict[str, Any], key: str) -> list[dict[str, Any]]:

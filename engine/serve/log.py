@@ -34,10 +34,10 @@ class Plain(logging.Formatter):
 
 
 def set_up(form: str, level: str) -> None:
-    """form: "json" or "text". The loggers of cosparse and uvicorn; those of the program that embeds a server stay alone."""
+    """form: "json" or "text". The loggers of cosparse, uvicorn and its event loop; those of the program that embeds a server stay alone."""
     handler = logging.StreamHandler()
     handler.setFormatter(Lines() if form == "json" else Plain())
-    for name, least in (("cosparse", level), ("uvicorn", "warning"), ("py.warnings", "warning")):
+    for name, least in (("cosparse", level), ("uvicorn", "warning"), ("asyncio", "warning"), ("py.warnings", "warning")):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(least.upper())

@@ -45,7 +45,28 @@ class Started:
 
 
 class _Http(uvicorn.Server):
-    """Signals are handled here, for both protocols."""
+    """Signals are handled here, for both protocols. `handshake`: seconds for that of TLS, until which nothing else sees a connection."""
+
+    def __init__(self, config: uvicorn.Config, handshake: float) -> None:
+        super().__init__(config)
+        self._handshake = handshake
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            return config.http_protocol_class(config=config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]
+
+        limit = self._handshake if config.ssl else None
+        self.servers = [
+            await loop.create_server(connection, sock=each, ssl=config.ssl, ssl_handshake_timeout=limit, backlog=config.backlog)
+            for each in sockets or []
+        ]
+        self.started = True
+
+    def drain(self) -> None:
+        for connection in self.server_state.connections:
+            connection.drain()  # type: ignore[union-attr]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -72,18 +93,18 @@ class Server:
             log.warning("open to the network without a token", extra={"host": settings.host})
         _check_tls(settings)
         listener = _listen(settings)
-        http = _Http(_config(self.service))
+        http = _Http(_config(self.service), settings.read_timeout)
         rpc, rpc_address = None, None
         if settings.grpc_port is not None:
             rpc, port = _rpc(self.service, listener)
-            rpc_address = f"{settings.host}:{port}"
+            rpc_address = _address(settings.host, port)
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
         serving = asyncio.create_task(http.serve([listener]))
         if rpc is not None:
             await rpc.start()
-        address = f"{'https' if settings.tls_key else 'http'}://{settings.host}:{listener.getsockname()[1]}"
+        address = f"{'https' if settings.tls_key else 'http'}://{_address(settings.host, listener.getsockname()[1])}"
         working = asyncio.create_task(self._load_and_watch(lambda: started(Started(address, rpc_address, self.models.index()))))
         try:
             await asyncio.wait({asyncio.create_task(self._stop.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,9 +141,10 @@ class Server:
             return True
         return False
 
-    async def _drain(self, http: uvicorn.Server, serving: asyncio.Task[None], rpc: Any) -> None:
+    async def _drain(self, http: _Http, serving: asyncio.Task[None], rpc: Any) -> None:
         log.info("draining")
         self.service.draining = True
+        http.drain()
         await asyncio.sleep(self.settings.drain_delay)
         http.should_exit = True
         if rpc is not None:
@@ -135,6 +157,10 @@ class Server:
                 await asyncio.wait(set(left.tasks), timeout=1.0)
             for connection in list(left.connections):
                 connection.transport.abort()
+
+
+def _address(host: str, port: int | None) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_tls(settings: Settings) -> None:
@@ -159,7 +185,7 @@ def _listen(settings: Settings) -> socket.socket:
     except (OSError, UnicodeError) as error:  # the second: a name that none can be
         got = getattr(error, "strerror", None) or str(error)
         raise Error(
-            "--host, --http-port", f"an address to listen on, {settings.host}:{settings.http_port}", got, "choose another"
+            "--host, --http-port", f"an address to listen on, {_address(settings.host, settings.http_port)}", got, "choose another"
         ) from error
     return made
 
@@ -169,7 +195,7 @@ def _rpc(service: Service, listener: socket.socket) -> tuple[Any, int]:
         return grpc_app.server(service)
     except (RuntimeError, OSError) as error:
         listener.close()
-        wanted = f"an address to listen on, {service.settings.host}:{service.settings.grpc_port}"
+        wanted = f"an address to listen on, {_address(service.settings.host, service.settings.grpc_port)}"
         raise Error("--host, --grpc-port", wanted, str(error), "choose another") from error
 
 
