@@ -379,3 +379,16 @@ def test_interruption_is_130(monkeypatch, capsys) -> None:
     monkeypatch.setattr("cosparse.engine.artifact.read", interrupted)
     assert run(["inspect", "x.cosparse"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_bench_of_a_network_says_how_it_becomes_an_artifact(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "zoo:resnet20"]) == 2
+    assert "NETWORK: expected an artifact, got zoo:resnet20; export it first (cosparse export zoo:resnet20" in capsys.readouterr().err
+
+
+def test_export_counts_the_filters_that_it_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch_pruning")
+    found = answer(capsys, "export", "zoo:resnet20", "--impose-filters", "0.3", "--out", tmp_path / "net.cosparse")
+    removed = found["filters_removed"]
+    assert 0.65 < removed["flops_after"] / removed["flops_before"] < 0.7
+    assert removed["flops_after"] == found["flops_dense"]

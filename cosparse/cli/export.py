@@ -99,7 +99,7 @@ def command(
     emit(result, json, str(written.counts), f"\n{summary}")
 
 
-def filters_removed(before: Any, after: Any, example: Any) -> dict[str, int]:
+def filters_removed(before: Any, after: Any, example: Any) -> dict[str, float]:
     """Multiply-adds of both networks with all their weights: the counts of the artifact begin with what is left."""
     from cosparse.compress.count import count
 

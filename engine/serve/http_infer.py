@@ -84,7 +84,7 @@ def answer(model: Model, request: Request, outputs: tuple[numpy.ndarray, ...]) -
         array = outputs[place]
         entry: dict[str, Any] = {"name": model.outputs[place].name, "datatype": tensors.DATATYPE, "shape": array.shape}
         if as_bytes:
-            data = memoryview(numpy.ascontiguousarray(array, "<f4").reshape(-1)).cast("B")
+            data = numpy.ascontiguousarray(array, "<f4").reshape(-1).data.cast("B")
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
