@@ -49,9 +49,9 @@ class Engine {
   std::unique_ptr<Context> make_context(const Schedule& schedule) const;
   void run_in(Context& context, const Schedule& schedule, const std::vector<const float*>& inputs,
               const std::vector<float*>& outputs) const;
-  // Times the tiles of every layer at these input shapes, and whether a batch had better run apart, or takes that from the tuning cache; later
-  // schedules have it. Does nothing for an engine that was made without options.tune. Any thread, beside calls; some seconds at the most where
-  // one run does not take longer. Returns a warning about the cache, or nothing. tune_shapes.cpp
+  // Times the tiles of every layer at these input shapes, and whether a batch had better run apart, or takes that from the tuning cache;
+  // later schedules have it. Does nothing for an engine that was made without options.tune. Any thread, beside calls; some seconds at the
+  // most where one run does not take longer. Returns a warning about the cache, or nothing. tune_shapes.cpp
   std::string tune(const std::vector<Shape>& inputs);
   // Times every step over `repeat` runs.
   std::vector<StepTime> profile(const Schedule& schedule, const std::vector<const float*>& inputs, int repeat) const;

@@ -18,7 +18,8 @@ Layer describe(const Node& node) {
   constexpr double kMost = 1 << 28;  // what is counted in 32 bits: filters in whole block rows, floats of rows of maps
   if (l.O > kMost || (double)l.Cg * l.R * l.S > kMost)
     throw Error(Fault::unsupported, "node '" + node.name + "'", "at most 268435456 filters, and inputs of one",
-                std::to_string(l.O) + " and " + std::to_string(l.Cg) + " x " + std::to_string(l.R) + " x " + std::to_string(l.S), "split the layer");
+                std::to_string(l.O) + " and " + std::to_string(l.Cg) + " x " + std::to_string(l.R) + " x " + std::to_string(l.S),
+                "split the layer");
   l.values = node.tensor("values"), l.columns = node.tensor("columns"), l.rows = node.tensor("rows");
   l.scale = node.tensor("scale"), l.bias = node.tensor("bias");
   l.basis = node.tensor("basis"), l.tiles = node.tensor("tiles");

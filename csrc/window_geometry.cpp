@@ -33,8 +33,7 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
   const bool windowed = rows * cols > 1, few = windowed && in.c <= kFewChannels, strided = stride_[0] > 1 || stride_[1] > 1;
   const bool emulated = weights.number == Number::bf16 && weights.floats == kLanes, in_floats = weights.number == Number::f32 || emulated;
-  const bool can_pad = windowed && weights.basis == Basis::taps && in_floats && out.w % kLanes == 0 &&
-                       padding_is_small(node, in, out);
+  const bool can_pad = windowed && weights.basis == Basis::taps && in_floats && out.w % kLanes == 0 && padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
   padded = copies && can_pad, rounded = padded && emulated;
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases

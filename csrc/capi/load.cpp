@@ -20,7 +20,8 @@ cosparse_options read(const cosparse_options* from) {
     throw Error(Fault::usage, "options", "a structure of ABI " + std::to_string(COSPARSE_ABI) + ", begun with COSPARSE_OPTIONS",
                 from->size < kFirst ? "one of " + std::to_string(from->size) + " bytes" : "one of ABI " + std::to_string(from->abi),
                 "build the program with the library's own cosparse.h");
-  static_assert(offsetof(cosparse_options, reserved) + sizeof(int32_t) == sizeof(cosparse_options), "a new option would lie where callers left padding");
+  static_assert(offsetof(cosparse_options, reserved) + sizeof(int32_t) == sizeof(cosparse_options),
+                "a new option would lie where callers left padding");
   const size_t own = options.size;
   std::memcpy(&options, from, std::min(from->size, own));
   return options;

@@ -86,13 +86,14 @@ std::vector<Array> run(const Engine& engine, const std::vector<Array>& inputs, c
 
 py::tuple plan(const Engine& engine, const std::vector<std::vector<int64_t>>& inputs) {
   const auto schedule = find_schedule(engine, shapes_of(engine, inputs));
-  const auto flops = schedule->counts(&Step::flops), basis = schedule->counts(&Step::basis_flops), dense = schedule->counts(&Step::dense_flops);
+  const auto flops = schedule->counts(&Step::flops), basis = schedule->counts(&Step::basis_flops),
+             dense = schedule->counts(&Step::dense_flops);
   py::list rows;
   for (size_t i = 0; i < schedule->rows(); ++i) {
     const Step& s = schedule->parts[0].plan->steps[i];
     rows.append(py::dict(py::arg("name") = s.name, py::arg("op") = s.op, py::arg("kernel") = s.kernel, py::arg("density") = s.density,
-                         py::arg("flops") = flops[i], py::arg("basis_flops") = basis[i], py::arg("dense_flops") = dense[i], py::arg("bytes") = s.bytes,
-                         py::arg("why") = s.why));
+                         py::arg("flops") = flops[i], py::arg("basis_flops") = basis[i], py::arg("dense_flops") = dense[i],
+                         py::arg("bytes") = s.bytes, py::arg("why") = s.why));
   }
   return py::make_tuple(schedule->text(), rows);
 }

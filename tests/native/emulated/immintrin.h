@@ -33,7 +33,9 @@ template <class T, class V, class F> inline V made(const F& f) {
   return y;
 }
 
-template <class Half, class V> struct Halves { Half low, high; };
+template <class Half, class V> struct Halves {
+  Half low, high;
+};
 inline Halves<__m256, __m512> halves(__m512 a) { return as<Halves<__m256, __m512>>(a); }
 inline Halves<__m256i, __m512i> halves(__m512i a) { return as<Halves<__m256i, __m512i>>(a); }
 inline __m512 join(__m256 low, __m256 high) { return as<__m512>(Halves<__m256, __m512>{low, high}); }
@@ -54,10 +56,10 @@ template <class V> inline void store_aligned(void* p, V a) { expect_aligned<size
 // Operations that AVX2 has for half of the register, on each 128 bits alike.
 #define EMULATED_2(V, name) \
   inline V name(V a, V b) { return join(_mm256_##name(halves(a).low, halves(b).low), _mm256_##name(halves(a).high, halves(b).high)); }
-#define EMULATED_3(name)                                                               \
-  inline __m512 name(__m512 a, __m512 b, __m512 c) {                                   \
-    return join(_mm256_##name(halves(a).low, halves(b).low, halves(c).low),            \
-                _mm256_##name(halves(a).high, halves(b).high, halves(c).high));        \
+#define EMULATED_3(name)                                                        \
+  inline __m512 name(__m512 a, __m512 b, __m512 c) {                            \
+    return join(_mm256_##name(halves(a).low, halves(b).low, halves(c).low),     \
+                _mm256_##name(halves(a).high, halves(b).high, halves(c).high)); \
   }
 EMULATED_2(__m512, add_ps)
 EMULATED_2(__m512, sub_ps)
@@ -194,7 +196,9 @@ template <class V, class B> inline V dpbf16(V sum, B a, B b) {
 inline __m256bh cvtneps_pbh(__m512 a) {
   return made<uint16_t, __m256bh>([x = lanes<float>(a)](int l) { return to_bf16(x.lane[l]); });
 }
-inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) { return as<__m512bh>(Halves<__m256bh, __m512>{cvtneps_pbh(low), cvtneps_pbh(high)}); }
+inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
+  return as<__m512bh>(Halves<__m256bh, __m512>{cvtneps_pbh(low), cvtneps_pbh(high)});
+}
 
 }  // namespace emulated
 
@@ -280,5 +284,6 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) { return as<__m512bh>(Halv
 #define _mm512_inserti64x4(a, b, at) emulated::inserti64x4(a, b, at)
 
 // On shorter registers, under a mask.
-#define _mm256_mask_permutexvar_epi16(other, k, index, a) emulated::choose<uint16_t, __m256i>(k, other, emulated::permuted<uint16_t>(index, a))
+#define _mm256_mask_permutexvar_epi16(other, k, index, a) \
+  emulated::choose<uint16_t, __m256i>(k, other, emulated::permuted<uint16_t>(index, a))
 #define _mm_mask_shuffle_epi8(other, k, a, index) emulated::choose<uint8_t, __m128i>(k, other, _mm_shuffle_epi8(a, index))
