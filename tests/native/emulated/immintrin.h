@@ -1,8 +1,8 @@
-// AVX-512 (F, VL, DQ, BW, VBMI), its VNNI and BF16, as functions of AVX2 and plain C++: the kernels' sources compile against this in place of
-// the compiler's header and run on machines that have none of it (make emulated). Only what they use is here, after the pseudocode of Intel's
-// Intrinsics Guide. What the processor would trap on ends the program here too: places that are not aligned.
+// AVX-512 (F, VL, DQ, BW, VBMI), its VNNI and BF16, as functions of AVX2 and plain C++: the kernels' sources compile against this in place
+// of the compiler's header and run on machines that have none of it (make emulated). Only what they use is here, after the pseudocode of
+// Intel's Intrinsics Guide. What the processor would trap on ends the program here too: places that are not aligned.
 //
-// Between machines, not between runs, the estimate of 1 / a may differ: here it has an error of 2^-15, the processor's limit being 2^-14.
+// The estimate of 1 / a differs from a processor's: here it has an error of 2^-15, the limit there being 2^-14.
 #pragma once
 #include_next <immintrin.h>
 
