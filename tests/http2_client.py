@@ -6,7 +6,7 @@ import socket
 import time
 
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+SERVICE = "/inference.GRPCInferenceService"
 FIRST_WINDOW = 65535
 Frame = tuple[int, int, bytes]  # kind, stream, payload
 
@@ -30,13 +30,13 @@ class Http2:
     def __exit__(self, *error: object) -> None:
         self.socket.close()
 
-    def call(self, message: bytes, whole: bool = True, token: str | None = None) -> int:
+    def call(self, message: bytes, whole: bool = True, token: str | None = None, method: str = "ModelInfer") -> int:
         """Begins a call; its stream. Not whole: the message is announced twice as long."""
         self._last += 2
         fields = {
             ":method": "POST",
             ":scheme": "http",
-            ":path": METHOD,
+            ":path": f"{SERVICE}/{method}",
             ":authority": "x",
             "te": "trailers",
             "content-type": "application/grpc",

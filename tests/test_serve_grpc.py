@@ -120,6 +120,23 @@ def test_the_token(file: Path) -> None:
         assert triton.infer("small", [value(images(1))], headers={"authorization": "Bearer secret"}).as_numpy("linear").shape == (1, 10)
 
 
+def test_what_is_not_offered_is_said_so_after_the_token(file: Path) -> None:
+    """A stream, a method of the protocol, one of nobody's, another service: in one form, and without waiting for a message."""
+    good = [("authorization", "Bearer secret")]
+    with serving(file, token="secret") as server, grpc.insecure_channel(server.grpc) as channel:
+        service = "/inference.GRPCInferenceService"
+        for path in (f"{service}/ModelStreamInfer", f"{service}/SystemSharedMemoryStatus", f"{service}/Nope", "/x.Y/ServerLive"):
+            call = channel.stream_stream(path)
+            for metadata, code, text in (
+                ((), "UNAUTHENTICATED", "header Authorization: expected 'Bearer' and the server's token, got none"),
+                (good, "UNIMPLEMENTED", f"method {path.rpartition('/')[2]}: expected one that this server offers, got another; docs/"),
+            ):
+                with pytest.raises(grpc.RpcError) as info:
+                    list(call(iter(()), metadata=metadata, timeout=20))
+                assert info.value.code().name == code
+                assert info.value.details().startswith(text)
+
+
 def test_deadlines_and_a_full_queue(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(cosparse.load(file, threads=1))
     monkeypatch.setattr(served, "load", lambda *_, **__: gate)

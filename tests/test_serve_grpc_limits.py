@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def infer(server: Running, x: np.ndarray, model: str = "small") -> np.ndarray:
     value.set_data_from_numpy(x)
     with client.InferenceServerClient(server.grpc) as triton:
         return triton.infer(model, [value]).as_numpy("linear")
+
+
+def live(server: Running) -> bool:
+    """As a client without a token sees it."""
+    with suppress(InferenceServerException), client.InferenceServerClient(server.grpc) as triton:
+        return triton.is_server_live()
+    return False
 
 
 def port(server: Running) -> int:
@@ -150,6 +158,29 @@ def test_the_token_comes_before_the_message(place: Path) -> None:
         for token in (None, "Bearer wrong"):
             stream = one.call(b"x" * 1000, whole=False, token=token)
             assert any(b"header Authorization" in payload for kind, at, payload in one.frames(0.5) if (kind, at) == (HEADERS, stream))
+
+
+def test_calls_without_a_token_keep_nobody_out(place: Path) -> None:
+    """Neither by messages that never come, nor by answers for which the client has no window."""
+    with serving(place, token="secret", read_timeout=1.5, queue=100, connections=100, held_bytes=10**6, body_bytes=10**6) as server:
+        with Http2(port(server)) as one, client.InferenceServerClient(server.grpc) as triton:
+            streams = [one.call(b"", whole=False, method="ServerLive") for _ in range(40)]
+            begun = time.monotonic()
+            assert triton.is_server_ready()
+            assert triton.is_model_ready("small", headers={"authorization": "Bearer secret"})
+            assert time.monotonic() - begun < 1.0
+            answered: set[int] = set()
+            until(lambda: answered.update(at for kind, at, _ in one.frames(0.2) if kind == DATA) or answered == set(streams))
+        with Http2(port(server), window=0) as one, client.InferenceServerClient(server.grpc) as triton:
+            for _ in range(250):
+                one.call(b"", method="ServerLive")
+            refused: list[bytes] = []
+            wanted = b"at most 50 without a token at once"
+            until(lambda: refused.extend(text for _, _, text in one.frames(0.2) if wanted in text) or len(refused) >= 250 - 50)
+            assert len(refused) == 250 - 50
+            assert triton.is_model_ready("small", headers={"authorization": "Bearer secret"})
+            assert triton.is_server_live(headers={"authorization": "Bearer secret"})
+        until(lambda: live(server))
 
 
 def test_many_numbers_come_and_go_in_parts(place: Path) -> None:

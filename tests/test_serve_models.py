@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import logging
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from serve_parts import Running, binary, images, request, serving, until, write
 
 import cosparse
 from cosparse.engine.serve import models
-from cosparse.engine.serve.folder import checksum, scan
+from cosparse.engine.serve.folder import PIECE, checksum, scan
 from cosparse.engine.serve.latencies import SAMPLES, SECONDS, Latencies
-from cosparse.engine.serve.models import warm_batches
+from cosparse.engine.serve.metrics import Metrics
+from cosparse.engine.serve.models import Models, warm_batches
+from cosparse.engine.serve.settings import Settings
 
 
 def index(server: Running) -> dict[tuple[str, str], tuple[str, str]]:
@@ -44,14 +48,15 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
     (tmp_path / ".hidden.cosparse").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     (tmp_path / "two" / "3").mkdir()
-    found, ignored = scan(tmp_path)
+    look = scan(tmp_path)
+    found, ignored = look.found, look.ignored
     assert set(found) == {("one", "1"), ("two", "1"), ("two", "10")}
     assert sorted(Path(path).name for path in ignored) in (["bad name.cosparse", "model.cosparse"], ["bad name.cosparse", "one.cosparse"])
     assert {why.partition(", got")[0] for why in ignored.values()} == {
         "expected a name that matches [A-Za-z0-9][A-Za-z0-9._-]{0,127}",
         "expected version 1 of one once",
     }
-    assert set(scan(tmp_path / "one.cosparse")[0]) == {("one", "1")}
+    assert set(scan(tmp_path / "one.cosparse").found) == {("one", "1")}
 
 
 def test_what_is_no_repository(tmp_path: Path) -> None:
@@ -80,6 +85,134 @@ def test_a_header_beyond_the_artifact_s_limit_is_not_read(tmp_path: Path) -> Non
     os.truncate(sparse, 1 << 27)
     with pytest.raises(cosparse.ArtifactError, match=r"expected an artifact with a checksum, got a header of 67108872 bytes"):
         checksum(sparse)
+
+
+def test_a_header_is_searched_in_pieces_and_not_read_as_json(tmp_path: Path) -> None:
+    """Read at once, one of 60 MB holds up the whole interpreter for seconds."""
+    path, text = tmp_path / "m.cosparse", b"blake2b-256:" + b"7" * 64
+    for before in (PIECE - 100, PIECE - 76, PIECE - 75, PIECE - 1, PIECE, 3 * PIECE + 5):
+        header = b" " * before + text + b" " * 50
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"blake2b-256:" + b"8" * 64)  # behind the header: data
+        assert checksum(path) == text.decode()
+    hostile = b'{"a":[' + b"{}," * 10_000_000 + b"0]}"
+    path.write_bytes(len(hostile).to_bytes(8, "little") + hostile)
+
+    def take() -> None:
+        with pytest.raises(cosparse.ArtifactError, match="got none in its header"):
+            checksum(path)
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    pauses, last = [], time.monotonic()
+    while taking.is_alive():
+        time.sleep(0.001)
+        pauses.append(time.monotonic() - last)
+        last = time.monotonic()
+    assert max(pauses) < 0.5
+
+
+def test_a_header_with_several_checksums_is_told_apart_by_its_own(tmp_path: Path) -> None:
+    path, seen = tmp_path / "m.cosparse", set()
+    for digit in b"78":
+        header = b" ".join(b"blake2b-256:" + bytes([other]) * 64 for other in b"123456789" if other <= digit)
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        seen.add(checksum(path))
+    assert len(seen) == 2
+    assert all(text.startswith("header-blake2b-256:") for text in seen)
+
+
+def alone(source: Path) -> Models:
+    """Models without a server, looked at once."""
+    made = Models(Settings(source, threads=1, max_batch=1), Metrics())
+    made.sync()
+    return made
+
+
+def test_an_error_that_passes_takes_no_model_out_of_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network file system that is away for a moment, no file descriptor that is free: of one file, one folder, one version."""
+    for name in ("a", "b/1/model", "c/2/model", "d"):
+        write(tmp_path / f"{name}.cosparse")
+    found = alone(tmp_path)
+    before = found.all()
+    status, listing = Path.stat, Path.iterdir
+
+    def stale(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "a.cosparse" or path.parent == tmp_path / "c" / "2":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return status(path, **options)
+
+    def crowded(path: Path) -> Any:
+        if path.name == "b":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return listing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stale)
+        patch.setattr(Path, "iterdir", crowded)
+        (tmp_path / "d.cosparse").unlink()
+        for _ in range(2):
+            found.sync(settle=True)
+            assert [model.name for model in found.all()] == ["a", "b", "c"]
+    assert [Path(path).name for path, why in passed_over(caplog) if why.endswith("; what is served of it stays")] == [
+        "a.cosparse",
+        "b",
+        "model.cosparse",
+    ]
+    found.sync(settle=True)
+    assert found.all() == before[:3]  # nothing was loaded anew
+    for gone in ("a.cosparse", "b/1/model.cosparse", "c/2/model.cosparse"):
+        (tmp_path / gone).unlink()
+    found.sync(settle=True)
+    assert not found.all()
+    assert found.close(20)
+
+
+def test_a_lone_artifact_that_is_deleted_is_no_longer_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "in" / "a.cosparse")
+    with serving(path, poll=0.05) as server:
+        path.unlink()
+        until(lambda: server.infer(images(1), "a")[0] == 404)
+        assert server.ask("GET", "/v2/health/ready")[0] == 503
+        write(path, seed=1)
+        until(lambda: server.infer(images(1), "a")[0] == 200)
+        assert "folder not read" not in caplog.text
+        path.parent.rename(tmp_path / "away")  # the file system is gone rather than the file
+        until(lambda: "folder not read" in caplog.text)
+        assert server.infer(images(1), "a")[0] == 200
+
+
+def test_a_change_in_place_whose_time_was_set_back_is_seen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.cosparse")
+    found = alone(path)
+    before, status = found.all(), path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for _ in range(2):
+        found.sync(settle=True)
+    assert found.all() == before
+    assert "the file is damaged" in found.index()[0]["reason"]
+    assert found.close(20)
+
+
+def test_a_reason_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "a.cosparse")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise cosparse.ArtifactError(f"{path}: tensor '{'x' * 12_000_000}'", "a known dtype", "another")
+
+    monkeypatch.setattr(models, "load", refuse)
+    found = alone(tmp_path)
+    reason = found.index()[0]["reason"]
+    assert reason.startswith("a.cosparse: tensor 'xxx")
+    assert reason.endswith(" characters in all)")
+    assert len(reason) < 2100
+    assert len(next(record.reason for record in caplog.records if record.message == "not loaded")) < 2100  # type: ignore[attr-defined]
+    assert found.close(20)
 
 
 def odd_entries(folder: Path) -> list[Path]:
@@ -124,9 +257,10 @@ def test_an_entry_that_vanishes_once_it_is_listed(tmp_path: Path, monkeypatch: p
     write(tmp_path / "a.cosparse")
     real = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter([*real(folder), tmp_path / "gone.cosparse"]))
-    found, ignored = scan(tmp_path)
-    assert set(found) == {("a", "1")}
-    assert list(ignored) == [str(tmp_path / "gone.cosparse")]
+    look = scan(tmp_path)
+    assert set(look.found) == {("a", "1")}
+    assert list(look.ignored) == [str(tmp_path / "gone.cosparse")]
+    assert not look.unseen
 
 
 def test_a_look_at_the_folder_that_fails_is_logged_and_tried_again(
@@ -273,6 +407,28 @@ def test_clients_load_and_unload_where_they_may(tmp_path: Path) -> None:
         assert status == 400
         assert got["error"].startswith("model 'a': expected a file that can be loaded, got ")
         assert server.infer(images(1), "a")[0] == 200
+
+
+def test_pages_of_others_load_and_unload_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "a.cosparse")
+    with serving(tmp_path, control=True) as server:
+        here, path = f"127.0.0.1:{server.port}", "/v2/repository/models/a"
+        for origin in (
+            "https://example.org",
+            "null",
+            "http://127.0.0.1",
+            f"http://127.0.0.1:{server.port + 1}",
+            f"http://{here}.example.org",
+            "",
+        ):
+            for action in ("load", "unload"):
+                status, got, _ = server.ask("POST", f"{path}/{action}", headers={"Origin": origin})
+                wanted = f"header Origin: expected none, or the server's own address, got {origin!r}; ask from no other page"
+                assert (status, got["error"]) == (403, wanted)
+        assert server.infer(images(1), "a")[0] == 200
+        for headers in ({"Origin": f"http://{here}"}, {"Origin": "HTTP://LOCALHOST:1", "Host": "localhost:1"}, {}):
+            assert server.ask("POST", f"{path}/unload", headers=headers)[0] == 200
+            assert server.ask("POST", f"{path}/load", headers=headers)[0] == 200
 
 
 def test_a_server_that_still_loads_is_live_and_not_ready(tmp_path: Path) -> None:

@@ -30,9 +30,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def process(file: Path, tmp_path: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def process(
+    file: Path, tmp_path: Path, *options: str, before: str = ":", **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """before: a command of the shell that starts it."""
     where = tmp_path / "started.json"
     command = [sys.executable, "-m", "cosparse", "serve", str(file), "--http-port", "0", "--grpc-port", "0", "--json", str(where), *options]
+    command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command]
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, text=True, env={**os.environ, **environment})
     try:
@@ -175,6 +179,88 @@ def test_it_does_not_end_before_the_calls_that_run(file: Path, monkeypatch: pyte
     assert ended.wait(20)
     thread.join(20)
     assert not [other for other in threading.enumerate() if other.name.startswith("batcher-")]
+
+
+LOADS_LONG = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from cosparse.engine.serve import models, server
+from cosparse.engine.serve.settings import Settings
+real, begun, what = models.load, [], sys.argv[2]
+def load(path, **options):
+    begun.append(path)
+    engine = real(path, **options)
+    if what == "a file":
+        time.sleep(0.5)
+    elif what == "a batch":
+        engine.warmup = lambda batches: (begun.append(batches), time.sleep(0.5))
+    else:
+        time.sleep(60)  # as a call of C++ would, which cannot be broken off
+    return engine
+models.load = load
+server.ENDING = 2.0
+def stop():
+    while len(begun) < int(sys.argv[3]):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=stop, daemon=True).start()
+server.run(Settings(Path(sys.argv[1]), http_port=0, grpc_port=0, threads=1, drain=0.1), lambda started: None)
+print(len(begun))
+"""
+
+
+@pytest.mark.parametrize(("what", "begun", "most"), [("a file", 1, 1.5), ("a batch", 2, 1.5), ("without end", 1, 4.0)])
+def test_told_to_stop_while_it_loads_it_ends_in_time(tmp_path: Path, what: str, begun: int, most: float) -> None:
+    """Of eight models it begins no second one, of one it warms up no second batch, and what does not end it does not wait for."""
+    for number in range(8):
+        write(tmp_path / f"m{number}.cosparse")
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS_LONG, str(tmp_path), what, str(begun)], capture_output=True, text=True, timeout=50, check=False
+    )
+    took = time.monotonic() - start
+    assert (done.returncode, done.stdout) == (0, f"{begun}\n"), done.stderr
+    assert took < most + 8.0  # the imports and the start among it
+
+
+def test_who_asks_for_a_model_while_the_server_stops_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "a.cosparse")
+    with serving(tmp_path, control=True) as server:
+        server.server.models.stop()
+        status, got, _ = server.ask("POST", "/v2/repository/models/a/load")
+        assert (status, got["error"]) == (503, "server: expected to run until the model is loaded, got told to stop; try again later")
+
+
+def test_it_serves_and_watches_on_where_nobody_can_be_told_that_it_is_ready(tmp_path: Path) -> None:
+    """The device that is always full stands for a full disk."""
+    folder = tmp_path / "models"
+    write(folder / "a.cosparse")
+    command = [sys.executable, "-m", "cosparse", "serve", str(folder), "--http-port", "0", "--grpc-port", "-1", "--threads", "1"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen([*command, "--poll", "0.1", "--json", "/dev/full"], stdout=subprocess.DEVNULL, stderr=log)
+
+    def events() -> list[tuple[str, str]]:
+        found = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.endswith("}")]
+        return [(event["event"], event.get("model", "")) for event in found]
+
+    try:
+        until(lambda: ("ready, but not reported", "") in events(), 60)
+        write(folder / "b.cosparse", seed=1)
+        until(lambda: ("loaded", "b") in events())
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.wait(20)
+
+
+@pytest.mark.parametrize(("hard", "got"), [(4096, 1256), (700, 700)])
+def test_file_descriptors_for_the_connections_that_were_asked_for(file: Path, tmp_path: Path, hard: int, got: int) -> None:
+    with process(file, tmp_path, "--threads", "1", "--connections", "1000", before=f"ulimit -Sn 300; ulimit -Hn {hard}") as (server, _):
+        limits = Path(f"/proc/{server.pid}/limits").read_text()
+        assert next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3:5] == [str(got), str(hard)]
+    warned = "--connections 1000: expected 1256 file descriptors, got 700; ulimit -n 1256, or fewer connections"
+    assert (warned in (tmp_path / "log").read_text()) == (got < 1256)
 
 
 def test_killed_while_it_loads_and_while_it_answers_it_comes_back_on_its_port(file: Path, tmp_path: Path) -> None:

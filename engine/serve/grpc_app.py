@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import metadata as packages
 from typing import Any
 
@@ -28,7 +28,7 @@ AT_ONCE = 16 << 10  # numbers of a repeated field that are read or made at once
 
 
 class Inference(stubs.GRPCInferenceServiceServicer):
-    """Methods that are not here answer UNIMPLEMENTED."""
+    """Methods that are not here are not offered: `Guard` refuses them."""
 
     def __init__(self, service: Service) -> None:
         self._service, self._models = service, service.models
@@ -70,12 +70,12 @@ class Inference(stubs.GRPCInferenceServiceServicer):
 
     async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:
         self._service.allow_control()
-        await asyncio.to_thread(self._models.load, request.model_name)
+        await self._models.aside(partial(self._models.load, request.model_name))
         return messages.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(self, request: Any, context: Context) -> Any:
         self._service.allow_control()
-        await asyncio.to_thread(self._models.unload, request.model_name)
+        await self._models.aside(partial(self._models.unload, request.model_name))
         return messages.RepositoryModelUnloadResponse()
 
     async def ModelInfer(self, request: Any, context: Context) -> Any:
@@ -157,13 +157,12 @@ class Guard(grpc.aio.ServerInterceptor):
     """The token, and what is raised made into a status."""
 
     def __init__(self, service: Service) -> None:
-        self._service, self._arrivals = service, grpc_limits.Arrivals(service)
+        self._service, self._arrivals, self._strangers = service, grpc_limits.Arrivals(service), grpc_limits.Strangers(service)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        handler = await continuation(details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        method, inner, service, arrivals = details.method.rpartition("/")[2], handler.unary_unary, self._service, self._arrivals
+        handler, method = await continuation(details), details.method.rpartition("/")[2]
+        inner: Any = handler.unary_unary if handler is not None and method in vars(Inference) else None
+        service, arrivals, strangers = self._service, self._arrivals, self._strangers
         given = next((value for key, value in details.invocation_metadata or () if key == "authorization"), None)
 
         def read(data: bytes) -> Any:
@@ -174,31 +173,33 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def guarded(parts: Any, context: Context) -> Any:
             try:
-                if method not in OPEN:
-                    service.admit(given)
+                if inner is not None and method in OPEN:
+                    strangers.count(context, given)
+                    return await inner(None, context)  # no place is taken and no message waited for: nobody has vouched for the caller
+                service.admit(given)
+                if inner is None:
+                    wanted = f"method {method[:128]}: expected one that this server offers, got another; docs/serving.md lists them"
+                    await context.abort(grpc.StatusCode.UNIMPLEMENTED, wanted)
                 return await inner(await arrivals.read(context, method), context)
             except grpc.aio.AbortError:
                 raise
             except Refused as error:
                 refused = error if error.counted else service.failed(None, error)
-            except NotImplementedError:
-                await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"method {method}: expected one of the server's, got another")
-                return
             except Exception as error:
                 refused = service.failed(None, error)
             more = () if refused.retry_after is None else (("retry-after", str(refused.retry_after)),)
             refused.__traceback__ = None  # it refers to this frame, and to the frames of the call with its messages
             await context.abort(grpc.StatusCode[refused.kind.code], str(refused), more)
 
-        # On the wire it is the same; here it is the handler that asks for the message.
-        return grpc.stream_unary_rpc_method_handler(guarded, read, handler.response_serializer)
+        # On the wire it is the same, also as streams of which nothing is read; here it is the handler that asks for the message.
+        return grpc.stream_unary_rpc_method_handler(guarded, read, handler.response_serializer if inner is not None else None)
 
 
 def server(service: Service) -> tuple[grpc.aio.Server, int]:
     """A server bound to its port, not yet started, and the port. Raises RuntimeError or OSError where the port is taken."""
     settings = service.settings
-    most = settings.queue + settings.connections
-    made = grpc.aio.server(interceptors=[Guard(service)], options=grpc_limits.options(settings), maximum_concurrent_rpcs=most)
+    options, most = grpc_limits.options(settings), grpc_limits.most_calls(settings)
+    made = grpc.aio.server(interceptors=[Guard(service)], options=options, maximum_concurrent_rpcs=most)
     stubs.add_GRPCInferenceServiceServicer_to_server(Inference(service), made)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.grpc_port}"

@@ -1,4 +1,5 @@
-"""What bounds the memory of gRPC's messages: those that are still arriving, and answers that their clients have not read.
+"""What bounds the memory of gRPC's messages: those that are still arriving, and answers that their clients have not read; and the calls of
+clients without a token.
 
 The library assembles a message before it is seen, but only once it is asked for: until then at most a flow-control window of it, 64 KiB,
 is taken from the client. So a call waits for a place before it asks, and there are as many places as messages of --max-body fit into
@@ -21,6 +22,7 @@ from cosparse.engine.serve.settings import Settings
 
 Context = Any  # grpc.aio.ServicerContext
 WATCHED = 64 << 10  # bytes of an answer above which it counts as held until its client has taken it
+SHARE = 4  # one in so many of the calls that are open at once may be of a client without a token
 AGE = 600  # seconds for which a connection is used; the library's only means against a client that answers pings and reads no answer
 
 
@@ -56,6 +58,34 @@ class Arrivals:
         wanted = f"a whole request within {self._service.settings.read_timeout:g} s"
         refused = self._service.failed(None, Refused(Kind.SLOW_SENDER, "message", wanted, "a part of it"))
         self._cutting = asyncio.ensure_future(_abort(context, refused))  # kept: the loop does not
+
+
+def most_calls(settings: Settings) -> int:
+    """That are open at once; the library refuses others."""
+    return settings.queue + settings.connections
+
+
+class Strangers:
+    """Health checks without the token of a server that has one. A client that leaves their answers in the library keeps its calls open,
+    and they may not take all that there are."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._open = service, 0
+        self._most = max(1, most_calls(service.settings) // SHARE)
+
+    def count(self, context: Context, authorization: str | None) -> None:
+        """Until the library is done with the call. Raises Refused, which needs no window of the client's, where too many are open."""
+        try:
+            self._service.admit(authorization)
+        except Refused:
+            if self._open >= self._most:
+                wanted = f"at most {self._most} without a token at once"
+                raise Refused(Kind.MEMORY_FULL, "calls", wanted, "more", "try again later, or send the token", retry_after=1) from None
+            self._open += 1
+            context.add_done_callback(self._leave)
+
+    def _leave(self, context: Context) -> None:
+        self._open -= 1
 
 
 async def _abort(context: Context, refused: Refused) -> None:

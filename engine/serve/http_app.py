@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import metadata as packages
 from typing import Any
 
@@ -160,12 +161,14 @@ def _routes(service: Service) -> list[Route]:
 
     async def load(request: Request) -> Response:
         service.allow_control()
-        await asyncio.to_thread(models.load, request.path_params["name"])
+        _refuse_other_pages(request)
+        await models.aside(partial(models.load, request.path_params["name"]))
         return JSONResponse({})
 
     async def unload(request: Request) -> Response:
         service.allow_control()
-        await asyncio.to_thread(models.unload, request.path_params["name"])
+        _refuse_other_pages(request)
+        await models.aside(partial(models.unload, request.path_params["name"]))
         return JSONResponse({})
 
     async def scrape(request: Request) -> Response:
@@ -202,6 +205,14 @@ def _routes(service: Service) -> list[Route]:
         Route("/status", status),
         *page.routes(),
     ]
+
+
+def _refuse_other_pages(request: Request) -> None:
+    """A browser lets any page send a POST without a body to any address that it reaches, the loopback one among them, and says who does.
+    Raises Refused."""
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        raise Refused(Kind.FORBIDDEN, "header Origin", "none, or the server's own address", repr(origin[:128]), "ask from no other page")
 
 
 def _body(refused: Refused) -> tuple[bytes, list[tuple[bytes, bytes]]]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosparse.engine.engine import Engine, ValueSpec, load
+from cosparse.engine.serve.aside import Aside
 from cosparse.engine.serve.batcher import SHORT, Batcher, Ran
 from cosparse.engine.serve.counts import Counts
-from cosparse.engine.serve.folder import File, Key, checksum, scan
+from cosparse.engine.serve.folder import File, Key, Look, checksum, deleted, scan, unchanged
 from cosparse.engine.serve.latencies import Latencies
 from cosparse.engine.serve.metrics import Metrics
 from cosparse.engine.serve.refusal import Kind, Refused
@@ -26,6 +27,7 @@ from cosparse.errors import ArtifactError, Error
 
 log = logging.getLogger("cosparse.serve")
 
+LONGEST_REASON = 2000  # characters of why a file cannot be loaded that are logged and shown
 HELD = 0.010
 """Seconds for which a call that has no other beside it may hold the event loop, where it is the only worker's that it takes the place of.
 The two hand-overs that it spares cost 0.1 to 0.5 ms; health checks and metrics wait for it."""
@@ -54,8 +56,13 @@ class Model:
         return self.engine.outputs
 
 
+class Stopping(Exception):
+    """The server was told to stop: what is being loaded is given up."""
+
+
 class Models:
-    """Reads are from the event loop and never wait; `sync`, `load` and `unload` take seconds and belong in a thread."""
+    """Reads are from the event loop and never wait; `sync`, `load` and `unload` take seconds: `await models.aside(...)`. `close` waits for
+    them no longer than it is told."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics, self._traffic = settings, metrics, Traffic()
@@ -63,10 +70,13 @@ class Models:
         self._trouble: dict[Key, str] = {}
         self._failed: dict[Key, File] = {}  # files that could not be loaded: not tried again before they change
         self._seen: dict[Key, File] = {}
+        self._lone = False  # whether what is served is, or was, one artifact and no folder
         self._ignored: dict[str, str] = {}  # what was passed over at the last look: path -> why
         self._retired: list[threading.Thread] = []  # of closed batchers, and perhaps still at work
         self._unloaded: set[str] = set()  # by a client; they stay away until one asks for them
+        self.aside = Aside()
         self._working = threading.Lock()
+        self._stopping = threading.Event()
         self.started = False  # whether all that was there at the start has been tried
         self._complete = False  # whether all that was there has answered at once, if only for a while
 
@@ -116,29 +126,39 @@ class Models:
         """Makes what is served equal to what lies on disk. settle: leave files alone that changed since the last look, as they may still be
         written; only: one name."""
         with self._working:
-            found, ignored = scan(self._settings.source)
-            for path, why in ignored.items():
+            look = self._look()
+            for path, why in look.ignored.items():
                 if self._ignored.get(path) != why:
                     log.warning("passed over", extra={"path": path, "reason": why})
-            self._ignored = ignored
-            wanted = {key: file for key, file in found.items() if key[0] not in self._unloaded}
-            for key in [key for key in [*self._ready, *self._trouble] if key not in wanted]:
+            self._ignored = look.ignored
+            kept = {key: file for key, file in self._seen.items() if look.unseen.intersection((file.path, *file.path.parents))}
+            found = kept | look.found
+            for key in [key for key in [*self._ready, *self._trouble] if key not in found or key[0] in self._unloaded]:
                 self._remove(key)
-            for key, file in wanted.items():
+            for key, file in look.found.items():
+                if key[0] in self._unloaded:
+                    continue
                 current = self._ready.get(key)
                 if (only and key[0] != only) or self._failed.get(key) == file or (current and current.file == file):
                     continue
+                if self._stopping.is_set():
+                    return
                 if not (settle and self._seen.get(key) != file):
                     self._load(key, file)
             self._seen = found
             self._complete |= bool(self._ready) and not self._trouble.keys() - self._ready.keys()
             self.started = True
 
+    def _look(self) -> Look:
+        """What lies on disk. A lone artifact that was served and is deleted is nothing to serve; one that never was there is an error."""
+        source = self._settings.source
+        self._lone |= any(file.path == source for file in self._seen.values())
+        return Look() if self._lone and deleted(source) else scan(source)
+
     def load(self, name: str) -> None:
         """Loads a name (anew where its file changed), all versions. Raises Refused where there is none or it cannot be loaded."""
         try:
-            found, _ = scan(self._settings.source)
-            if not any(key[0] == name for key in found):
+            if not any(key[0] == name for key in self._look().found):
                 wanted = "a file of this name in the repository"
                 raise Refused(Kind.UNKNOWN_MODEL, f"model '{name[:128]}'", wanted, "none", "put it there first")
             with self._working:
@@ -152,6 +172,8 @@ class Models:
             raise Refused(
                 Kind.NOT_READY, "model repository", "a folder that can be read", "none", "try again later", retry_after=2
             ) from error
+        if self._stopping.is_set():
+            raise Refused(Kind.NOT_READY, "server", "to run until the model is loaded", "told to stop", "try again later", retry_after=2)
         if trouble := [why for key, why in self._trouble.items() if key[0] == name]:
             raise Refused(Kind.INVALID, f"model '{name}'", "a file that can be loaded", trouble[0])
 
@@ -162,14 +184,21 @@ class Models:
             for key in [key for key in self._ready if key[0] == name]:
                 self._remove(key)
 
-    def close(self) -> None:
-        with self._working:
+    def stop(self) -> None:
+        """Loads no further file, and warms up no further batch of the one that is being loaded. From any thread, and at once."""
+        self._stopping.set()
+
+    def close(self, seconds: float) -> bool:
+        """Stops, and waits until nothing is loaded and no engine computes any more, that long at most; whether so."""
+        end = time.monotonic() + seconds
+        self.stop()
+        if not self._working.acquire(timeout=seconds):
+            return False
+        try:
             for key in list(self._ready):
                 self._remove(key)
-
-    def join(self, seconds: float) -> bool:
-        """After `close`: waits until no engine computes any more, that long at most; whether so."""
-        end = time.monotonic() + seconds
+        finally:
+            self._working.release()
         for thread in self._retired:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._retired)
@@ -185,11 +214,14 @@ class Models:
             self._trouble[key] = "it is being loaded"
         try:
             model = self._make(key, file)
+        except Stopping:
+            return
         except Exception as error:  # one file that cannot be loaded is no reason to leave the others alone
             known = isinstance(error, Error | OSError | MemoryError | RuntimeError)
             self._failed[key] = file
-            reason = str(error) or type(error).__name__
-            self._trouble[key] = self._public(file, reason) if known else f"{type(error).__name__}; the server's log has the reason"
+            text = str(error) or type(error).__name__
+            reason = _short(text)
+            self._trouble[key] = _short(self._public(file, text)) if known else f"{type(error).__name__}; the server's log has the reason"
             self._metrics.loads.labels(name, "failed").inc()
             log.error("not loaded", exc_info=None if known else error, extra={"model": name, "version": version, "reason": reason})
             return
@@ -217,9 +249,14 @@ class Models:
         settings, start = self._settings, time.monotonic()
         digest = checksum(file.path)
         engine = load(file.path, threads=settings.threads, dtype=settings.dtype, max_memory=settings.model_bytes)
-        if checksum(file.path) != digest:
+        if not unchanged(file):
             raise ArtifactError(str(file.path), "a file that stays while it is loaded", "another one", "it is loaded again when it rests")
-        engine.warmup(warm_batches(settings.max_batch))
+        for batch in warm_batches(settings.max_batch):
+            if self._stopping.is_set():
+                raise Stopping
+            engine.warmup((batch,))
+        if self._stopping.is_set():
+            raise Stopping
         counts, series = Counts(), self._metrics.observer(key[0])
 
         def observe(ran: Ran) -> None:
@@ -274,6 +311,11 @@ class Models:
                 }
             )
         return rows
+
+
+def _short(text: str) -> str:
+    """A file that cannot be loaded may have its say in the reason, of many MB."""
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}... ({len(text)} characters in all)"
 
 
 def warm_batches(most: int) -> tuple[int, ...]:

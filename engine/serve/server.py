@@ -1,7 +1,8 @@
 """The server's life: listen, load, be ready, watch the folder, drain, end.
 
 It listens before it has loaded, and says `ready: false` until every model is warm. On SIGTERM or SIGINT it is no longer ready, waits
-`drain_delay`, stops accepting, answers what is in flight for at most `drain` seconds, refuses the rest, and ends when no engine computes.
+`drain_delay`, stops accepting, answers what is in flight for at most `drain` seconds, refuses the rest, and ends when nothing is loaded
+and no engine computes, or after ENDING seconds more.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uvicorn
 
-from cosparse.engine.serve import grpc_app
+from cosparse.engine.serve import descriptors, grpc_app
 from cosparse.engine.serve.connection import connection_class
 from cosparse.engine.serve.direct import Direct
 from cosparse.engine.serve.http_app import application
@@ -29,7 +31,7 @@ from cosparse.engine.serve.service import Service
 from cosparse.engine.serve.settings import Settings
 from cosparse.errors import Error
 
-ENDING = 30.0  # seconds for calls of the engines that are running when the time to drain is over: they cannot be broken off
+ENDING = 30.0  # seconds for loading and calls of the engines that go on when the time to drain is over: they cannot be broken off
 RETRY = 2.0  # seconds after a first look at the folder that failed, where it is not looked at again
 
 log = logging.getLogger("cosparse.serve")
@@ -106,15 +108,15 @@ class Server:
             await rpc.start()
         address = f"{'https' if settings.tls_key else 'http'}://{_address(settings.host, listener.getsockname()[1])}"
         working = asyncio.create_task(self._load_and_watch(lambda: started(Started(address, rpc_address, self.models.index()))))
+        working.add_done_callback(_ended)
         try:
             await asyncio.wait({asyncio.create_task(self._stop.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
             await self._drain(http, serving, rpc)
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            await asyncio.to_thread(self.models.close)
-            if not await asyncio.to_thread(self.models.join, ENDING):
-                log.error("still computing", extra={"seconds": ENDING})
+            if not await asyncio.to_thread(self.models.close, ENDING):
+                log.error("still loading or computing", extra={"seconds": ENDING})
         log.info("stopped")
 
     async def _load_and_watch(self, ready: Callable[[], None]) -> None:
@@ -124,7 +126,12 @@ class Server:
         gc.collect()
         gc.freeze()  # what is there now stays: no later collection need look at it
         log.info("ready" if self.models.ready else "not ready", extra={"models": len(self.models.all())})
-        ready()
+        try:
+            ready()
+        except Exception as error:  # such as a full disk: whoever wanted to know does not, and all others are served
+            log.error(
+                "ready, but not reported", exc_info=None if isinstance(error, Error | OSError) else error, extra={"reason": str(error)}
+            )
         while self.settings.poll:
             await asyncio.sleep(self.settings.poll)
             await self._look(settle=True)
@@ -132,7 +139,7 @@ class Server:
     async def _look(self, *, settle: bool) -> bool:
         """Whether the folder could be read."""
         try:
-            await asyncio.to_thread(self.models.sync, settle=settle)
+            await self.models.aside(partial(self.models.sync, settle=settle))
         except (Error, OSError) as error:
             log.error("folder not read", extra={"reason": str(error)})
         except Exception as error:
@@ -145,6 +152,7 @@ class Server:
         log.info("draining")
         self.service.draining = True
         http.drain()
+        self.models.stop()
         await asyncio.sleep(self.settings.drain_delay)
         http.should_exit = True
         if rpc is not None:
@@ -161,6 +169,12 @@ class Server:
 
 def _address(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _ended(watching: asyncio.Task[None]) -> None:
+    """What ends the watching other than the server's end would else be heard of by nobody."""
+    if not watching.cancelled() and (error := watching.exception()) is not None:
+        log.error("folder no longer watched", exc_info=error)
 
 
 def _check_tls(settings: Settings) -> None:
@@ -224,6 +238,8 @@ def run(settings: Settings, started: Callable[[Started], None]) -> None:
         import uvloop
 
         loop_factory = uvloop.new_event_loop
+
+    descriptors.allow(settings.connections)
 
     async def main() -> None:
         await Server(settings).run(started)
