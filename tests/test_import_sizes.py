@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cosparse
+from cosparse.compress import export
 from cosparse.compress.importer import from_torch
 from cosparse.compress.importer.ranges import MOST
 from cosparse.compress.importer.trace import trace
@@ -122,3 +123,11 @@ def test_messages_name_the_range(tmp_path: Path) -> None:
     engine = cosparse.load(tmp_path / "net.cosparse", tune=False)
     with pytest.raises(cosparse.ShapeError, match=r"input 'x': expected a height from 1 to 40, got \[1, 3, 41, 32\]; the artifact"):
         engine(np.zeros((1, 3, 41, 32), np.float32))
+
+
+@pytest.mark.parametrize(("size", "taken"), [((1, 9), ["height"]), ((9, 1), ["width"]), ((1, 1), ["height", "width"]), ((2, 9), [])])
+def test_a_size_of_one_is_said_to_be_fixed(size: tuple[int, int], taken: list[str], tmp_path: Path) -> None:
+    report = export(Net(F.relu), torch.randn(1, 3, *size), tmp_path / "net.cosparse")
+    for axis in ("height", "width"):
+        assert (f"{axis} of 1, which torch.export takes for fixed" in report.sizes) == (axis in taken)
+    assert bool(report.sizes) == bool(taken)

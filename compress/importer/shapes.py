@@ -48,13 +48,16 @@ def broken_batches(guard: Guard, way: Way) -> list[int]:
 def reasons(way: Way, guards: Iterable[Guard], ranges: Ranges, names: Sequence[str]) -> str:
     """What each end of the ranges is there for: a condition that the next size breaks, the model's own first. Empty where all is free."""
     called: dict[Any, str] = {}
+    found: dict[str, None] = {}
     for name, shape in zip(names, way.shapes, strict=True):
         for axis, size in zip(("height", "width"), shape[2:], strict=False):
+            here = axis if len(names) == 1 else f"{axis} of {name}"
             if size.is_Symbol:
-                called.setdefault(size, axis if len(names) == 1 else f"{axis} of {name}")
+                called.setdefault(size, here)
+            elif size == 1:
+                found[f"{here} of 1, which torch.export takes for fixed (an example of 2 or more leaves it free)"] = None
     called |= dict.fromkeys(way.batch, "batch")
     guards = sorted(guards, key=lambda g: (not g.own, g.condition.count_ops() if g.condition is not None else 0))
-    found: dict[str, None] = {}
     for symbol, (low, high) in ranges.items():
         for end in [low - 1] * (low > 1) + [high + 1] * (high < MOST):
             because = next((text(g, called) for g in guards if not _fine(g, symbol, end, way.example)), "")
