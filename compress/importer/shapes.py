@@ -61,7 +61,7 @@ def reasons(way: Way, guards: Iterable[Guard], ranges: Ranges, names: Sequence[s
     for symbol, (low, high) in ranges.items():
         for end in [low - 1] * (low > 1) + [high + 1] * (high < MOST):
             because = next((text(g, called) for g in guards if not _fine(g, symbol, end, way.example)), "")
-            found[because or f"{called.get(symbol, str(symbol))} of {end}: torch computes something else"] = None
+            found[because or f"{called.get(symbol, str(symbol))} of {end}: not known to be the same there"] = None
     return " and ".join(found)
 
 
