@@ -57,3 +57,20 @@ def test_pages_name_no_machine() -> None:
     """The project speaks of itself alone: no path of somebody's disk."""
     pattern = re.compile(r"(?<![\w.])/(?:home|root|work|opt|tmp|Users|mnt)/\w+")
     assert not [f"{page.name}: {match.group(0)}" for page in PAGES for match in pattern.finditer(page.read_text(encoding="utf-8"))]
+
+
+def test_the_reference_has_every_option_of_every_command() -> None:
+    """With what it means; how a default is shown differs between versions of typer."""
+    from cosparse.cli import COMMANDS, reference
+
+    def rows(text: str) -> set[tuple[str, str, str]]:
+        sections = re.split(r"^## cosparse (\w+)$", text, flags=re.MULTILINE)[1:]
+        found = set()
+        for command, section in zip(sections[::2], sections[1::2], strict=True):
+            for names, meaning in re.findall(r"^\| `(--.*?)` \| (.*) \|$", section, re.MULTILINE):
+                found |= {(command, name, meaning.partition(" [")[0]) for name in re.findall(r"--[a-z-]+", names)}
+        return found
+
+    written = rows((REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8"))
+    assert {command for command, _, _ in written} >= set(COMMANDS) - {"doctor"}
+    assert written == rows("\n".join(reference.pages())), "python -m cosparse.cli.reference > docs/cli.md"
