@@ -6,7 +6,7 @@
 namespace cosparse {
 namespace {
 
-constexpr int64_t kMostTaps = 256;  // of a matrix along the taps: bounds the time of the check
+constexpr int64_t kMostMatrixTaps = 256;  // of a matrix along the taps: bounds the time of the check
 constexpr double kOrthonormal = 1e-4;
 
 // Whether the node has a transform along this axis ("channels", "filters"), after a check of its attributes.
@@ -57,7 +57,7 @@ void check_transforms(const Node& node, int64_t filters, int64_t channels, int64
   const bool matrix = node.text("transform") == "matrix";
   const bool matrices = along_channels && node.text("channels_transform") == "matrix";
   if (const Tensor* basis = matrices_of(node, "basis", "transform", matrix)) {
-    if (taps > kMostTaps) refuse(about(node), "at most " + std::to_string(kMostTaps) + " taps (transform matrix)", std::to_string(taps));
+    if (taps > kMostMatrixTaps) refuse(about(node), "at most " + std::to_string(kMostMatrixTaps) + " taps (transform matrix)", std::to_string(taps));
     expect_shape(*basis, {taps, taps});
     check_orthonormal(*basis, 1, taps);
   }

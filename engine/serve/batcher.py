@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -144,8 +145,9 @@ class Batcher:
         self._put(calls, images - _images(calls), caller)
         waiting = deque(calls)
         end = None if timeout is None else calls[0].loop.call_later(timeout, _late, waiting)  # asyncio.timeout takes longer
+        late = math.inf if end is None else end.when()
         try:
-            return await calls[0].future if len(calls) == 1 else await self._in_turn(waiting, later, images, room)
+            return await calls[0].future if len(calls) == 1 else await self._in_turn(waiting, later, images, room, late)
         except TimeoutError:
             raise Refused(
                 Kind.TIMEOUT, f"model '{self._engine.name}'", f"an answer within {timeout:g} s", "none yet", "try again, or allow more time"
@@ -245,14 +247,17 @@ class Batcher:
             about, wanted = f"model '{self._engine.name}'", f"a queue of at most {self._limit} requests"
             raise Refused(Kind.QUEUE_FULL, about, wanted, got, "try again later", retry_after=self.retry_after())
 
-    async def _in_turn(self, waiting: deque[Call], later: Iterator[Call], images: int, room: Callable[[int], None]) -> Arrays:
-        """The answer of a call in parts, the first of which wait already; one more is put behind the others whenever one is answered."""
+    async def _in_turn(self, waiting: deque[Call], later: Iterator[Call], images: int, room: Callable[[int], None], late: float) -> Arrays:
+        """The answer of a call in parts, the first of which wait already; one more is put behind the others whenever one is answered.
+        late: the loop's time from which on no part is waited for: those that `_late` found were perhaps all answered."""
         whole: Arrays = ()
         left, at = images - _images(waiting), 0
         begun = bool(left)
         try:
             while waiting:
                 rows = await waiting[0].future
+                if waiting[0].loop.time() >= late:
+                    raise TimeoutError
                 if not at:
                     room(sum(row.nbytes // waiting[0].images * images for row in rows))
                     whole = tuple(numpy.empty((images, *row.shape[1:]), row.dtype) for row in rows)
