@@ -63,6 +63,11 @@ class Running:
         return sum(float(row.rsplit(" ", 1)[1]) for row in text.decode().splitlines() if row.startswith(line))
 
 
+def index(server: Running) -> dict[tuple[str, str], tuple[str, str]]:
+    """(name, version) -> state, reason."""
+    return {(row["name"], row["version"]): (row["state"], row["reason"]) for row in server.ask("POST", "/v2/repository/index")[1]}
+
+
 def request(x: np.ndarray, **more: Any) -> str:
     entry = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
     return json.dumps({"inputs": [entry], **more})
