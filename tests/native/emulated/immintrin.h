@@ -153,9 +153,13 @@ inline __m512 scalef_ps(__m512 a, __m512 b) {
 inline __m512 rcp14_ps(__m512 a) {
   return made<float, __m512>([x = lanes<float>(a)](int l) { return 1 / x.lane[l] * (1 + 0x1p-15f); });
 }
-// Of finite numbers other than zero.
+// The mantissa in [1, 2), with the sign; 1 of zero and infinity.
 inline __m512 getmant_ps(__m512 a) {
-  return made<float, __m512>([x = lanes<float>(a)](int l) { return std::ldexp(x.lane[l], -std::ilogb(x.lane[l])); });
+  return made<float, __m512>([x = lanes<float>(a)](int l) {
+    const float value = x.lane[l];
+    if (value != value) return value;
+    return value == 0 || std::isinf(value) ? std::copysign(1.f, value) : std::ldexp(value, -std::ilogb(value));
+  });
 }
 inline __m512 getexp_ps(__m512 a) {
   return made<float, __m512>([x = lanes<float>(a)](int l) { return std::logb(x.lane[l]); });
