@@ -5,6 +5,7 @@ python -m cosparse.cli.reference > docs/cli.md
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +21,6 @@ Examples: [README](../README.md#a-trained-network-from-end-to-end); what the opt
 """
 
 
-STAR, STAR_ITSELF = "*", "\\*"  # Markdown makes what stands between two of them oblique
-
-
 def pages() -> Iterator[str]:
     group: Any = typer.main.get_command(app)
     yield HEAD
@@ -34,12 +32,13 @@ def pages() -> Iterator[str]:
         for option in command.params:
             if option.param_type_name == "option":
                 names, meaning = option.get_help_record(context)
-                yield f"| `{_line(names)}` | {_line(meaning).replace(STAR, STAR_ITSELF)} |"
+                yield f"| `{_line(names)}` | {_line(meaning)} |"
         yield ""
 
 
 def _line(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|")
+    """One line, in which Markdown sees neither columns nor emphasis."""
+    return re.sub(r"[|*]", r"\\\g<0>", " ".join((text or "").split()))
 
 
 if __name__ == "__main__":
