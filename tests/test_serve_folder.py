@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,23 @@ def test_a_header_with_several_checksums_is_told_apart_by_its_own(tmp_path: Path
     assert all(text.startswith("header-blake2b-256:") for text in seen)
 
 
-def alone(source: Path) -> Models:
-    """Models without a server, looked at once."""
-    made = Models(Settings(source, threads=1, max_batch=1), Metrics())
-    made.sync()
-    return made
+@pytest.fixture
+def alone() -> Iterator[Callable[[Path], Models]]:
+    """Models without a server, looked at once. A test that fails leaves none of their threads to the next one."""
+    made: list[Models] = []
+
+    def look(source: Path) -> Models:
+        made.append(Models(Settings(source, threads=1, max_batch=1), Metrics()))
+        made[-1].sync()
+        return made[-1]
+
+    yield look
+    closed = [each.close(20) for each in made]
+    assert all(closed)
 
 
 def test_an_error_that_passes_takes_no_model_out_of_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, alone: Callable[[Path], Models], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A network file system that is away for a moment, no file descriptor that is free: of one file, one folder, one version."""
     for name in ("a", "b/1/model", "c/2/model", "d"):
@@ -151,7 +159,6 @@ def test_an_error_that_passes_takes_no_model_out_of_service(
         (tmp_path / gone).unlink()
     found.sync(settle=True)
     assert not found.all()
-    assert found.close(20)
 
 
 def test_a_lone_artifact_that_is_deleted_is_no_longer_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -168,7 +175,7 @@ def test_a_lone_artifact_that_is_deleted_is_no_longer_served(tmp_path: Path, cap
         assert server.infer(images(1), "a")[0] == 200
 
 
-def test_a_change_in_place_whose_time_was_set_back_is_seen(tmp_path: Path) -> None:
+def test_a_change_in_place_whose_time_was_set_back_is_seen(tmp_path: Path, alone: Callable[[Path], Models]) -> None:
     path = write(tmp_path / "a.cosparse")
     found = alone(path)
     before, status = found.all(), path.stat()
@@ -181,10 +188,11 @@ def test_a_change_in_place_whose_time_was_set_back_is_seen(tmp_path: Path) -> No
         found.sync(settle=True)
     assert found.all() == before
     assert "the file is damaged" in found.index()[0]["reason"]
-    assert found.close(20)
 
 
-def test_a_reason_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reason_is_cut(
+    tmp_path: Path, alone: Callable[[Path], Models], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(tmp_path / "a.cosparse")
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -197,7 +205,6 @@ def test_a_reason_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
     assert reason.endswith(" characters in all)")
     assert len(reason) < 2100
     assert len(next(record.reason for record in caplog.records if record.message == "not loaded")) < 2100  # type: ignore[attr-defined]
-    assert found.close(20)
 
 
 def odd_entries(folder: Path) -> list[Path]:
@@ -222,7 +229,6 @@ def passed_over(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 def test_odd_entries_are_passed_over_with_a_word_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "cosparse.serve")  # pytest's handler keeps a level that somebody gave to all handlers
     write(tmp_path / "a.cosparse")
     write(tmp_path / "odd" / "3" / "model.cosparse")
     with serving(tmp_path, poll=0.05, control=True) as server:

@@ -158,6 +158,10 @@ def test_a_server_that_still_loads_is_live_and_not_ready(tmp_path: Path) -> None
         until(lambda: server.ask("GET", "/v2/health/ready")[0] == 200)
 
 
+def batchers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("batcher-")}
+
+
 def test_reload_under_load_loses_nothing_and_mixes_nothing(tmp_path: Path) -> None:
     """Every answer is whole and from the model that it names."""
     served = write(tmp_path / "served" / "m.cosparse")
@@ -165,6 +169,7 @@ def test_reload_under_load_loses_nothing_and_mixes_nothing(tmp_path: Path) -> No
     x = images(2)
     want = {checksum(path): cosparse.load(path, threads=1)(x) for path in sources}
     stop, wrong, seen = threading.Event(), [], set()
+    before = batchers()
 
     def ask(server: Running) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
@@ -199,7 +204,7 @@ def test_reload_under_load_loses_nothing_and_mixes_nothing(tmp_path: Path) -> No
         assert not wrong
         assert seen == set(want)
         assert server.metric("cosparse_request_failures_total") == 0
-        until(lambda: sum(thread.name.startswith("batcher-") for thread in threading.enumerate()) == 1)  # old ones are gone
+        until(lambda: len(batchers() - before) == 1)  # old ones are gone
 
 
 def test_latencies_are_bounded() -> None:
