@@ -55,11 +55,17 @@ std::map<int, Quantization> Engine::calibrated() const {
     }
   for (const auto& [node, ranges] : prepared_.ranges) {
     const Weights& w = *prepared_.weights.at(node);
+    const int taps = w.kernel[0] * w.kernel[1];
+    if (w.basis == Basis::taps && ranges.low) {  // one source's values, but for the rim: with one step they can be read in place
+      const float low = *std::min_element(&ranges.low[0], &ranges.low[taps * kLanes]);
+      const float high = *std::max_element(&ranges.high[0], &ranges.high[taps * kLanes]);
+      std::fill_n(ranges.low.get(), taps * kLanes, low), std::fill_n(ranges.high.get(), taps * kLanes, high);
+    }
     if (pixelwise(graph_->nodes[node])) {
       const auto& [low, high] = seen.at(graph_->nodes[node].inputs[0]);
       std::fill_n(ranges.low.get(), kLanes, low), std::fill_n(ranges.high.get(), kLanes, high);
     }
-    steps[node] = steps_for(ranges, w.kernel[0] * w.kernel[1]);
+    steps[node] = steps_for(ranges, taps);
   }
   return steps;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "bf16.h"
+#include "narrow.h"
 
 namespace cosparse {
 
@@ -26,8 +27,8 @@ float share_of(int i, int n) {
   return std::ldexp(1.f, -1 - std::min(chain - i / 2, chain - 1));
 }
 
-// Bytes of a value of joined columns; int8 in pairs takes 16 bits.
-int value_bytes(Number number, int columns) { return number == Number::int8 && columns > 2 ? 1 : 2; }
+// Bytes of a value of joined columns.
+int value_bytes(Number number) { return number == Number::int8 ? 1 : 2; }
 
 // One step of `columns` columns a filter; blocks b..end-1, at most `columns` of them. What is left over the first one fills: in bfloat16
 // by shares, as zero times infinity would be no number.
@@ -37,10 +38,8 @@ void join_step(const Blocks& blocks, uint32_t b, uint32_t end, int columns, Numb
     for (int i = 0; i < columns; ++i) {
       const float v = blocks.values[(size_t)(b + std::max(0, i - shares + 1)) * blocks.r + f];
       const float whole = i + 1 < shares ? 0 : v;
-      if (value_bytes(number, columns) == 1)
+      if (number == Number::int8)
         static_cast<int8_t*>(to)[f * columns + i] = (int8_t)whole;
-      else if (number == Number::int8)
-        static_cast<int16_t*>(to)[f * columns + i] = (int16_t)whole;
       else
         static_cast<uint16_t*>(to)[f * columns + i] = to_bf16(i < shares ? v * share_of(i, shares) : v);
     }
@@ -85,14 +84,15 @@ void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& ou
 }
 
 void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const KernelRow& kernel, Slab& slab, Weights& out) {
+  if (kernel.narrow) return pack_narrow_steps(blocks, number, slab, out);
   const int rows = out.block_rows(), chunks = (int)out.chunks.size(), r = blocks.r, columns = kernel.columns;
   out.bounds.assign((size_t)(chunks + 1) * rows, 0);
   out.same_columns = reads_tiles(kernel) && rows > 1 && !blocks.columns.empty() && repeats(blocks);
   const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
-  const int64_t words = columns == 1 ? r : (int64_t)r * columns * value_bytes(out.number, columns) / 4;  // of a step
+  const int64_t words = columns == 1 ? r : (int64_t)r * columns * value_bytes(out.number) / 4;  // of a step
   const int64_t spare = out.same_columns ? most / rows + 1 : 0;                                          // of an odd block row
   out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
-  const int64_t behind = columns <= 2 ? kMapsAhead : 0;  // that are read ahead of the last step
+  const int64_t behind = columns == 1 ? kMapsAhead : 0;  // that are read ahead of the last step
   out.columns = slab.take<uint32_t>(most * columns + behind);
   uint32_t count = 0;
   int64_t at = 0;

@@ -41,15 +41,16 @@ std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>
   return chosen;
 }
 
-// Where the product finds each column's map in padded copies: floats from a pixel's place in the first phase of the first channel.
+// Where the product finds each column's map in padded copies: numbers from a pixel's place in the first phase of the first channel. As maps
+// are kLanes numbers, columns count them too.
 std::vector<uint32_t> shifted_columns(const Weights& w, const Geometry& geometry) {
   const Window window = geometry.window();
   std::vector<uint32_t> place(w.maps()), columns;
   for (const UsedChannel& u : w.used)
     for (int m = u.begin; m < u.end; ++m)
       place[m] = (uint32_t)(u.channel * geometry.channel_floats(0) + window.offset[w.taps[m]]);
-  const uint32_t count = w.bounds.back();
-  for (uint32_t b = 0; b < count; ++b) columns.push_back(place[w.columns[b] / w.floats]);
+  const uint32_t count = w.bounds.back() * conv_kernels(w.isa, w.number, w.r)[0]->columns;
+  for (uint32_t b = 0; b < count; ++b) columns.push_back(place[w.columns[b] / kLanes]);
   columns.resize(count + kMapsAhead);
   return columns;
 }
@@ -81,6 +82,7 @@ struct ConvStep {
     a.basis_rows = w.basis_rows.data(), a.basis_cols = w.basis_cols.data();
     a.chunks = w.chunks.data(), a.chunk_count = (int)w.chunks.size(), a.most_maps = w.most_maps();
     a.bounds = w.bounds.data(), a.bounds_step = w.block_rows(), a.columns = w.columns.get();
+    a.doubles = w.doubles.data();
     a.same_columns = w.same_columns;
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
     a.low = low, a.high = high;
@@ -91,8 +93,10 @@ struct ConvStep {
     if (source == Source::shifted) a.columns = shifted.data(), join_chunks(a);
     return a;
   }
-  // All chunks are there at once.
-  static void join_chunks(ConvArgs& a) { a.bounds_step *= a.chunk_count, a.chunk_count = 1; }
+  // All chunks are there at once. Double steps are those of one chunk.
+  void join_chunks(ConvArgs& a) const {
+    if (weights->doubles.empty()) a.bounds_step *= a.chunk_count, a.chunk_count = 1;
+  }
 
   void split_phases(const Run& run) const {
     if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);

@@ -42,6 +42,7 @@ struct Weights {
   std::vector<Chunk> chunks;
   std::vector<uint16_t> taps;    // map numbers, channel after channel (UsedChannel)
   std::vector<uint32_t> bounds;  // as ConvArgs; bounds_step = block rows
+  std::vector<uint32_t> doubles;  // as ConvArgs
   std::shared_ptr<uint32_t[]> columns;
   bool same_columns = false;
   std::shared_ptr<float[]> values;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "bf16.h"
 #include "memory.h"
@@ -25,6 +26,19 @@ bool padding_is_small(const Node& node, const Shape& in, const Shape& out) {
   return floats <= std::max(4.0 * in.n * in.h * in.w, (double)kSmallCopies) && floats * in.c <= INT32_MAX;
 }
 
+// Whether the product may read a row of maps from any number on: no bytes or pairs (float32, emulated bfloat16), or words (AVX2's int8), of
+// which all taps of a pixel must then be the same.
+bool read_anywhere(const Weights& w) {
+  const auto alike = [](const std::vector<float>& of_taps) {
+    return std::all_of(of_taps.begin(), of_taps.end(), [&](float tap) { return tap == of_taps[0]; });
+  };
+  if (w.number == Number::int8) return !w.doubles.empty() && alike(w.inverse) && alike(w.zero);
+  return w.number == Number::f32 || (w.number == Number::bf16 && w.floats == kLanes);
+}
+
+// Adding it leaves a float's whole number in its lowest bits, rounded to the nearest, ties to even.
+constexpr float kRounder = 0x1.8p23f;
+
 }  // namespace
 
 Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, const Shape& out) : in_(in) {
@@ -32,10 +46,12 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
   const bool windowed = rows * cols > 1, few = windowed && in.c <= kFewChannels, strided = stride_[0] > 1 || stride_[1] > 1;
-  const bool emulated = weights.number == Number::bf16 && weights.floats == kLanes, in_floats = weights.number == Number::f32 || emulated;
-  const bool can_pad = windowed && weights.basis == Basis::taps && in_floats && out.w % kLanes == 0 && padding_is_small(node, in, out);
+  const bool can_pad =
+      windowed && weights.basis == Basis::taps && read_anywhere(weights) && out.w % kLanes == 0 && padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
-  padded = copies && can_pad, rounded = padded && emulated;
+  padded = copies && can_pad;
+  if (padded) number_ = weights.number;
+  if (number_ == Number::int8) inverse_ = weights.inverse[0], zero_ = weights.zero[0];
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
   std::vector<int> row_phase, col_phase;
   for (int r = 0; r < rows; ++r) {
@@ -69,14 +85,30 @@ Window Geometry::window() const {
 }
 
 void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels) const {
+  float* out = run.arena + to;
+  if (number_ == Number::int8)
+    return copy_phases(run, x, reinterpret_cast<uint16_t*>(out), channels, [inverse = (double)inverse_, zero = (double)zero_](float value) {
+      const float step = (float)(value * inverse + zero);  // rounded once, as a fused multiplication and addition is
+      const float rounded = (step > 0 ? step < 255 ? step : 255.f : 0.f) + kRounder;  // no number: 0
+      uint32_t bits;
+      std::memcpy(&bits, &rounded, sizeof bits);
+      return (uint16_t)bits;
+    });
+  if (number_ == Number::bf16) return copy_phases(run, x, out, channels, round_bf16);
+  copy_phases(run, x, out, channels, [](float value) { return value; });
+}
+
+template <class T, class Make>
+void Geometry::copy_phases(const Run& run, const Place& x, T* to, int channels, const Make& make) const {
   const int hq = window_.hi, wq = window_.wi, count = (int)phases.size();
   const int64_t image = in_.h * in_.w;
   const float* from = run.arena + x.offset;
   int64_t channel = x.plane, next = image;  // from one channel, and one image, to the next
   if (x.input >= 0 && run.inputs) from = (*run.inputs)[x.input] + run.first * in_.c * image, channel = image, next = in_.c * image;
+  const T outside = make(0.f);
   run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
     const int64_t c = i / count, step = stride_[1];
-    float* out = run.arena + to + i * plane;
+    T* out = to + i * plane;
     const int64_t y = phases[i % count].first + (int64_t)first_[0] * stride_[0], x0 = phases[i % count].second + first_[1] * step;
     // places begin..end-1 of a row are in the source: those with 0 <= x0 + place * step < in_.w
     const int64_t begin = std::clamp<int64_t>((step - 1 - x0) / step, 0, wq);
@@ -85,17 +117,16 @@ void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int chan
       for (int q = 0; q < hq; ++q, out += wq) {
         const int64_t row = (int64_t)q * stride_[0] + y;
         if (row < 0 || row >= in_.h) {
-          std::fill(out, out + wq, 0.f);
+          std::fill(out, out + wq, outside);
           continue;
         }
         const float* in = from + c * channel + n * next + row * in_.w;
-        std::fill(out, out + begin, 0.f);
+        std::fill(out, out + begin, outside);
         if (step == 2)
-          for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + 2 * k];
+          for (int64_t k = begin; k < end; ++k) out[k] = make(in[x0 + 2 * k]);
         else
-          for (int64_t k = begin; k < end; ++k) out[k] = in[x0 + step * k];
-        if (rounded) std::transform(out + begin, out + end, out + begin, round_bf16);
-        std::fill(out + end, out + wq, 0.f);
+          for (int64_t k = begin; k < end; ++k) out[k] = make(in[x0 + step * k]);
+        std::fill(out + end, out + wq, outside);
       }
   });
 }

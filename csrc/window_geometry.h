@@ -12,12 +12,12 @@ namespace cosparse {
 // which read each place many times, and sources of few channels, where finding the lanes takes longer than the maps, the rows and columns of
 // each residue d mod s are first copied side by side into a phase plane: there the stride is 1 and the tap a shift by floor(d / s).
 //
-// Where rows of the output are whole groups and taps are their own maps, in floats, the copies have the padding too: then each tap of all
-// pixels lies at one offset from the pixel, and the product reads it there (Source::shifted). For emulated bfloat16 they are rounded.
+// Where rows of the output are whole groups and taps are their own maps, the copies have the padding too: then each tap of all pixels lies
+// at one offset from the pixel, and the product reads it there (Source::shifted). For emulated bfloat16 they are rounded; for int8 with
+// AVX2 they are its maps, numbers 0..255 of two bytes.
 struct Geometry {
   bool copies = false, padded = false;
-  bool rounded = false;                     // copies
-  int64_t plane = 0;                        // floats of a phase plane, where copies
+  int64_t plane = 0;                        // numbers of a phase plane, where copies
   std::vector<std::pair<int, int>> phases;  // (row, column) residues that some tap needs
 
   Geometry(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
@@ -31,7 +31,12 @@ struct Geometry {
  private:
   Window window_{};
   Shape in_;
+  Number number_ = Number::f32;  // that copies are made of
+  float inverse_ = 0, zero_ = 0;  // int8: of all taps
   int stride_[2], first_[2] = {0, 0};  // first: the row and column that a phase plane starts with, in its own steps
+  // split_phases() to numbers of type T, which `make` makes of floats.
+  template <class T, class Make> void copy_phases(const Run& run, const Place& x, T* to, int channels, const Make& make) const;
+
   std::vector<int> dy_, dx_;
   std::vector<int64_t> offset_;
 };

@@ -29,7 +29,8 @@ def round_bf16(x: np.ndarray) -> np.ndarray:
 class Product:
     """A convolution as the kernels see it: y = values @ maps + bias.
 
-    values [O, K] float32; maps [N, K, P] float64; size (Ho, Wo); exact: float32 has these maps without rounding, if x is of few bits.
+    values [O, K] float32; maps [N, K, P] float64; size (Ho, Wo); exact: float32 has these maps without rounding, if x is of few bits;
+    transformed: maps of different taps are different functions of the source.
     """
 
     values: np.ndarray
@@ -38,6 +39,7 @@ class Product:
     size: tuple[int, int]
     taps: int
     exact: bool
+    transformed: bool
 
     def image(self, y: np.ndarray) -> np.ndarray:
         return y.reshape(len(y), -1, *self.size)
@@ -58,7 +60,8 @@ def product_of(node: FakeNode, x: np.ndarray, *, transformed: bool) -> Product:
     filters = len(values)
     bias = node.tensors.get("bias", np.zeros(filters, np.float32))
     exact = not transformed or (rows, columns) == (3, 3)
-    return Product(values.reshape(filters, -1).astype(np.float32), maps, bias.astype(np.float64)[:, None], size, rows * columns, exact)
+    values, bias = values.reshape(filters, -1).astype(np.float32), bias.astype(np.float64)[:, None]
+    return Product(values, maps, bias, size, rows * columns, exact, transformed)
 
 
 def in_bf16(p: Product) -> tuple[np.ndarray, np.ndarray]:
@@ -82,9 +85,14 @@ class Steps:
 
 
 def steps_for(samples: Product) -> Steps:
-    """The steps that calibration takes: all 256 numbers upwards of 0 where nothing is negative, else 128 on either side."""
+    """The steps that calibration takes: all 256 numbers upwards of 0 where nothing is negative, else 128 on either side.
+
+    Where taps are maps they share one step.
+    """
     by_tap = samples.maps.reshape(len(samples.maps), -1, samples.taps, samples.maps.shape[-1]).astype(np.float32)
     low, high = by_tap.min(axis=(0, 1, 3)), by_tap.max(axis=(0, 1, 3))
+    if not samples.transformed:
+        low[:], high[:] = low.min(), high.max()
     one = np.float32
     step = np.where(low < 0, np.maximum(-low / one(128), high / one(127)), high / one(255))
     return Steps(step, np.where(low < 0, one(128), one(0)))

@@ -7,6 +7,8 @@
 // Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
 // the processor foresees by itself ends with each page.
 constexpr int kAhead = 64;
+// A chunk's maps that stay in a first-level cache, once they are there.
+constexpr int kNearFloats = 24 * 1024 / 4;
 static_assert(kAhead == 64 && kMapsAhead == 8 && kLanes == 16, "steps_avx2.h has these as numbers");
 
 // Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the
@@ -125,11 +127,14 @@ struct NoTaps {
 template <class L> constexpr bool takes_pixel() { return !std::is_same<L, NoPixel>::value; }
 template <class V> constexpr bool pixel_in_step() { return V::registers == 32; }
 
-// S of the R filters of a block row, from `filter`, times Q vectors; x[q]: the maps, x[Q]: those of the pixel behind. Returns its sums.
+// S of the R filters of block row `row`, from number `part`, times Q vectors; x[q]: the maps, x[Q]: those of the pixel behind. Returns its
+// sums.
 template <class V, class N, class L, int R, int S, int Q>
-inline __attribute__((always_inline)) typename L::Sum block_product(const ConvArgs& a, int filter, uint32_t begin, uint32_t end,
-                                                                    bool first, bool last, const float* const* x, float* const* y,
+inline __attribute__((always_inline)) typename L::Sum block_product(const ConvArgs& a, int row, int part, uint32_t begin, uint32_t end,
+                                                                    uint32_t doubles, bool far, bool first, bool last,
+                                                                    const float* const* x, float* joined, float* const* y,
                                                                     const float* const* residual) {
+  const int filter = row * R + part;
   typename N::Sum acc[S][Q];
   typename L::Sum pixel = L::zero();
   const int64_t y_channel = a.y.channel;
@@ -145,15 +150,15 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) acc[r][q] = N::load_sum(y[q] + (r < filters ? r : 0) * y_channel);
   }
-  const typename N::Value* value = static_cast<const typename N::Value*>(a.values) + (int64_t)begin * R + filter % R;
+  const typename N::Value* value = static_cast<const typename N::Value*>(a.values) + (int64_t)begin * R + part;
   const uint32_t *column = a.columns + (int64_t)begin * N::columns, *const stop = a.columns + (int64_t)end * N::columns;
-  const bool brings_maps = filter % R == 0;  // the first filters of a row do, the others bring the values of what follows
+  const bool brings_maps = part == 0;  // the first filters of a row do, the others bring the values of what follows
   if constexpr (in_assembly<V, N, S, Q>()) {
     // Columns of a dense row follow each other: so do its maps, which are then found without reading the columns.
     const bool dense = a.source != Source::shifted && column != stop && stop[-1] - *column == (stop - column - 1) * N::floats;
     row_steps<R>(acc, value, column, stop, dense, brings_maps, x);
   } else if constexpr (N::halves && S == 4 && Q == 2) {
-    N::template row<R>(acc, value, column, stop, S == R || !brings_maps, x[0]);
+    N::template row<R>(acc, part, value, column, stop, doubles, far, x[0], joined);
   } else {
     const auto steps = [&](auto asks_maps, auto asks_values) __attribute__((always_inline)) {
       for (; column != stop; column += N::columns, value += R) {
@@ -220,9 +225,10 @@ template <class V, int S> constexpr int vectors_at_once() { return V::registers 
 // value that is fetched should serve more than one product.
 template <class V, int R> constexpr int filters_at_once() { return R > 1 && vectors_at_once<V, R>() < kLanes / V::lanes ? R / 2 : R; }
 
-// All block rows begin..end-1 of one chunk for T groups of pixels; x[v]: the maps of vector v, behind the last those of the pixel.
+// All block rows begin..end-1 of one chunk for T groups of pixels; x[v]: the maps of vector v, behind the last those of the pixel. joined:
+// room for the joined maps of a row's steps (narrow).
 template <class V, class N, class L, int R, int T>
-void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x) {
+void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int end, const float* const* x, float* joined = nullptr) {
   constexpr int per = kLanes / V::lanes, vectors = T * per, S = filters_at_once<V, R>(), most = vectors_at_once<V, S>();
   constexpr int Q = N::halves ? per : vectors <= most ? vectors : vectors % most ? per : most;
   using InStep = std::conditional_t<pixel_in_step<V>(), L, NoPixel>;
@@ -230,17 +236,28 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
   static_assert(!takes_pixel<InStep>() || (S == R && Q == vectors));
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
+  const bool far = (int64_t)a.chunks[chunk].maps * N::floats * T > kNearFloats;
+  // Where the vectors of the first filter lie.
+  float* y_at[vectors];
+  const float* residual_at[vectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; ++v) {
+    const auto lane = [&](bool tiled) { return v % per * (tiled ? vector_floats<V, N>() : V::lanes); };
+    y_at[v] = a.y.at(0, group + v / per) + lane(a.y.tiled);
+    residual_at[v] = a.residual.base ? a.residual.at(0, group + v / per) + lane(a.residual.tiled) : nullptr;
+  }
+  const int64_t y_channel = a.y.channel, residual_channel = a.residual.base ? a.residual.channel : 0;
   for (int row = begin; row < end; ++row) {
+    const uint32_t doubles = N::narrow ? a.doubles[(int64_t)chunk * a.bounds_step + row] : 0;
     for (int v = 0; v < vectors; v += Q)
-      for (int filter = row * R; filter < row * R + R && filter < a.filters; filter += S) {
+      for (int part = 0; part < R && row * R + part < a.filters; part += S) {
+        const int64_t filter = row * R + part;
         float* y[Q];
         const float* residual[Q];
-        for (int q = 0; q < Q; ++q) {
-          const auto lane = [&](bool tiled) { return (v + q) % per * (tiled ? vector_floats<V, N>() : V::lanes); };
-          y[q] = a.y.at(filter, group + (v + q) / per) + lane(a.y.tiled);
-          residual[q] = a.residual.base ? a.residual.at(filter, group + (v + q) / per) + lane(a.residual.tiled) : nullptr;
-        }
-        const auto pixel = block_product<V, N, InStep, R, S, Q>(a, filter, from[row], to[row], first, last, x + v, y, residual);
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q) y[q] = y_at[v + q] + filter * y_channel, residual[q] = residual_at[v + q] + filter * residual_channel;
+        const auto pixel =
+            block_product<V, N, InStep, R, S, Q>(a, row, part, from[row], to[row], doubles, far, first, last, x + v, joined, y, residual);
         if constexpr (takes_pixel<InStep>()) finish_lanes<typename L::Vector, L, N>(a, row, chunk, group + T, 0, pixel);
       }
     if constexpr (takes_pixel<L>() && !takes_pixel<InStep>())
@@ -255,16 +272,19 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
   const float* x[all];
   float *const room_behind = scratch + taps_floats(taps, T), *const maps = scratch + taps_floats(taps, T + kBehind);
   float* const maps_behind = map_rows<V, N>(a, maps, vectors);
+  // A narrow number's maps take half of their room, and its joined ones at most the other half: a step, 64 bytes, has at least two columns.
+  float* const joined = maps_behind;
   if (a.source == Source::picked) {
     float* to[all];
     for (int v = 0; v < all; ++v) x[v] = to[v] = map_rows<V, N>(a, maps, v);
     pick_maps<V, N, vectors>(a, group, a.chunks[0].begin, a.chunks[0].end, scratch, to);
     if constexpr (kBehind) pick_maps<V, N, per>(a, group + T, a.chunks[0].begin, a.chunks[0].end, room_behind, to + vectors);
-    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
+    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x, joined);
   }
   if (a.source == Source::shifted) {
-    for (int v = 0; v < all; ++v) x[v] = a.x.base + Pixel(a.window, group * kLanes + v * V::lanes).source(a.window);
-    return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x);
+    for (int v = 0; v < all; ++v) x[v] = N::at(a.x.base, Pixel(a.window, group * kLanes + v * V::lanes).source(a.window));
+    for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);
+    return;
   }
   if (a.source != Source::planar) {
     const bool in_place = N::in_place || a.source == Source::maps;
@@ -273,7 +293,7 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
       if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
     for (int v = 0; v < all; ++v)
       x[v] = in_place ? a.x.at(0, group + v / per) + v % per * vector_floats<V, N>() : map_rows<V, N>(a, maps, v);
-    for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x);
+    for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);
     return;
   }
   const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch);
@@ -282,6 +302,6 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     basis_step<V, N, vectors>(a, a.chunks[k], taps_here, maps);
     if constexpr (kBehind) basis_step<V, N, per>(a, a.chunks[k], taps_behind, maps_behind);
     for (int v = 0; v < all; ++v) x[v] = map_rows<V, N>(a, maps, v) - (int64_t)a.chunks[k].first_map * N::floats;
-    product_rows<V, N, L, R, T>(a, k, group, begin, end, x);
+    product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);
   }
 }

@@ -7,7 +7,7 @@ using Vec = Vec8;
 
 #define COSPARSE_MORE_NUMBERS "number_int8_avx2.h"
 #define COSPARSE_NUMBER_LANES                  \
-  template <> struct LanesOf<PairsInt8<Vec>> { \
-    using Type = LanesPairsInt8<Vec8>;         \
+  template <> struct LanesOf<NarrowInt8<Vec>> { \
+    using Type = LanesNarrowInt8<Vec8>;         \
   };
 #include "isa_body.inc"

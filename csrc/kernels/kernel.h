@@ -10,7 +10,7 @@
 namespace cosparse {
 
 constexpr int kLanes = 16;    // plane granularity in floats; every vector width divides it
-constexpr int kMapsAhead = 8;  // columns, where a step is one or two, whose maps are asked for before they are multiplied
+constexpr int kMapsAhead = 8;  // columns, where a step is one (or narrow), whose maps are asked for before they are multiplied
 constexpr int kMaxTaps = 64;  // kernel height and width, each
 constexpr int kMaxDct = 11;   // the same where the basis step is a DCT; beyond it the plan transforms the weights back
 
@@ -67,7 +67,8 @@ struct Chunk {
 //   tiled   1x1 at stride 1: the source's own tiles, read in place (or copied, where the number stores maps in another form)
 //   picked  1x1 at other strides: pixels picked out of the source's tiles, a tile at a time
 //   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
-//   shifted copies of the source with their padding, rows of whole groups: taps read in place, each at one offset from every pixel's place
+//   shifted copies of the source with their padding, in numbers that the product reads, rows of whole groups: taps read in place, each at
+//           one offset from every pixel's place
 enum class Source : int { planar, tiled, picked, maps, shifted };
 
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
@@ -84,9 +85,11 @@ struct ConvArgs {
   int chunk_count, most_maps;  // most_maps: of a chunk, the scratch's rows
   const uint32_t* bounds;      // [chunk_count + 1][bounds_step]: blocks of row i in chunk k are bounds[k][i] .. bounds[k + 1][i]
   int bounds_step;
+  const uint32_t* doubles;     // KernelRow::narrow: [chunk_count][bounds_step] double steps (narrow.h), the first of a row's steps
   // B steps of KernelRow::columns columns; f32: of one.
-  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats (shifted: floats from the pixel); of one or two columns: kMapsAhead more
-  const void* values;       // [B][r][columns] float, bfloat16 or int8 (int16 where a step is two columns)
+  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats (narrow: * kLanes, words; shifted: numbers from the pixel);
+                            // of one column or narrow: kMapsAhead more
+  const void* values;       // [B][r][columns] float, bfloat16 or int8
   bool same_columns;        // tiles only: all block rows have the columns of the first; values [row pairs][steps][2][r][columns]
   const float* bias;        // [block rows * r]
   const float* scale;       // int8: [block rows * r], of the sums
@@ -219,6 +222,7 @@ struct KernelRow {
   WinogradKernel winograd = nullptr;
   ConvKernel behind = nullptr;       // `conv` of a tile and of the last pixels, in the group behind it
   int pixels_behind = 0;             // that it takes, at the most
+  bool narrow = false;               // products of two columns, or four, are added in 16 bits: narrow.h orders the columns
 };
 constexpr int kLanePixels = 4;
 // Whether a step is a tile of matrix registers, r rows of 64 bytes.

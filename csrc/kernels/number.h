@@ -32,6 +32,7 @@ template <class V> struct F32 {
   static constexpr bool in_place = true;  // a tiled source is a row of maps
   static constexpr bool beside = false;   // a row of maps in the scratch holds two groups of pixels, one beside the other
   static constexpr bool halves = false;   // the vectors of a group are gathered together, and their sums put in order at the end
+  static constexpr bool narrow = false;   // KernelRow
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
@@ -41,6 +42,8 @@ template <class V> struct F32 {
   static Sum zero() { return V::zero(); }
   static Sum load_sum(const float* p) { return V::load(p); }
   static void store_sum(float* p, Sum s) { V::store(p, s); }
+  // Number `offset` of padded copies (Source::shifted).
+  static const float* at(const float* copies, int64_t offset) { return copies + offset; }
   // The maps of one step, ready for madd.
   static typename V::Reg gather(const float* x, const uint32_t* column) { return V::loadu(x + *column); }
   static Sum madd(Value w, typename V::Reg x, Sum s) { return V::fma(V::set1(w), x, s); }

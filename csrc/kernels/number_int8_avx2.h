@@ -1,16 +1,17 @@
-// int8 by dot products of two columns of 16-bit numbers (AVX2, which has none of bytes that cannot overflow). A row of maps is sixteen
-// numbers 0..255 of two bytes; any two rows can be a step: pixel by pixel they are joined for both vectors of a group at once. A
-// multiplication and an addition make sixteen products, as two of float32 do, but a Zen 3 core starts three of those a cycle and two of
-// these; maps are half as long. Included inside a per-ISA namespace, after number.h.
+// int8 by dot products of four columns of bytes (AVX2, whose product of bytes adds two of them in 16 bits). narrow.h orders a row's columns
+// so that no such sum is cut off: the products are exact. A row of maps is sixteen numbers 0..255 of two bytes; any four rows can be a step:
+// they are joined pixel by pixel, for both vectors of a group at once, where the first half of a block row's filters needs them, and kept for
+// the second. Two multiplications and an addition make 32 products; in double steps two steps share the second multiplication. Included inside
+// a per-ISA namespace, after number.h.
 #include "number_int8_parts.h"
 
-template <class V> struct PairsInt8 : F32<V> {
+template <class V> struct NarrowInt8 : F32<V> {
   static constexpr Number number = Number::int8;
-  static constexpr int columns = 2, floats = kLanes / 2;
-  static constexpr bool halves = true;
+  static constexpr int columns = 4, floats = kLanes / 2;
+  static constexpr bool halves = true, narrow = true;
   using Reg = typename V::Reg;
   using Sum = __m256i;
-  using Value = uint32_t;  // the even column below, the odd one above
+  using Value = uint32_t;  // first column in the lowest byte
 
   // Up to 255; below 0 and no number: 0, by the saturation of what follows.
   static __m256i steps(Reg x, float inverse, float zero) {
@@ -38,50 +39,88 @@ template <class V> struct PairsInt8 : F32<V> {
   static Sum zero() { return _mm256_setzero_si256(); }
   static Sum load_sum(const float* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
   static void store_sum(float* p, Sum s) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), s); }
+  // Columns and offsets of padded copies count words.
+  static const float* at(const float* x, int64_t offset) {
+    return reinterpret_cast<const float*>(reinterpret_cast<const uint16_t*>(x) + offset);
+  }
   // Both vectors of a group: the first has the pixels 0..3 and 8..11, the second 4..7 and 12..15, and so have their sums.
   static void gather(const float* x, const uint32_t* column, Reg& first, Reg& second) {
-    const __m256i even = _mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[0]));
-    const __m256i odd = _mm256_load_si256(reinterpret_cast<const __m256i*>(x + column[1]));
-    first = _mm256_castsi256_ps(_mm256_unpacklo_epi16(even, odd)), second = _mm256_castsi256_ps(_mm256_unpackhi_epi16(even, odd));
+    const auto row = [&](int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at(x, column[i]))); };
+    const __m256i even = _mm256_packus_epi16(row(0), row(2)), odd = _mm256_packus_epi16(row(1), row(3));
+    const __m256i low = _mm256_unpacklo_epi8(even, odd), high = _mm256_unpackhi_epi8(even, odd);
+    first = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low, high)), second = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low, high));
   }
   static void order(Sum& first, Sum& second) {
     const Sum low = _mm256_permute2x128_si256(first, second, 0x20), high = _mm256_permute2x128_si256(first, second, 0x31);
     first = low, second = high;
   }
-  static Sum madd(Value w, Reg x, Sum s) {
-    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_castps_si256(x), _mm256_set1_epi32((int)w)));
+  // Two products a lane of 16 bits, and two lanes a sum.
+  static __m256i lanes(Value w, Reg x) { return _mm256_maddubs_epi16(_mm256_castps_si256(x), _mm256_set1_epi32((int)w)); }
+  static Sum widened(__m256i lanes) { return _mm256_madd_epi16(lanes, _mm256_set1_epi16(1)); }
+  static Sum madd(Value w, Reg x, Sum s) { return _mm256_add_epi32(s, widened(lanes(w, x))); }
+  // Four filters of R, from number `part`, by the pixels of a group, for every step; the first `doubles` pairs of steps are double ones.
+  // The first half of a row leaves what it joins in `joined`, [steps][2] vectors, to the second. far: the maps are asked for.
+  template <int R> static inline __attribute__((always_inline)) void row(Sum (&sums)[4][2], int part, const Value* value,
+                                                                         const uint32_t* column, const uint32_t* stop, uint32_t doubles,
+                                                                         bool far, const float* x, float* joined) {
+    if (part > 0)
+      steps<R, Maps::joined>(sums, value, column, stop, doubles, x, joined);
+    else if (far)
+      steps<R, Maps::far>(sums, value, column, stop, doubles, x, joined);
+    else
+      steps<R, Maps::near>(sums, value, column, stop, doubles, x, joined);
   }
-  // Four filters of R by the pixels of a group, for every step. Four steps share the counting and what is asked for ahead.
-  template <int R> static inline __attribute__((always_inline)) void row(Sum (&sums)[4][2], const Value* value, const uint32_t* column,
-                                                                         const uint32_t* stop, bool brings_values, const float* x) {
-    const auto step = [&](int at) __attribute__((always_inline)) {
-      Reg first, second;
-      gather(x, column + at * columns, first, second);
+  enum class Maps : int { near, far, joined };
+  template <int R, Maps kMaps> static inline __attribute__((always_inline)) void steps(Sum (&sums)[4][2], const Value* value,
+                                                                                       const uint32_t* column, const uint32_t* stop,
+                                                                                       uint32_t doubles, const float* x, float* joined) {
+    constexpr bool kStores = R > 4;
+    __m256i* place = reinterpret_cast<__m256i*>(joined);
+    // The maps of a step, from these columns.
+    const auto join = [&](const uint32_t* from, Reg(&maps)[2]) __attribute__((always_inline)) {
+      if constexpr (kMaps == Maps::joined) {
+        maps[0] = _mm256_castsi256_ps(_mm256_load_si256(place)), maps[1] = _mm256_castsi256_ps(_mm256_load_si256(place + 1));
+      } else {
+        gather(x, from, maps[0], maps[1]);
+        if (kStores) _mm256_store_si256(place, _mm256_castps_si256(maps[0])), _mm256_store_si256(place + 1, _mm256_castps_si256(maps[1]));
+      }
+      place += 2;
+    };
+    // One after the other, or what is joined and multiplied would not fit the registers.
+    const auto add = [](Sum& sum, __m256i lanes) __attribute__((always_inline)) {
+      asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(widened(lanes)));
+    };
+    uint32_t here[8];  // columns of a double step: each is read once, to ask for its map a step ahead
+    if (kMaps == Maps::far)
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) here[i] = column[i];
+    for (const uint32_t* end = column + 8 * doubles; column != end; column += 2 * columns, value += 2 * R) {
+      Reg maps[2][2];
+      join(kMaps == Maps::far ? here : column, maps[0]), join(kMaps == Maps::far ? here + columns : column + columns, maps[1]);
+      if (kMaps == Maps::far) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) here[i] = column[kMapsAhead + i], __builtin_prefetch(at(x, here[i]));
+      } else {
+        __builtin_prefetch(value + kAhead * R);
+        __builtin_prefetch(column + kAhead * columns);
+      }
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) {
-        const Value w = value[at * R + r];
-        sums[r][0] = madd(w, first, sums[r][0]);
-        asm volatile("" : "+x"(sums[r][0]) : : "memory");
-        sums[r][1] = madd(w, second, sums[r][1]);
-        asm volatile("" : "+x"(sums[r][1]) : : "memory");
+        const Value w = value[r], next = value[R + r];
+        add(sums[r][0], _mm256_add_epi16(lanes(w, maps[0][0]), lanes(next, maps[1][0])));
+        add(sums[r][1], _mm256_add_epi16(lanes(w, maps[0][1]), lanes(next, maps[1][1])));
       }
-    };
-    const auto loop = [&](auto asks) __attribute__((always_inline)) {
-      for (; stop - column >= 4 * columns; column += 4 * columns, value += 4 * R) {
-        if (!asks || R == 4) {
-#pragma GCC unroll 8
-          for (int i = 0; i < 8; ++i) __builtin_prefetch(x + column[kMapsAhead + i]);
-        }
-        if (asks) {
-          __builtin_prefetch(value + kAhead * R);
-          if (R > 4) __builtin_prefetch(value + (kAhead + 2) * R);
-          __builtin_prefetch(column + kAhead * columns);
-        }
-        step(0), step(1), step(2), step(3);
+    }
+    for (; column != stop; column += columns, value += R) {
+      if (kMaps == Maps::far) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) __builtin_prefetch(at(x, column[kMapsAhead + i]));
       }
-      for (; column != stop; column += columns, value += R) step(0);
-    };
-    brings_values ? loop(std::true_type{}) : loop(std::false_type{});
+      Reg maps[2];
+      join(column, maps);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) add(sums[r][0], lanes(value[r], maps[0])), add(sums[r][1], lanes(value[r], maps[1]));
+    }
   }
   static Reg result(const ConvArgs& a, int filter, Sum s) {
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_set1_ps(a.scale[filter]), _mm256_set1_ps(a.bias[filter]));
@@ -157,14 +196,13 @@ template <class V> struct PairsInt8 : F32<V> {
   static void store_packed(const ConvArgs&, float* to, Packed x) { put(to, x); }
 };
 
-template <class V8> struct LanesPairsInt8 : LanesInt32<V8> {
-  static constexpr int columns = 2;
+template <class V8> struct LanesNarrowInt8 : LanesInt32<V8> {
+  static constexpr int columns = 4;
   using Sum = __m256i;
   static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
-    uint16_t even, odd;
-    std::memcpy(&even, reinterpret_cast<const char*>(x + column[0]) + 2 * p, 2);
-    std::memcpy(&odd, reinterpret_cast<const char*>(x + column[1]) + 2 * p, 2);
-    const int pair = (int)(even | (uint32_t)odd << 16);
-    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_set1_epi32(pair), _mm256_castps_si256(_mm256_load_ps(w))));
+    uint32_t quad = 0;
+    for (int i = 0; i < 4; ++i) quad |= (uint32_t) reinterpret_cast<const uint16_t*>(x)[column[i] + p] << 8 * i;
+    const __m256i lanes = _mm256_maddubs_epi16(_mm256_set1_epi32((int)quad), _mm256_castps_si256(_mm256_load_ps(w)));
+    return _mm256_add_epi32(s, _mm256_madd_epi16(lanes, _mm256_set1_epi16(1)));
   }
 };

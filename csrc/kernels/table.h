@@ -19,14 +19,15 @@
 #define COSPARSE_CONV_avx2(X) \
   X(F32, 8, 3) X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 2) X(F32, 2, 1) X(F32, 1, 2) X(F32, 1, 1) \
   X(RoundedF32, 8, 3) X(RoundedF32, 8, 2) COSPARSE_ROUNDED(X) COSPARSE_OBSERVED(X) \
-  X(PairsInt8, 8, 3) X(PairsInt8, 8, 2) X(PairsInt8, 8, 1) X(PairsInt8, 8, 0) X(PairsInt8, 4, 1) X(PairsInt8, 2, 1) X(PairsInt8, 1, 1)
+  X(NarrowInt8, 8, 3) X(NarrowInt8, 8, 2) X(NarrowInt8, 8, 1) X(NarrowInt8, 8, 0) X(NarrowInt8, 4, 1) X(NarrowInt8, 2, 1) \
+  X(NarrowInt8, 1, 1)
 #define COSPARSE_CONV_scalar(X) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 1) X(F32, 2, 1) X(F32, 1, 1) COSPARSE_EMULATED(X)
 // X(number): the basis step before the product
 #define COSPARSE_MAPS_amx(X)  // those of the sets below
 #define COSPARSE_MAPS_avx512_bf16(X) X(Bf16)
 #define COSPARSE_MAPS_avx512_vnni(X) X(Int8)
 #define COSPARSE_MAPS_avx512(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
-#define COSPARSE_MAPS_avx2(X) X(F32) X(RoundedF32) X(PairsInt8) X(Observe)
+#define COSPARSE_MAPS_avx2(X) X(F32) X(RoundedF32) X(NarrowInt8) X(Observe)
 #define COSPARSE_MAPS_scalar(X) X(F32) X(RoundedF32) X(StepsF32) X(Observe)
 #define COSPARSE_EMULATED(X) COSPARSE_ROUNDED(X) COSPARSE_STEPS(X) COSPARSE_OBSERVED(X)
 #define COSPARSE_ROUNDED(X) X(RoundedF32, 8, 1) X(RoundedF32, 8, 0) X(RoundedF32, 4, 1) X(RoundedF32, 2, 1) X(RoundedF32, 1, 1)
