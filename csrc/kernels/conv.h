@@ -113,6 +113,35 @@ __attribute__((noinline)) void finish_rows_activated(const ConvArgs& a, int filt
     for (int q = 0; q < Q; ++q) put(r, q, V::load(sums + (r * Q + q) * V::lanes));
 }
 
+// The sums of S filters from `filter` wait in y, or become values.
+template <class V, class N, int S, int Q>
+inline __attribute__((always_inline)) void end_sums(const ConvArgs& a, int filter, bool last, const typename N::Sum (&acc)[S][Q],
+                                                    float* const* y, const float* const* residual) {
+  const int64_t y_channel = a.y.channel;
+  const int filters = a.filters - filter;
+  if (!last) {
+#pragma GCC unroll 8
+    for (int r = 0; r < S; ++r) {
+      if (r >= filters) break;
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) N::store_sum(y[q] + r * y_channel, acc[r][q]);
+    }
+  } else if (a.act == Act::clip && !a.residual.base) {
+    finish_rows<V, N, S, Q, false, true>(a, filter, acc, y, residual);
+  } else if (a.act > Act::relu) {
+    typename N::Sum sums[S][Q];  // a copy, so that the sums themselves stay in registers
+#pragma GCC unroll 8
+    for (int r = 0; r < S; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) sums[r][q] = acc[r][q];
+    finish_rows_activated<V, N, S, Q>(a, filter, sums, y, residual);
+  } else if (a.residual.base) {
+    finish_rows<V, N, S, Q, true>(a, filter, acc, y, residual);
+  } else {
+    finish_rows<V, N, S, Q, false>(a, filter, acc, y, residual);
+  }
+}
+
 // Whether a tile has the pixels behind it as well, and how they are multiplied (L as in conv_lanes.h): 8 filters side by side. One pixel goes
 // with each step where registers are left for it, which costs a tile of three 2 instructions of 46; elsewhere a row's pixels follow its tile,
 // while its values are in the nearest cache. A pass of their own would fetch all values once more.
@@ -131,8 +160,7 @@ template <class V> constexpr bool pixel_in_step() { return V::registers == 32; }
 // sums.
 template <class V, class N, class L, int R, int S, int Q>
 inline __attribute__((always_inline)) typename L::Sum block_product(const ConvArgs& a, int row, int part, uint32_t begin, uint32_t end,
-                                                                    uint32_t doubles, bool far, bool first, bool last,
-                                                                    const float* const* x, float* joined, float* const* y,
+                                                                    bool first, bool last, const float* const* x, float* const* y,
                                                                     const float* const* residual) {
   const int filter = row * R + part;
   typename N::Sum acc[S][Q];
@@ -157,8 +185,6 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     // Columns of a dense row follow each other: so do its maps, which are then found without reading the columns.
     const bool dense = a.source != Source::shifted && column != stop && stop[-1] - *column == (stop - column - 1) * N::floats;
     row_steps<R>(acc, value, column, stop, dense, brings_maps, x);
-  } else if constexpr (N::halves && S == 4 && Q == 2) {
-    N::template row<R>(acc, part, value, column, stop, doubles, far, x[0], joined);
   } else {
     const auto steps = [&](auto asks_maps, auto asks_values) __attribute__((always_inline)) {
       for (; column != stop; column += N::columns, value += R) {
@@ -187,34 +213,11 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     constexpr std::false_type no;
     S == R ? steps(yes, yes) : brings_maps ? steps(yes, no) : steps(no, yes);
   }
-  if constexpr (N::halves) {
-    static_assert(Q == 2);
-    if (last && N::template finish<S>(a, filter, acc, y[0], residual[0])) return pixel;
+  if constexpr (N::halves)
     if (last)
 #pragma GCC unroll 8
       for (int r = 0; r < S; ++r) N::order(acc[r][0], acc[r][1]);
-  }
-  if (!last) {
-#pragma GCC unroll 8
-    for (int r = 0; r < S; ++r) {
-      if (r >= filters) break;
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q) N::store_sum(y[q] + r * y_channel, acc[r][q]);
-    }
-  } else if (a.act == Act::clip && !a.residual.base) {
-    finish_rows<V, N, S, Q, false, true>(a, filter, acc, y, residual);
-  } else if (a.act > Act::relu) {
-    typename N::Sum sums[S][Q];  // a copy, so that the sums themselves stay in registers
-#pragma GCC unroll 8
-    for (int r = 0; r < S; ++r)
-#pragma GCC unroll 8
-      for (int q = 0; q < Q; ++q) sums[r][q] = acc[r][q];
-    finish_rows_activated<V, N, S, Q>(a, filter, sums, y, residual);
-  } else if (a.residual.base) {
-    finish_rows<V, N, S, Q, true>(a, filter, acc, y, residual);
-  } else {
-    finish_rows<V, N, S, Q, false>(a, filter, acc, y, residual);
-  }
+  end_sums<V, N, S, Q>(a, filter, last, acc, y, residual);
   return pixel;
 }
 
@@ -232,11 +235,11 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
   constexpr int per = kLanes / V::lanes, vectors = T * per, S = filters_at_once<V, R>(), most = vectors_at_once<V, S>();
   constexpr int Q = N::halves ? per : vectors <= most ? vectors : vectors % most ? per : most;
   using InStep = std::conditional_t<pixel_in_step<V>(), L, NoPixel>;
+  if constexpr (N::narrow && S == 4) return N::template rows<R, T>(a, chunk, group, begin, end, x, joined);
   static_assert(!takes_pixel<L>() || (R == 8 && N::columns == 1));
   static_assert(!takes_pixel<InStep>() || (S == R && Q == vectors));
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
-  const bool far = (int64_t)a.chunks[chunk].maps * N::floats * T > kNearFloats;
   // Where the vectors of the first filter lie.
   float* y_at[vectors];
   const float* residual_at[vectors];
@@ -248,7 +251,6 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
   }
   const int64_t y_channel = a.y.channel, residual_channel = a.residual.base ? a.residual.channel : 0;
   for (int row = begin; row < end; ++row) {
-    const uint32_t doubles = N::narrow ? a.doubles[(int64_t)chunk * a.bounds_step + row] : 0;
     for (int v = 0; v < vectors; v += Q)
       for (int part = 0; part < R && row * R + part < a.filters; part += S) {
         const int64_t filter = row * R + part;
@@ -256,8 +258,7 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
         const float* residual[Q];
 #pragma GCC unroll 8
         for (int q = 0; q < Q; ++q) y[q] = y_at[v + q] + filter * y_channel, residual[q] = residual_at[v + q] + filter * residual_channel;
-        const auto pixel =
-            block_product<V, N, InStep, R, S, Q>(a, row, part, from[row], to[row], doubles, far, first, last, x + v, joined, y, residual);
+        const auto pixel = block_product<V, N, InStep, R, S, Q>(a, row, part, from[row], to[row], first, last, x + v, y, residual);
         if constexpr (takes_pixel<InStep>()) finish_lanes<typename L::Vector, L, N>(a, row, chunk, group + T, 0, pixel);
       }
     if constexpr (takes_pixel<L>() && !takes_pixel<InStep>())
