@@ -19,9 +19,10 @@ bool reads_in_place(const Node& node) {
   return pixelwise(node) && (node.op == "linear" || (node.list("stride")[0] == 1 && node.list("stride")[1] == 1));
 }
 
-// Whether sums wait in the output between chunks, for which a row of shorter numbers has no room.
+// Whether sums wait in the output between chunks, for which a row of shorter numbers has no room. Where all maps are made first there is one
+// chunk, but not of double steps.
 static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels) {
-  return weights.floats < kLanes && weights.chunks.size() > 1 && !maps_first(node, weights, pixels);
+  return weights.floats < kLanes && weights.chunks.size() > 1 && (!weights.doubles.empty() || !maps_first(node, weights, pixels));
 }
 
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,

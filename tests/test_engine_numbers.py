@@ -122,6 +122,14 @@ def test_sums_wait_between_chunks_of_channels(dtype: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
+def test_chunks_of_taps_that_are_read_in_place(dtype: str, isa: str) -> None:
+    """5,000 maps out of padded copies, 4,608 of a chunk of 16-bit ones."""
+    node = conv(RNG(5), 11, 8, (25, 25), pad=(12, 12, 12, 12))
+    node.tensors["values"][:] *= RNG(7).random(node.tensors["values"].shape) < 0.05
+    compare(node, few_bits(RNG(6), 1, 8, 3, 16), dtype, isa)
+
+
+@pytest.mark.parametrize(("dtype", "isa"), SHORT)
 def test_maps_before_the_product(dtype: str, isa: str) -> None:
     """Few pixels and more than 512 KiB of weights: int8 has 12 bytes for eight weights."""
     for transform, block, stride in (("dct", 8, (1, 1)), ("identity", 8, (2, 2)), ("identity", 0, (1, 1))):
