@@ -53,8 +53,9 @@ int largest(const Blocks& blocks, uint32_t b) {
   return (int)most;
 }
 
-// Deals blocks out to lanes of `most`: the largest that is left begins a lane, and each time the largest that fits joins it. A block that
-// finds too few others is a lane with those that it found, or where `whole` goes to `rest`, alone.
+// Deals blocks out to lanes of `most`: the largest that is left begins a lane, and each time the largest that fits joins it, or nearly so:
+// the more blocks did not fit, the more are passed over. A block that finds too few others is a lane with those that it found, or where
+// `whole` goes to `rest`, alone.
 std::vector<Lane> fill_lanes(const Blocks& blocks, const uint32_t* begin, const uint32_t* end, size_t most, bool whole,
                              std::vector<uint32_t>& rest) {
   std::vector<std::pair<int, uint32_t>> order;
@@ -67,8 +68,13 @@ std::vector<Lane> fill_lanes(const Blocks& blocks, const uint32_t* begin, const 
     if (taken[first]) continue;
     Lane lane = left[first];
     std::array<size_t, 4> which{first};
-    for (size_t next = first + 1; next < left.size() && lane.count < most; ++next)
-      if (!taken[next] && fits(lane, left[next])) which[lane.count] = next, add(lane, left[next]);
+    for (size_t next = first + 1, misses = 0; next < left.size() && lane.count < most; next += 1 + misses / 4) {
+      if (taken[next]) continue;
+      if (fits(lane, left[next]))
+        which[lane.count] = next, add(lane, left[next]);
+      else
+        ++misses;
+    }
     if (whole && lane.count < most) {
       rest.push_back(lane.blocks[0]);
       continue;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
 #include "bf16.h"
 #include "memory.h"
@@ -16,7 +15,7 @@ constexpr int kSmallCopies = 16 * 1024;  // floats of a channel
 
 int floor_div(int a, int b) { return a / b - (a % b < 0); }
 
-// Whether copies with the padding are of about the source's size (a kernel may be dilated far beyond it), and 32 bits count their floats.
+// Whether copies with the padding are of about the source's size (a kernel may be dilated far beyond it), and 32 bits count their numbers.
 bool padding_is_small(const Node& node, const Shape& in, const Shape& out) {
   const auto side = [&](int i, int64_t size) {
     const double stride = (double)node.list("stride")[i];
@@ -36,8 +35,32 @@ bool read_anywhere(const Weights& w) {
   return w.number == Number::f32 || (w.number == Number::bf16 && w.floats == kLanes);
 }
 
-// Adding it leaves a float's whole number in its lowest bits, rounded to the nearest, ties to even.
-constexpr float kRounder = 0x1.8p23f;
+// n numbers of a row, each made of every `step`th of `in`.
+template <class T, class Make>
+inline __attribute__((always_inline)) void make_row(const float* in, int64_t step, int64_t n, T* out, const Make& make) {
+  if (step == 1)
+    for (int64_t k = 0; k < n; ++k) out[k] = make(in[k]);
+  else if (step == 2)
+    for (int64_t k = 0; k < n; ++k) out[k] = make(in[2 * k]);
+  else
+    for (int64_t k = 0; k < n; ++k) out[k] = make(in[step * k]);
+}
+
+// int8's steps, rounded as the kernels of AVX2 round them, whose maps these are: a fused multiplication and addition.
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma")))
+#endif
+void steps_row(const float* in, int64_t step, int64_t n, float inverse, float zero, uint16_t* out) {
+  constexpr float kRounder = 0x1.8p23f;  // leaves a float's whole number in its lowest bits, ties to even
+  const auto make = [=](float value) __attribute__((always_inline)) {
+    const float exact = __builtin_fmaf(value, inverse, zero);
+    const float rounded = (exact > 0 ? exact < 255 ? exact : 255.f : 0.f) + kRounder;  // no number: 0
+    uint32_t bits;
+    __builtin_memcpy(&bits, &rounded, sizeof bits);
+    return (uint16_t)bits;
+  };
+  make_row(in, step, n, out, make);
+}
 
 }  // namespace
 
@@ -85,27 +108,25 @@ Window Geometry::window() const {
 }
 
 void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels) const {
-  float* out = run.arena + to;
+  float* const out = run.arena + to;
   if (number_ == Number::int8)
-    return copy_phases(run, x, reinterpret_cast<uint16_t*>(out), channels, [inverse = (double)inverse_, zero = (double)zero_](float value) {
-      const float step = (float)(value * inverse + zero);  // rounded once, as a fused multiplication and addition is
-      const float rounded = (step > 0 ? step < 255 ? step : 255.f : 0.f) + kRounder;  // no number: 0
-      uint32_t bits;
-      std::memcpy(&bits, &rounded, sizeof bits);
-      return (uint16_t)bits;
-    });
-  if (number_ == Number::bf16) return copy_phases(run, x, out, channels, round_bf16);
-  copy_phases(run, x, out, channels, [](float value) { return value; });
+    return copy_phases(run, x, reinterpret_cast<uint16_t*>(out), channels, (uint16_t)zero_,
+                       [this](const float* in, int64_t step, int64_t n, uint16_t* row) { steps_row(in, step, n, inverse_, zero_, row); });
+  if (number_ == Number::bf16)
+    return copy_phases(run, x, out, channels, 0.f,
+                       [](const float* in, int64_t step, int64_t n, float* row) { make_row(in, step, n, row, round_bf16); });
+  copy_phases(run, x, out, channels, 0.f, [](const float* in, int64_t step, int64_t n, float* row) {
+    make_row(in, step, n, row, [](float value) { return value; });
+  });
 }
 
-template <class T, class Make>
-void Geometry::copy_phases(const Run& run, const Place& x, T* to, int channels, const Make& make) const {
+template <class T, class Row>
+void Geometry::copy_phases(const Run& run, const Place& x, T* to, int channels, T outside, const Row& make) const {
   const int hq = window_.hi, wq = window_.wi, count = (int)phases.size();
   const int64_t image = in_.h * in_.w;
   const float* from = run.arena + x.offset;
   int64_t channel = x.plane, next = image;  // from one channel, and one image, to the next
   if (x.input >= 0 && run.inputs) from = (*run.inputs)[x.input] + run.first * in_.c * image, channel = image, next = in_.c * image;
-  const T outside = make(0.f);
   run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
     const int64_t c = i / count, step = stride_[1];
     T* out = to + i * plane;
@@ -122,10 +143,7 @@ void Geometry::copy_phases(const Run& run, const Place& x, T* to, int channels, 
         }
         const float* in = from + c * channel + n * next + row * in_.w;
         std::fill(out, out + begin, outside);
-        if (step == 2)
-          for (int64_t k = begin; k < end; ++k) out[k] = make(in[x0 + 2 * k]);
-        else
-          for (int64_t k = begin; k < end; ++k) out[k] = make(in[x0 + step * k]);
+        make(in + x0 + step * begin, step, end - begin, out + begin);
         std::fill(out + end, out + wq, outside);
       }
   });

@@ -23,9 +23,10 @@ struct Geometry {
   Geometry(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
   Window window() const;
   int taps() const { return window_.rows * window_.cols; }
+  // Numbers, which take a float's room or (int8) half of it.
   int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
   int64_t temporary_floats(int64_t channels) const { return copies ? channels * plane * (int64_t)phases.size() : 0; }
-  // Copies the source's phases to arena + to; places outside the source get 0. An input is read where the caller has it.
+  // Copies the source's phases to arena + to; places outside the source get what stands for 0. An input is read where the caller has it.
   void split_phases(const Run& run, const Place& x, int64_t to, int channels) const;
 
  private:
@@ -34,8 +35,8 @@ struct Geometry {
   Number number_ = Number::f32;  // that copies are made of
   float inverse_ = 0, zero_ = 0;  // int8: of all taps
   int stride_[2], first_[2] = {0, 0};  // first: the row and column that a phase plane starts with, in its own steps
-  // split_phases() to numbers of type T, which `make` makes of floats.
-  template <class T, class Make> void copy_phases(const Run& run, const Place& x, T* to, int channels, const Make& make) const;
+  // split_phases() to numbers of type T: make(in, step, n, out) makes n of a row; `outside` stands for 0.
+  template <class T, class Row> void copy_phases(const Run& run, const Place& x, T* to, int channels, T outside, const Row& make) const;
 
   std::vector<int> dy_, dx_;
   std::vector<int64_t> offset_;

@@ -129,6 +129,20 @@ def test_chunks_of_taps_that_are_read_in_place(dtype: str, isa: str) -> None:
     compare(node, few_bits(RNG(6), 1, 8, 3, 16), dtype, isa)
 
 
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_rows_of_whole_groups_are_rounded_as_any_others(isa: str) -> None:
+    """A value whose step in float64, rounded to float32, would be another than that of a fused multiplication and addition."""
+    step, value = np.float32(float.fromhex("0x1.9d76b6p-1")), np.float32(float.fromhex("0x1.9d7854p-2"))
+    node = conv(RNG(0), 8, 1, (3, 3), pad=(1, 1, 1, 1), block=0)
+    node.tensors["values"][:] = 0
+    node.tensors["values"][:, :, 1, 1] = 1
+    answers = []
+    for width in (15, 16):
+        sample, x = (np.full((1, 1, 3, width), of, np.float32) for of in (-128 * step, value))
+        answers.append(engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[sample])(x)[:, :, 1, 5])
+    assert np.array_equal(*answers)
+
+
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
 def test_maps_before_the_product(dtype: str, isa: str) -> None:
     """Few pixels and more than 512 KiB of weights: int8 has 12 bytes for eight weights."""

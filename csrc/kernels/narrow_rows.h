@@ -7,6 +7,7 @@ template <class V> struct NarrowRows {
   using Sum = typename N::Sum;
   using Value = typename N::Value;
   static constexpr int columns = N::columns, floats = N::floats;
+  static_assert(columns == 4 && kMapsAhead == 2 * columns);
 
   // joined: [steps][2] vectors.
   template <int R, int T>
