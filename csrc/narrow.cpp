@@ -68,7 +68,7 @@ std::vector<Lane> fill_lanes(const Blocks& blocks, const uint32_t* begin, const 
     if (taken[first]) continue;
     Lane lane = left[first];
     std::array<size_t, 4> which{first};
-    for (size_t next = first + 1, misses = 0; next < left.size() && lane.count < most; next += 1 + misses / 4) {
+    for (size_t next = first + 1, misses = 0; next < left.size() && lane.count < most; next += 1 + misses / 16) {
       if (taken[next]) continue;
       if (fits(lane, left[next]))
         which[lane.count] = next, add(lane, left[next]);
