@@ -1,0 +1,203 @@
+"""int8 alone: exact sums, what calibration takes its steps from, what lies beyond them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import engine_of, graph_of, isas_of
+from nodes import FakeNode, conv
+from rounded_conv import EPS, assert_within, few_bits, in_int8, product_of, steps_for
+
+import cosparse
+from cosparse.engine import artifact
+from cosparse.kernels import reference
+
+RNG = np.random.default_rng
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_rows_of_whole_groups_are_rounded_as_any_others(isa: str) -> None:
+    """A value whose step in float64, rounded to float32, would be another than that of a fused multiplication and addition."""
+    step, value = np.float32(float.fromhex("0x1.9d76b6p-1")), np.float32(float.fromhex("0x1.9d7854p-2"))
+    node = conv(RNG(0), 8, 1, (3, 3), pad=(1, 1, 1, 1), block=0)
+    node.tensors["values"][:] = 0
+    node.tensors["values"][:, :, 1, 1] = 1
+    answers = []
+    for width in (15, 16):
+        sample, x = (np.full((1, 1, 3, width), of, np.float32) for of in (-128 * step, value))
+        answers.append(engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[sample])(x)[:, :, 1, 5])
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.parametrize("transform", ["identity", "dct"])
+@pytest.mark.parametrize("size", [(1, 3), (6, 7), (16, 16)])
+@pytest.mark.parametrize("block", [0, 4, 8])
+def test_int8_is_the_same_with_and_without_its_instructions(block: int, size: tuple[int, int], transform: str) -> None:
+    """Whole numbers either way, and one multiplication and addition behind them."""
+    node = conv(RNG(9), 20, 12, (3, 3), pad=(1, 1, 1, 1), transform=transform, block=block)
+    x = few_bits(RNG(10), 2, 12, *size)
+    isas = [isa for isa in isas_of("int8") if isa != "scalar"]  # which has no such instruction
+    answers = [engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])(x) for isa in isas]
+    assert all(np.array_equal(answers[0], y) for y in answers)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_inputs_beyond_the_calibrated_range_saturate(isa: str) -> None:
+    node = conv(RNG(11), 8, 3, (1, 1), block=8, density=1.0)
+    sample, x = few_bits(RNG(12), 1, 3, 4, 4), 10 * few_bits(RNG(13), 1, 3, 4, 4)
+    engine = engine_of(graph_of([node], {"x": (3, 4, 4)}), isa=isa, dtype="int8", calibration=[sample])
+    steps = steps_for(product_of(node, sample, transformed=False))
+    low, high = -128 * steps.step[0], 127 * steps.step[0]
+    assert (x > high).any()
+    assert (x < low).any()
+    assert np.array_equal(engine(x), engine(np.clip(x, low, high)))
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_positive_inputs_get_all_256_numbers(isa: str) -> None:
+    """Whole numbers 0..255 are their own steps; weights of whole numbers, one of each filter 127, are their own too: the sum is exact."""
+    node = conv(RNG(14), 8, 6, (3, 3), pad=(1, 1, 1, 1), extras=())
+    node.tensors["values"][:] = RNG(15).integers(-127, 127, (8, 6, 3, 3))
+    node.tensors["values"][:, 0, 0, 0] = 127
+    x = RNG(16).integers(0, 255, (2, 6, 5, 9), endpoint=True).astype(np.float32)
+    x[0, 0, 0, 0] = 255
+    graph = graph_of([node], {"x": (6, 5, 9)})
+    np.testing.assert_array_equal(engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0])
+
+
+@pytest.mark.parametrize("isa", [isa for isa in isas_of("int8") if isa not in ("scalar", "avx512")])  # which sum in float32
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_sums_that_float32_would_round_are_exact(size: tuple[int, int], isa: str) -> None:
+    """Half of 1,200 channels take the sum to 19 million, odd numbers on the way, the other half take it back."""
+    node = conv(RNG(18), 12, 1201, (1, 1), extras=())
+    for channels, value in ((slice(600), 127), (slice(600, 1200), -127), (1200, 1)):
+        node.tensors["values"][:, channels] = value
+    x = np.full((1, 1201, *size), 255, np.float32)
+    x[:, 1200] = RNG(19).integers(0, 255, size)
+    graph = graph_of([node], {"x": x.shape[1:]})
+    np.testing.assert_array_equal(engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0])
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+@pytest.mark.parametrize("signs", ["like", "mixed"])
+@pytest.mark.parametrize("block", [0, 1, 4, 8])
+def test_products_of_bytes_are_never_cut_off(block: int, signs: str, size: tuple[int, int], isa: str) -> None:
+    """AVX2 adds two products of bytes in 16 bits, and four in double steps: 255 times 128 fits there, 255 times 129 does not. Weights at
+    and beside the halves and quarters of that, all maps at their largest."""
+    near = np.array([1, 31, 32, 33, 42, 43, 63, 64, 65, 95, 96, 97, 126, 127])
+    for channels in (2, 3, 5, 8, 13, 64, 301):
+        node = conv(RNG(channels), 19, channels, (1, 1), block=block, density=1.0, extras=())
+        values = node.tensors["values"]
+        values[:] = (values != 0) * RNG(21).choice(near, values.shape) * (RNG(22).choice([-1, 1], values.shape) if signs == "mixed" else 1)
+        first = values[node.tensors["columns"] == 0] if block else values[:, 0]
+        first[first != 0] = 127  # so that weights are their own steps
+        if block:
+            values[node.tensors["columns"] == 0] = first
+        x = np.full((1, channels, *size), 255, np.float32)
+        graph = graph_of([node], {"x": x.shape[1:]})
+        y, want = engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0]
+        np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_calibration_that_saw_nothing_leaves_the_bias(isa: str) -> None:
+    node = conv(RNG(17), 8, 3, (3, 3), pad=(1, 1, 1, 1), block=8)
+    zeros = np.zeros((1, 3, 6, 6), np.float32)
+    engine = engine_of(graph_of([node], {"x": (3, 6, 6)}), isa=isa, dtype="int8", calibration=[zeros])
+    want = np.broadcast_to(node.tensors["bias"][:, None, None], (1, 8, 6, 6))
+    assert np.array_equal(engine(zeros), want)
+    assert np.array_equal(engine(few_bits(RNG(0), 1, 3, 6, 6)), want)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_calibration_looks_at_pixels_only(isa: str) -> None:
+    """The second layer sees 0 .. 15 / 16, and not the bias of 8 that the first leaves in the lanes behind its 25 pixels."""
+    first = conv(RNG(18), 8, 1, (1, 1))
+    first.tensors["values"][:], first.tensors["bias"][:] = 1, 8
+    second = conv(RNG(19), 8, 8, (1, 1), extras=())
+    nodes = [
+        FakeNode("first", "conv", ("x",), first.attrs, first.tensors),
+        FakeNode("second", "conv", ("first",), second.attrs, second.tensors),
+    ]
+    x = (RNG(20).integers(0, 15, (1, 1, 5, 5), endpoint=True) / 16 - 8).astype(np.float32)
+    x[0, 0, 0, 0], x[0, 0, 1, 1] = -8, -8 + 15 / 16  # so steps are 1 / 16 and 1 / 272, and nothing lies half between two numbers
+    product = product_of(second, (x + 8).repeat(8, axis=1), transformed=False)
+    q = in_int8(product, steps_for(product), fused=True)
+    bound = 2 * EPS * np.abs(q.weights @ q.numbers * q.scale)
+    y = engine_of(graph_of(nodes, {"x": (1, 5, 5)}), isa=isa, dtype="int8", calibration=[x])(x)
+    assert_within(y, product.image(q.y), product.image(bound))
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("spread", [1e-20, 1e-33, 1e-38, 1e-44])
+def test_calibration_with_next_to_nothing_gives_numbers(spread: float, isa: str) -> None:
+    """Down to denormals, whose steps have no inverse in float32."""
+    node = conv(RNG(27), 8, 3, (3, 3), pad=(1, 1, 1, 1), block=8)
+    x = few_bits(RNG(28), 1, 3, 6, 6)
+    sample = np.abs(x) * np.float32(spread)
+    engine = engine_of(graph_of([node], {"x": (3, 6, 6)}), isa=isa, dtype="int8", calibration=[sample])
+    assert np.isfinite(engine(x)).all()
+    assert_within(engine(sample), np.broadcast_to(node.tensors["bias"][:, None, None], (1, 8, 6, 6)), 1e-15)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_calibration_with_infinity_is_refused(value: float) -> None:
+    x = few_bits(RNG(29), 1, 3, 6, 6)
+    x[0, 1, 2, 3] = value
+    graph = graph_of([conv(RNG(30), 8, 3, (3, 3), block=8)], {"x": (3, 6, 6)})
+    with pytest.raises(cosparse.Error, match="calibration"):
+        engine_of(graph, dtype="int8", calibration=[x])
+
+
+def test_calibration_with_nan_is_refused() -> None:
+    """The least and the greatest of numbers pass NaN over: the steps would be those of the other samples."""
+    node = conv(RNG(30), 8, 3, (3, 3), block=8)
+    x = few_bits(RNG(29), 2, 3, 6, 6)
+    x[1, 1, 2, 3] = np.nan
+    with pytest.raises(cosparse.Error, match="calibration: expected samples that are numbers in every layer, got NaN in 'x'; leave out"):
+        engine_of(graph_of([node], {"x": (3, 6, 6)}), dtype="int8", calibration=[x])
+    quotient = FakeNode("quotient", "div", ("x", "x"))
+    made_inside = graph_of([quotient, FakeNode("c", "conv", ("quotient",), node.attrs, node.tensors)], {"x": (3, 6, 6)})
+    x[1, 1, 2, 3] = 0
+    with pytest.raises(cosparse.Error, match="got NaN in 'c'"):
+        engine_of(made_inside, dtype="int8", calibration=[x])
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("columns", [66_000, 70_000, 100_003])
+def test_sums_of_many_columns_stay_within_32_bits(columns: int, isa: str) -> None:
+    """255 * 127 * 66,312 is 2^31. All weights alike and all maps at their largest: a mean of ones."""
+    node = conv(RNG(0), 8, columns, (1, 1), extras=())
+    node.tensors["values"] = np.full((8, columns, 1, 1), 1 / columns, np.float32)
+    x = np.ones((1, columns, 1, 1), np.float32)
+    y = engine_of(graph_of([node], {"x": (columns, 1, 1)}), isa=isa, dtype="int8", calibration=[x])(x)
+    np.testing.assert_allclose(y, 1, rtol=0.02)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_weights_without_a_scale_in_float32_become_zero(isa: str) -> None:
+    """127 of their steps would be smaller than any normal number: the bias alone is left."""
+    node = conv(RNG(0), 8, 3, (1, 1))
+    node.tensors["values"] = node.tensors["values"] * np.float32(1e-15)
+    x = few_bits(RNG(1), 1, 3, 4, 5) * np.float32(1e-26)
+    y = engine_of(graph_of([node], {"x": x.shape[1:]}), isa=isa, dtype="int8", calibration=[x])(x)
+    np.testing.assert_array_equal(y, np.broadcast_to(node.tensors["bias"][None, :, None, None], y.shape))
+
+
+def test_int8_asks_for_calibration(tmp_path: Path) -> None:
+    path = tmp_path / "net.cosparse"
+    artifact.write(path, graph_of([conv(RNG(0), 8, 3, (3, 3))], {"x": (3, 8, 8)}))
+    with pytest.raises(cosparse.Error, match=r"calibration: expected sample inputs.*got none; pass calibration="):
+        cosparse.load(path, dtype="int8")
+    with pytest.raises(cosparse.ShapeError, match=r"x.*3.*4"):
+        cosparse.load(path, dtype="int8", calibration=np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(cosparse.ShapeError, match="4 axes"):
+        cosparse.load(path, dtype="int8", calibration=np.zeros((3, 8, 8), np.float32))
+    with pytest.raises(cosparse.ShapeError, match="1 inputs"):
+        cosparse.load(path, dtype="int8", calibration=(np.zeros((1, 3, 8, 8), np.float32),) * 2)
+    with pytest.raises(cosparse.Error, match=re.escape("calibration[0]")):
+        cosparse.load(path, dtype="int8", calibration=np.zeros((1, 3, 8, 8)))
