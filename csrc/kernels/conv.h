@@ -7,7 +7,7 @@
 // Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
 // the processor foresees by itself ends with each page.
 constexpr int kAhead = 64;
-// A chunk's maps that stay in a first-level cache, once they are there.
+// Floats' room of a chunk's maps that stay in a first-level cache, once they are there (narrow_rows.h).
 constexpr int kNearFloats = 24 * 1024 / 4;
 static_assert(kAhead == 64 && kMapsAhead == 8 && kLanes == 16, "steps_avx2.h has these as numbers");
 
@@ -273,7 +273,8 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
   const float* x[all];
   float *const room_behind = scratch + taps_floats(taps, T), *const maps = scratch + taps_floats(taps, T + kBehind);
   float* const maps_behind = map_rows<V, N>(a, maps, vectors);
-  // A narrow number's maps take half of their room, and its joined ones at most the other half: a step, 64 bytes, has at least two columns.
+  // A narrow number's maps take half of their room, and its joined ones at most the other half: a step, 64 bytes, has two columns or more, but
+  // for a row's last, which the room's own spare serves.
   float* const joined = maps_behind;
   if (a.source == Source::picked) {
     float* to[all];
