@@ -13,6 +13,14 @@ namespace cosparse {
 
 namespace {
 
+constexpr int kMostOfLane = 128;  // 255 * 128 < 2^15
+constexpr uint32_t kNoBlock = UINT32_MAX;
+
+struct NarrowRow {
+  std::vector<uint32_t> slots;  // a block each, or kNoBlock: four of a step
+  uint32_t doubles = 0;         // steps 2i and 2i + 1 for i < doubles are double steps; all others stand alone
+};
+
 // Blocks that are put in order together: their maps should lie near each other.
 constexpr uint32_t kRegion = 256;
 
@@ -85,8 +93,7 @@ std::vector<Lane> fill_lanes(const Blocks& blocks, const uint32_t* begin, const 
   return done;
 }
 
-}  // namespace
-
+// Blocks begin..end-1.
 NarrowRow narrow_row(const Blocks& blocks, uint32_t begin, uint32_t end) {
   NarrowRow row;
   std::vector<uint32_t> all(end - begin), rest;
@@ -111,6 +118,8 @@ NarrowRow narrow_row(const Blocks& blocks, uint32_t begin, uint32_t end) {
   row.slots.resize((row.slots.size() + 3) / 4 * 4, kNoBlock);
   return row;
 }
+
+}  // namespace
 
 void pack_narrow_steps(const Blocks& blocks, const std::vector<uint32_t>& number, Slab& slab, Weights& out) {
   const size_t rows = (size_t)out.block_rows(), chunks = out.chunks.size();

@@ -7,8 +7,6 @@
 // Steps of a block row whose values are asked for before they are multiplied: weights come from a last-level cache or from memory, and what
 // the processor foresees by itself ends with each page.
 constexpr int kAhead = 64;
-// Floats' room of a chunk's maps that stay in a first-level cache, once they are there (narrow_rows.h).
-constexpr int kNearFloats = 24 * 1024 / 4;
 static_assert(kAhead == 64 && kMapsAhead == 8 && kLanes == 16, "steps_avx2.h has these as numbers");
 
 // Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the

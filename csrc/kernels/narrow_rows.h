@@ -8,6 +8,8 @@ template <class V> struct NarrowRows {
   using Value = typename N::Value;
   static constexpr int columns = N::columns, floats = N::floats;
   static_assert(columns == 4 && kMapsAhead == 2 * columns);
+  // The room of a chunk's maps that stay in a first-level cache, once they are there.
+  static constexpr int kNearFloats = 24 * 1024 / 4;
 
   // joined: [steps][2] vectors.
   template <int R, int T>
