@@ -18,7 +18,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 X86 = platform.machine() in ("x86_64", "AMD64")
 # Of both builds, this one and CMakeLists.txt. -ffp-contract=off: a*b+c is fused only where the source says so, so every build of one kernel
-# rounds alike. -fno-tree-vectorize: every loop that deserves vectors has them written out; the compiler's own, of short set-up loops, cost
+# rounds alike. -fno-trapping-math: nobody reads the processor's flags, for which compilers would make branches of bounds.
+# -fno-tree-vectorize: every loop that deserves vectors has them written out; the compiler's own, of short set-up loops, cost
 # more than they save. GCC 12 warns about its own AVX-512 header.
 FLAGS = json.loads((ROOT / "csrc" / "flags.json").read_text())
 COMMON = ["-std=c++17", "-O3", *FLAGS["common"]]

@@ -159,6 +159,11 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
   std::vector<char> whole(homes.size(), 0);
   for (size_t v = inputs; v < homes.size(); ++v) whole[v] = homes[v].root == (int)v && residents[v] == 1;
   choose_layouts(graph, steps, whole, prepared, plan);
+  for (size_t v = 0; v < homes.size(); ++v)  // tiles of short numbers
+    if (const Place& place = plan.places[v]; place.tiled) {
+      const int64_t groups = round_up(plan.shapes[v].pixels(), kLanes) / kLanes, channels = plan.shapes[v].c;
+      storage[v].floats = round_up((groups - 1) * place.group + (channels - 1) * place.plane + kLanes, kLanes);
+    }
   const std::vector<int> owner = share_residuals(graph, steps, whole, prepared, plan, storage);
 
   std::vector<Block*> blocks;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
+#include <utility>
 
 #include "engine.h"
 #include "error.h"
@@ -12,19 +14,24 @@ namespace {
 
 constexpr float kLeastStep = 1e-30f;  // 1 / step must be finite, and below all is zero anyway
 
-// Steps for maps that lie in low..high: all 256 numbers upwards of 0 where nothing is negative, else 128 on either side.
+// Step and zero for numbers in low..high: all 256 upwards of 0 where nothing is negative, else 128 on either side.
+std::pair<float, float> step_for(float low, float high) {
+  const bool seen = low <= high, negative = seen && low < 0;
+  const float step = !seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255;
+  if (!std::isfinite(step))
+    throw Error(Fault::usage, "calibration", "samples whose values stay finite in every layer", "infinity", "look for it in the samples");
+  return {step < kLeastStep ? 0.f : step, negative ? 128.f : 0.f};
+}
+
 Quantization steps_for(const Ranges& ranges, int taps) {
   Quantization q;
   for (int tap = 0; tap < taps; ++tap) {
-    const float low = *std::min_element(&ranges.low[tap * kLanes], &ranges.low[(tap + 1) * kLanes]),
-                high = *std::max_element(&ranges.high[tap * kLanes], &ranges.high[(tap + 1) * kLanes]);
-    const bool seen = low <= high, negative = seen && low < 0;
-    const float step = !seen ? 0.f : negative ? std::max(-low / 128, high / 127) : high / 255;
-    if (!std::isfinite(step))
-      throw Error(Fault::usage, "calibration", "samples whose values stay finite in every layer", "infinity", "look for it in the samples");
-    q.zero.push_back(negative ? 128.f : 0.f);
-    q.step.push_back(step < kLeastStep ? 0.f : step);
+    const auto [step, zero] = step_for(*std::min_element(&ranges.low[tap * kLanes], &ranges.low[(tap + 1) * kLanes]),
+                                       *std::max_element(&ranges.high[tap * kLanes], &ranges.high[(tap + 1) * kLanes]));
+    q.step.push_back(step), q.zero.push_back(zero);
   }
+  std::tie(q.added_step, q.added_zero) = step_for(ranges.added[0], ranges.added[1]);
+  if (ranges.source[0] >= 0) q.source_step = step_for(ranges.source[0], ranges.source[1]).first;
   return q;
 }
 
@@ -38,8 +45,9 @@ void require_numbers(const std::string& value, const float* x, int64_t count) {
 
 Ranges no_range(const Weights& w) {
   const int64_t floats = (int64_t)w.kernel[0] * w.kernel[1] * kLanes;
-  Ranges ranges{allocate_floats(floats), allocate_floats(floats)};
+  Ranges ranges{allocate_floats(floats), allocate_floats(floats), allocate_floats(2), allocate_floats(2)};
   std::fill_n(ranges.low.get(), floats, INFINITY), std::fill_n(ranges.high.get(), floats, -INFINITY);
+  for (const auto& of : {ranges.added, ranges.source}) of[0] = INFINITY, of[1] = -INFINITY;
   return ranges;
 }
 

@@ -2,6 +2,7 @@
 // first; tiles it reads where they lie. Only convolutions know the layout, so a value is tiled where they are all that touches it.
 #include <algorithm>
 
+#include "memory.h"
 #include "plan.h"
 
 namespace cosparse {
@@ -25,6 +26,11 @@ static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels)
   return weights.floats < kLanes && weights.chunks.size() > 1 && (!weights.doubles.empty() || !maps_first(node, weights, pixels));
 }
 
+// Whether a node's basis step is in whole numbers where its source lies in planes of them: then each row of pixels follows the one before.
+static bool reads_steps(const Node& node, const Weights& weights, const Shape& in, const Shape& out) {
+  return weights.source_inverse > 0 && node.list("stride")[0] == 1 && node.list("stride")[1] == 1 && in.h == out.h && in.w == out.w;
+}
+
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
                     Plan& plan) {
   const auto convolves = [&](int node) {
@@ -32,7 +38,8 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     return own != prepared.weights.end() && !own->second->depthwise;
   };
   std::vector<char> allowed = whole;
-  std::vector<int> wanted(whole.size(), -1);  // a node that reads the value pixel by pixel; all such have seen the same range of it
+  // A node that reads the value pixel by pixel, or out of planes of steps; all such have seen the same range of it.
+  std::vector<int> wanted(whole.size(), -1), planes(whole.size(), -1);
   for (size_t v = 0; v < allowed.size(); ++v)
     if (v >= graph.inputs.size() && is_view(graph, (int)(v - graph.inputs.size()), plan.shapes)) allowed[v] = 0;
   for (int v : graph.outputs) allowed[v] = 0;
@@ -42,24 +49,39 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     for (int v : read_by(node))  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
+      else if (convolves(f.node) && reads_steps(node, *prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]))
+        planes[v] = f.node;
       else
         allowed[v] = 0;
     if (f.residual >= 0 && !convolves(f.node)) allowed[f.residual] = 0;
   }
+  for (const Fused& f : steps)
+    if (f.residual >= 0 && planes[f.residual] >= 0) allowed[f.residual] = 0;
+  for (size_t v = 0; v < allowed.size(); ++v)
+    if (planes[v] >= 0 && wanted[v] >= 0) allowed[v] = 0;
   for (int n = 0; n < (int)graph.nodes.size(); ++n)
     if (is_view(graph, n, plan.shapes))
       for (int v : graph.nodes[n].inputs) allowed[v] = 0;
-  // What is only added lies as the sum does, so that a tile of both is read and written in one piece. int8 has no step for it.
+  // What is only added lies as the sum does, so that a tile of both is read and written in one piece.
+  std::vector<int> added(whole.size(), -1);  // such a value: the node that adds it
   for (auto f = steps.rbegin(); f != steps.rend(); ++f)
     if (f->residual >= 0 && wanted[f->residual] < 0 && allowed[f->output] && wanted[f->output] >= 0 &&
-        prepared.weights.at(wanted[f->output])->inverse.empty())
-      wanted[f->residual] = wanted[f->output];
+        (prepared.weights.at(f->node)->inverse.empty() || prepared.weights.at(f->node)->added_inverse > 0))
+      wanted[f->residual] = wanted[f->output], added[f->residual] = f->node;
   for (size_t v = 0; v < allowed.size(); ++v)
-    if (allowed[v] && wanted[v] >= 0) {
+    if (allowed[v] && planes[v] >= 0) {
+      const Weights& reader = *prepared.weights.at(planes[v]);
+      Place& place = plan.places[v];
+      place.tiled = true, place.group = reader.floats, place.inverse = reader.source_inverse;
+      place.plane = round_up(plan.shapes[v].pixels(), kLanes) / kLanes * reader.floats;
+    } else if (allowed[v] && wanted[v] >= 0) {
       const Weights& reader = *prepared.weights.at(wanted[v]);
       Place& place = plan.places[v];
       place.tiled = true, place.plane = reader.floats, place.group = plan.shapes[v].c * reader.floats;
-      if (!reader.inverse.empty()) place.inverse = reader.inverse[0], place.zero = reader.zero[0];
+      if (added[v] >= 0)
+        place.inverse = prepared.weights.at(added[v])->added_inverse, place.zero = prepared.weights.at(added[v])->added_zero;
+      else if (!reader.inverse.empty())
+        place.inverse = reader.inverse[0], place.zero = reader.zero[0];
     }
 }
 

@@ -61,10 +61,24 @@ void round_values(Blocks& blocks) {
   for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) blocks.values[i] = round_bf16(blocks.values[i]);
 }
 
-void quantize(const Layer& l, const Quantization& q, Blocks& blocks, Weights& out) {
+// Steps of maps that the basis step makes of whole numbers: a factor of 16 bits, at most 1, for each. Finer than the source's steps they would
+// be of no use.
+static void whole_steps(Quantization& q, Weights& out) {
+  constexpr float kOne = 1 << 15;
+  out.source_inverse = 1 / q.source_step;
+  for (float& step : q.step) {
+    out.factor.push_back((int16_t)(step > 0 ? std::clamp(std::nearbyint(kOne * q.source_step / step), 1.f, kOne - 1) : 0));
+    if (step > 0) step = q.source_step * kOne / out.factor.back();
+  }
+}
+
+void quantize(const Layer& l, const KernelRow& kernel, Quantization q, Blocks& blocks, Weights& out) {
+  if (out.basis == Basis::dct3 && whole_basis(kernel) && q.source_step > 0) whole_steps(q, out);
   const int r = blocks.r;
   out.inverse.resize(q.step.size()), out.zero = q.zero;
-  std::transform(q.step.begin(), q.step.end(), out.inverse.begin(), [](float step) { return step > 0 ? 1 / step : 0.f; });
+  const auto inverse = [](float step) { return step > 0 ? 1 / step : 0.f; };
+  std::transform(q.step.begin(), q.step.end(), out.inverse.begin(), inverse);
+  out.added_inverse = inverse(q.added_step), out.added_zero = q.added_zero;
   out.scale = allocate_floats(round_up(l.O, r));
   for (int row = 0; row < out.block_rows(); ++row)
     for (int i = 0; i < r; ++i) {
@@ -91,6 +105,7 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
   const int64_t most = ((int64_t)blocks.columns.size() + (int64_t)rows * chunks * (columns - 1)) / columns;
   const int64_t words = columns == 1 ? r : (int64_t)r * columns * value_bytes(out.number) / 4;  // of a step
   const int64_t spare = out.same_columns ? most / rows + 1 : 0;                                          // of an odd block row
+  const uint32_t map = (uint32_t)(reads_tiles(kernel) ? out.floats : kLanes);                            // as ConvArgs::columns
   out.values = columns > 1 ? slab.take<float>((most + spare) * words) : blocks.values;
   const int64_t behind = columns == 1 ? kMapsAhead : 0;  // that are read ahead of the last step
   out.columns = slab.take<uint32_t>(most * columns + behind);
@@ -111,7 +126,7 @@ void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const
         while (end < blocks.rows[row + 1] && end - b < (uint32_t)columns && number[blocks.columns[end]] < beyond) ++end;
         const int spare = columns - (int)(end - b);
         for (int i = 0; i < columns && !(out.same_columns && row); ++i)
-          out.columns[at++] = number[blocks.columns[b + std::max(0, i - spare)]] * out.floats;
+          out.columns[at++] = number[blocks.columns[b + std::max(0, i - spare)]] * map;
         if (columns > 1) join_step(blocks, b, end, columns, out.number, out.values.get() + place(row, count) * words);
         ++count, b = end;
       }

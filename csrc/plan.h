@@ -32,7 +32,8 @@ struct Options {
 };
 
 // Where a value lies: channel c, group g of kLanes pixels at arena + offset + c * plane + g * group. Planar values: plane = the pixels,
-// rounded up, group = kLanes; tiled ones, which only convolutions touch: plane = a row, group = channels * plane (Rows in kernels/kernel.h).
+// rounded up, group = kLanes; tiled ones, which only convolutions touch: plane = a row, group = channels * plane (Rows in kernels/kernel.h), or
+// for those whose basis step is in whole numbers planes of rows: group = a row.
 struct Place {
   int64_t offset = -1, plane = 0, group = kLanes;
   bool tiled = false;
@@ -87,9 +88,11 @@ struct Fused {
   bool into_next = false;  // the next step reads its output out of scratch (pair.h)
 };
 
-// What calibration keeps of a conv or linear node: the least and the greatest of each tap's maps, lane by lane.
+// What calibration keeps of a conv or linear node: the least and the greatest of each tap's maps, lane by lane, of what is added to its sums,
+// and, where its maps are transforms, of its source.
 struct Ranges {
-  std::shared_ptr<float[]> low, high;  // [taps][kLanes]
+  std::shared_ptr<float[]> low, high;      // [taps][kLanes]
+  std::shared_ptr<float[]> added, source;  // least, greatest
 };
 
 // How one conv or linear node runs: the widest tile in groups for a plane of `pixels` (elsewhere, and where it is 0, the plan's rule), and why.

@@ -67,7 +67,7 @@ struct ConvStep {
   int64_t temporary;
   Act act;
   float alpha, beta;
-  float *low, *high;  // calibration only
+  Ranges ranges;  // calibration only
   std::vector<uint32_t> shifted = {};
 
   ConvArgs args(const Run& run) const {
@@ -85,7 +85,8 @@ struct ConvStep {
     a.doubles = w.doubles.data();
     a.same_columns = w.same_columns;
     a.values = w.values.get(), a.bias = w.bias.get(), a.scale = w.scale.get(), a.inverse = w.inverse.data(), a.zero = w.zero.data();
-    a.low = low, a.high = high;
+    a.low = ranges.low.get(), a.high = ranges.high.get();
+    a.factor = w.factor.data();
     a.filters = w.filters;
     a.y = rows_at<float>(run, y);
     if (has_residual) a.residual = rows_at<const float>(run, residual);
@@ -102,7 +103,24 @@ struct ConvStep {
     if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
   }
 
+  // Of what the kernels do not observe. Before the run, as sums may take the place of what is added to them.
+  void observe(const Run& run) const {
+    const Window window = geometry->window();
+    const auto extend = [&](float* range, const Place& at, int channels, int64_t pixels) {
+      const Rows<const float> rows = rows_at<const float>(run, at);
+      for (int64_t group = 0; group * kLanes < pixels; ++group)
+        for (int channel = 0; channel < channels; ++channel) {
+          const float *const from = rows.at(channel, group), *const end = from + std::min<int64_t>(kLanes, pixels - group * kLanes);
+          range[0] = std::min(range[0], *std::min_element(from, end)), range[1] = std::max(range[1], *std::max_element(from, end));
+        }
+    };
+    if (has_residual) extend(ranges.added.get(), residual, weights->filters, window.images * window.ho * window.wo);
+    if (weights->basis == Basis::dct3 && !geometry->copies)
+      extend(ranges.source.get(), x, weights->channels, window.images * window.hi * window.wi);
+  }
+
   void operator()(const Run& run) const {
+    if (ranges.low) observe(run);
     split_phases(run);
     ConvArgs a = args(run);
     if (source == Source::maps) {
@@ -144,12 +162,13 @@ ConvStep begin_tiles(const Build& b) {
   const auto geometry = std::make_shared<const Geometry>(b.node(), *weights, b.in(0), b.out());
   const bool has_residual = b.fused.residual >= 0;
   const Place residual = has_residual ? b.plan.places[b.fused.residual] : Place{};
-  ConvStep conv{weights,  geometry,     {},          {},          nullptr,       Source::planar, Source::planar, b.at(0), b.to(),
-                residual, has_residual, b.temporary, b.fused.act, b.fused.alpha, b.fused.beta,   nullptr,        nullptr};
-  if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end())
-    conv.low = ranges->second.low.get(), conv.high = ranges->second.high.get();
+  ConvStep conv{weights, geometry, {},           {},          nullptr,     Source::planar, Source::planar, b.at(0),
+                b.to(),  residual, has_residual, b.temporary, b.fused.act, b.fused.alpha,  b.fused.beta,   {}};
+  if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end()) conv.ranges = ranges->second;
   if (geometry->copies && conv.x.input >= 0) --b.plan.readers[conv.x.input];
-  conv.made_from = !conv.x.tiled ? Source::planar : reads_in_place(b.node()) ? Source::tiled : Source::picked;
+  conv.made_from = !conv.x.tiled || weights->basis == Basis::dct3 ? Source::planar
+                   : reads_in_place(b.node())                     ? Source::tiled
+                                                                  : Source::picked;
   if (geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_columns(*weights, *geometry);
   return conv;
 }
@@ -160,7 +179,7 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const int rows = w.block_rows();
   const std::vector<const KernelRow*> all = conv_kernels(w.isa, w.number, w.r);
   const bool tiled = conv.made_from == Source::tiled;
-  const bool few = all.back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= kLanePixels;
+  const bool few = all.back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= few_pixels(*all.back());
   const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
   conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);

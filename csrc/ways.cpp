@@ -10,16 +10,30 @@ namespace {
 constexpr int kTiles[] = {0, 1, 2, 3};
 constexpr int kRounds = 4, kMostRounds = 64;
 constexpr double kCheapSeconds = 0.02;  // short steps are disturbed the most, and cost little to run again
+// On a machine that others share, rounds count as far as they were calm: that many, or so many seconds.
+constexpr int kCalmRounds = 3;
+constexpr double kCalm = 1.1, kUnsteadySeconds = 0.5;
 constexpr int64_t kPattern = 4096;      // floats that are drawn; what lies behind repeats them
 
-void time_steps(Way& way, const Run& run, const std::set<int>& only, bool count) {
+// Returns what all steps took together.
+double time_steps(Way& way, const Run& run, const std::set<int>& only, bool count) {
   way.us.resize(way.plan->steps.size(), 1e30);
+  double total = 0;
   for (size_t s = 0; s < way.us.size(); ++s) {
     if (!only.empty() && !only.count(way.plan->steps[s].node)) continue;
     const auto start = Clock::now();
     way.plan->steps[s](run);
-    if (count) way.us[s] = std::min(way.us[s], since(start) * 1e6);
+    const double us = since(start) * 1e6;
+    if (count) way.us[s] = std::min(way.us[s], us), total += us;
   }
+  return total;
+}
+
+// Whether the steps' least times are from rounds of which enough took little longer than these together.
+bool calm(const Way& way, const std::vector<double>& rounds) {
+  double least = 0;
+  for (const double us : way.us) least += us < 1e30 ? us : 0;
+  return std::count_if(rounds.begin(), rounds.end(), [&](double us) { return us <= kCalm * least; }) >= kCalmRounds;
 }
 
 }  // namespace
@@ -40,8 +54,17 @@ void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::se
   std::normal_distribution<float> normal;
   for (int64_t i = 0; i < arena_floats; ++i) arena[i] = i < kPattern ? normal(random) : arena[i - kPattern];
   std::fill_n(scratch.get(), scratch_floats, 0.f);
-  for (int round = 0; once_more(round, since(start), seconds); ++round)
-    for (Way& way : ways) time_steps(way, {arena.get(), scratch.get(), way.plan->scratch_floats, pool}, only, round > 0);
+  std::vector<std::vector<double>> rounds(ways.size());  // what each took
+  const auto unsteady = [&] {
+    for (size_t w = 0; w < ways.size(); ++w)
+      if (!calm(ways[w], rounds[w])) return true;
+    return false;
+  };
+  for (int round = 0; once_more(round, since(start), seconds) || (seconds > 0 && since(start) < kUnsteadySeconds && unsteady()); ++round)
+    for (size_t w = 0; w < ways.size(); ++w) {
+      const double us = time_steps(ways[w], {arena.get(), scratch.get(), ways[w].plan->scratch_floats, pool}, only, round > 0);
+      if (round > 0) rounds[w].push_back(us);
+    }
 }
 
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,

@@ -209,7 +209,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
                                                   : tap_blocks(l, out->r, recipe.form == Form::dense, values);
     out->kept = blocks.kept;
     if (recipe.number == Number::bf16) round_values(blocks);
-    if (recipe.number == Number::int8) quantize(l, *recipe.quantization, blocks, *out);
+    if (recipe.number == Number::int8) quantize(l, kernel, *recipe.quantization, blocks, *out);
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     out->floats = kernel.floats;

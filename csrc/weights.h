@@ -21,9 +21,13 @@ enum class Form : int { cosparse, spatial, dense, winograd };
 constexpr Form kForms[] = {Form::cosparse, Form::spatial, Form::dense, Form::winograd};
 const char* name_of(Form);
 
-// int8: a map of tap t is stored as round(x / step[t] + zero[t]) in 0..255.
+// int8: a map of tap t is stored as round(x / step[t] + zero[t]) in 0..255. So is what is added to the layer's sums, where nothing else reads
+// it, and the source of a layer with a transform, where its kernels take that (whole_basis) and nothing of it is negative. A step of 0: there
+// was nothing, or only zeros.
 struct Quantization {
   std::vector<float> step, zero;  // [taps]
+  float added_step = 0, added_zero = 0;
+  float source_step = 0;  // of a source that is nowhere negative, else 0
 };
 
 struct Weights {
@@ -48,6 +52,9 @@ struct Weights {
   std::shared_ptr<float[]> values;
   std::vector<float> basis_rows, basis_cols;
   std::vector<float> inverse, zero;  // int8, as ConvArgs
+  float added_inverse = 0, added_zero = 0;  // the same of Quantization
+  float source_inverse = 0;                 // of a source in steps; 0: the basis step is in float32
+  std::vector<int16_t> factor;              // then, as ConvArgs
   Floats bias, scale;
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "bf16.h"
+#include "kernels/table.h"
 #include "memory.h"
 
 namespace cosparse {
@@ -25,14 +27,14 @@ bool padding_is_small(const Node& node, const Shape& in, const Shape& out) {
   return floats <= std::max(4.0 * in.n * in.h * in.w, (double)kSmallCopies) && floats * in.c <= INT32_MAX;
 }
 
-// Whether the product may read a row of maps from any number on: no bytes or pairs (float32, emulated bfloat16), or words (AVX2's int8), of
-// which all taps of a pixel must then be the same.
+// Whether the product may read a row of maps from any number on: not by matrix registers, and in int8 only where it has instructions of its
+// own and all taps of a pixel have the same steps.
 bool read_anywhere(const Weights& w) {
   const auto alike = [](const std::vector<float>& of_taps) {
     return std::all_of(of_taps.begin(), of_taps.end(), [&](float tap) { return tap == of_taps[0]; });
   };
-  if (w.number == Number::int8) return !w.doubles.empty() && alike(w.inverse) && alike(w.zero);
-  return w.number == Number::f32 || (w.number == Number::bf16 && w.floats == kLanes);
+  if (w.number == Number::observe || reads_tiles(*conv_kernels(w.isa, w.number, w.r)[0])) return false;
+  return w.number != Number::int8 || (w.floats < kLanes && alike(w.inverse) && alike(w.zero));
 }
 
 // n numbers of a row, each made of every `step`th of `in`.
@@ -46,18 +48,19 @@ inline __attribute__((always_inline)) void make_row(const float* in, int64_t ste
     for (int64_t k = 0; k < n; ++k) out[k] = make(in[step * k]);
 }
 
-// int8's steps, rounded as the kernels of AVX2 round them, whose maps these are: a fused multiplication and addition.
+// int8's steps, rounded as the kernels round them, whose maps these are: a fused multiplication and addition.
+template <class T>
 #if defined(__x86_64__)
 __attribute__((target("avx2,fma")))
 #endif
-void steps_row(const float* in, int64_t step, int64_t n, float inverse, float zero, uint16_t* out) {
+void steps_row(const float* in, int64_t step, int64_t n, float inverse, float zero, T* out) {
   constexpr float kRounder = 0x1.8p23f;  // leaves a float's whole number in its lowest bits, ties to even
   const auto make = [=](float value) __attribute__((always_inline)) {
     const float exact = __builtin_fmaf(value, inverse, zero);
     const float rounded = (exact > 0 ? exact < 255 ? exact : 255.f : 0.f) + kRounder;  // no number: 0
     uint32_t bits;
     __builtin_memcpy(&bits, &rounded, sizeof bits);
-    return (uint16_t)bits;
+    return (T)bits;
   };
   make_row(in, step, n, out, make);
 }
@@ -73,7 +76,7 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
       windowed && weights.basis == Basis::taps && read_anywhere(weights) && out.w % kLanes == 0 && padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
   padded = copies && can_pad;
-  if (padded) number_ = weights.number;
+  if (padded) number_ = weights.number, floats_ = weights.floats;
   if (number_ == Number::int8) inverse_ = weights.inverse[0], zero_ = weights.zero[0];
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
   std::vector<int> row_phase, col_phase;
@@ -109,9 +112,16 @@ Window Geometry::window() const {
 
 void Geometry::split_phases(const Run& run, const Place& x, int64_t to, int channels) const {
   float* const out = run.arena + to;
+  const auto copy_steps = [&](auto* steps) {
+    using T = std::remove_pointer_t<decltype(steps)>;
+    copy_phases(run, x, steps, channels, (T)zero_,
+                [this](const float* in, int64_t step, int64_t n, T* row) { steps_row(in, step, n, inverse_, zero_, row); });
+  };
   if (number_ == Number::int8)
-    return copy_phases(run, x, reinterpret_cast<uint16_t*>(out), channels, (uint16_t)zero_,
-                       [this](const float* in, int64_t step, int64_t n, uint16_t* row) { steps_row(in, step, n, inverse_, zero_, row); });
+    return floats_ == kLanes / 4 ? copy_steps(reinterpret_cast<uint8_t*>(out)) : copy_steps(reinterpret_cast<uint16_t*>(out));
+  if (number_ == Number::bf16 && floats_ < kLanes)
+    return copy_phases(run, x, reinterpret_cast<uint16_t*>(out), channels, (uint16_t)0,
+                       [](const float* in, int64_t step, int64_t n, uint16_t* row) { make_row(in, step, n, row, to_bf16); });
   if (number_ == Number::bf16)
     return copy_phases(run, x, out, channels, 0.f,
                        [](const float* in, int64_t step, int64_t n, float* row) { make_row(in, step, n, row, round_bf16); });

@@ -13,8 +13,7 @@ namespace cosparse {
 // each residue d mod s are first copied side by side into a phase plane: there the stride is 1 and the tap a shift by floor(d / s).
 //
 // Where rows of the output are whole groups and taps are their own maps, the copies have the padding too: then each tap of all pixels lies
-// at one offset from the pixel, and the product reads it there (Source::shifted). For emulated bfloat16 they are rounded; for int8 with
-// AVX2 they are its maps, numbers 0..255 of two bytes.
+// at one offset from the pixel, and the product reads it there (Source::shifted): they are the maps, in the form that it reads.
 struct Geometry {
   bool copies = false, padded = false;
   int64_t plane = 0;                        // numbers of a phase plane, where copies
@@ -23,7 +22,7 @@ struct Geometry {
   Geometry(const Node& node, const Weights& weights, const Shape& in, const Shape& out);
   Window window() const;
   int taps() const { return window_.rows * window_.cols; }
-  // Numbers, which take a float's room or (int8) half of it.
+  // Numbers, which take a float's room or less.
   int64_t channel_floats(int64_t x_plane) const { return copies ? plane * (int64_t)phases.size() : x_plane; }
   int64_t temporary_floats(int64_t channels) const { return copies ? channels * plane * (int64_t)phases.size() : 0; }
   // Copies the source's phases to arena + to; places outside the source get what stands for 0. An input is read where the caller has it.
@@ -33,6 +32,7 @@ struct Geometry {
   Window window_{};
   Shape in_;
   Number number_ = Number::f32;  // that copies are made of
+  int floats_ = kLanes;          // of memory that kLanes of them take
   float inverse_ = 0, zero_ = 0;  // int8: of all taps
   int stride_[2], first_[2] = {0, 0};  // first: the row and column that a phase plane starts with, in its own steps
   // split_phases() to numbers of type T: make(in, step, n, out) makes n of a row; `outside` stands for 0.

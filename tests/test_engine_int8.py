@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engines import engine_of, graph_of, isas_of
 from nodes import FakeNode, conv
-from rounded_conv import EPS, assert_within, few_bits, in_int8, product_of, steps_for
+from rounded_conv import EPS, Product, Quantized, Steps, assert_within, few_bits, in_int8, product_of, steps_for
 
 import cosparse
 from cosparse.engine import artifact
@@ -201,3 +202,57 @@ def test_int8_asks_for_calibration(tmp_path: Path) -> None:
         cosparse.load(path, dtype="int8", calibration=(np.zeros((1, 3, 8, 8), np.float32),) * 2)
     with pytest.raises(cosparse.Error, match=re.escape("calibration[0]")):
         cosparse.load(path, dtype="int8", calibration=np.zeros((1, 3, 8, 8)))
+
+
+def source_of(channels: int) -> FakeNode:
+    """A 1x1 layer that hands its source on: every filter is 1 at one channel. Its weights in steps are 127 times 1 / 127."""
+    node = conv(RNG(0), channels, channels, (1, 1), extras=())
+    node.tensors["values"][:] = np.eye(channels, dtype=np.float32)[:, :, None, None]
+    return FakeNode("hands_on", "conv", ("x",), node.attrs, node.tensors)
+
+
+def in_whole_numbers(p: Product, steps: Steps) -> Quantized:
+    """The basis step out of a source of steps of 1: maps are sums times a factor of 16 bits, rounded half up."""
+    seen = steps.step > 0
+    factor = np.where(seen, np.clip(np.rint(np.float32(2**15) / np.where(seen, steps.step, 1)), 1, 2**15 - 1), 0)
+    taken = Steps(np.where(seen, np.float32(2**15) / np.maximum(factor, 1), 0).astype(np.float32), steps.zero)
+    each = p.values.shape[1] // p.taps
+    numbers = np.floor((p.maps * np.tile(factor, each)[:, None] + 2**14) / 2**15) + np.tile(steps.zero, each)[:, None]
+    return replace(in_int8(p, taken, fused=True), numbers=np.clip(numbers, 0, 255))
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("size", [(1, 1), (1, 16), (1, 17), (2, 3), (4, 4), (5, 13), (7, 7), (9, 56), (14, 14), (16, 16), (28, 28)])
+@pytest.mark.parametrize(("channels", "filters", "density"), [(5, 40, 0.5), (12, 20, 0.1), (40, 24, 0.3)])
+def test_the_dct_of_what_a_layer_hands_on(channels: int, filters: int, density: float, size: tuple[int, int], isa: str) -> None:
+    """All places of a tile, maps that only some blocks read, partial block rows; on AVX512-VNNI in whole numbers."""
+    node = conv(RNG(1), filters, channels, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=8, density=density)
+    node = FakeNode("b", "conv", ("a",), node.attrs, node.tensors)
+    relu = FakeNode("a", "activation", ("hands_on",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})
+    graph = graph_of([source_of(channels), relu, node], {"x": (channels, *size)})
+    for batch in (1, 2):
+        x = RNG(batch).integers(0, 255, (batch, channels, *size), endpoint=True).astype(np.float32)
+        x[:, 0, 0, 0] = 255
+        product = product_of(node, x, transformed=True)
+        steps = steps_for(product)
+        q = in_whole_numbers(product, steps) if isa == "avx512_vnni" else in_int8(product, steps, fused=isa != "scalar")
+        engine = engine_of(graph, isa=isa, dtype="int8", calibration=[x])
+        assert engine.plan.rows[-1].why.startswith("sparse in the DCT")
+        assert_within(engine(x), product.image(q.y), product.image(4 * EPS * (np.abs(q.weights) @ q.numbers * q.scale + np.abs(q.bias))))
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_what_is_only_added_has_steps_of_its_own(isa: str) -> None:
+    """Between two convolutions, read by no layer: numbers of 8 bits over its own range, negative ones too."""
+    rng = RNG(5)
+    nodes = [source_of(16)]
+    for name, source in (("a", "hands_on"), ("b", "hands_on")):
+        nodes.append(FakeNode(name, "conv", (source,), (part := conv(rng, 16, 16, (1, 1))).attrs, part.tensors))
+    nodes += [FakeNode("c", "add", ("a", "b")), FakeNode("d", "conv", ("c",), (last := source_of(16)).attrs, last.tensors)]
+    graph = graph_of(nodes, {"x": (16, 5, 7)})
+    x = few_bits(rng, 2, 16, 5, 7)
+    want, got = reference.run(graph, x)[0], engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x)
+    both = [reference.run(graph_of(nodes[:3], {"x": (16, 5, 7)}, outputs=(name,)), x)[0] for name in ("a", "b")]
+    steps = [np.abs(value).max() / 127 for value in (x, *both, want)]
+    of_weights = sum(np.abs(node.tensors["values"]).sum(axis=1).max() for node in nodes[1:3])
+    assert np.abs(got - want).max() <= sum(steps) / 2 + of_weights * steps[0] + np.abs(x).sum(axis=1).max() * 2 / 127

@@ -91,10 +91,10 @@ def test_whole_block_rows_to_tiles(relu: bool, dtype: str, isa: str) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_whole_block_rows_to_tiles_of_int8(relu: bool) -> None:
-    """Bit for bit the same by every set of instructions."""
+    """Bit for bit the same by every set that multiplies bytes. The others keep floats between layers, which are rounded once more."""
     for size in SIZES:
         x = whole_numbers(2, 3, *size)
-        isas = [isa for isa in isas_of("int8") if isa != "scalar"]
+        isas = [isa for isa in isas_of("int8") if isa not in ("scalar", "avx512")]
         answers = [engine_of(sparse_to_tiles(relu), isa=isa, dtype="int8", calibration=[x])(x) for isa in isas]
         assert all(np.array_equal(answers[0], y) for y in answers)
 

@@ -34,6 +34,8 @@ template <class V, class N, int S, int Q, bool kResidual, bool kClips = false>
 inline __attribute__((always_inline)) void finish_rows(const ConvArgs& a, int filter, const typename N::Sum (&acc)[S][Q], float* const* y,
                                                        const float* const* residual) {
   constexpr int kTogether = N::together;
+  if constexpr (kTogether == 4 && S % kTogether == 0 && !kClips)
+    if (N::ends_in_steps(a)) return N::template finish_tile<kResidual>(a, filter, acc, y, residual);
   const typename V::Reg floor = V::set1(kClips ? a.alpha : a.act == Act::none ? -__builtin_inff() : 0.f), ceiling = V::set1(a.beta);
   const int filters = a.filters - filter;  // the last block row may be partial
   const Rows<float> to = a.y;
@@ -204,7 +206,7 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
         for (int r = 0; r < S; ++r)
 #pragma GCC unroll 8
           for (int q = 0; q < Q; ++q) acc[r][q] = N::madd(value[r], maps[q], acc[r][q]);
-        if (takes_pixel<L>()) pixel = L::madd(value, x[Q], 0, column, pixel);
+        if (takes_pixel<L>()) pixel = L::madd(reinterpret_cast<const float*>(value), x[Q], 0, column, pixel);
       }
     };
     constexpr std::true_type yes;
@@ -234,7 +236,7 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
   constexpr int Q = N::halves ? per : vectors <= most ? vectors : vectors % most ? per : most;
   using InStep = std::conditional_t<pixel_in_step<V>(), L, NoPixel>;
   if constexpr (N::narrow && S == 4) return N::template rows<R, T>(a, chunk, group, begin, end, x, joined);
-  static_assert(!takes_pixel<L>() || (R == 8 && N::columns == 1));
+  static_assert(!takes_pixel<L>() || (R == 8 && sizeof(typename N::Value) == sizeof(float)));
   static_assert(!takes_pixel<InStep>() || (S == R && Q == vectors));
   const uint32_t *from = a.bounds + (int64_t)chunk * a.bounds_step, *to = from + a.bounds_step;
   const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;

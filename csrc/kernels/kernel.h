@@ -63,7 +63,7 @@ struct Chunk {
 };
 
 // Where a convolution's maps come from.
-//   planar  a basis step a tile, out of planes
+//   planar  a basis step a tile, out of planes (of floats, or where x.tiled of rows of numbers, whole_basis)
 //   tiled   1x1 at stride 1: the source's own tiles, read in place (or copied, where the number stores maps in another form)
 //   picked  1x1 at other strides: pixels picked out of the source's tiles, a tile at a time
 //   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
@@ -87,8 +87,8 @@ struct ConvArgs {
   int bounds_step;
   const uint32_t* doubles;     // KernelRow::narrow: [chunk_count][bounds_step] double steps (narrow.h), the first of a row's steps
   // B steps of KernelRow::columns columns; f32: of one.
-  const uint32_t* columns;  // [B][columns] map number * KernelRow::floats (narrow: * kLanes, words; shifted: numbers from the pixel);
-                            // of one column or narrow: kMapsAhead more
+  const uint32_t* columns;  // [B][columns] map number * kLanes, in numbers (reads_tiles: * KernelRow::floats, in floats; shifted: from the
+                            // pixel); of one column or narrow: kMapsAhead more
   const void* values;       // [B][r][columns] float, bfloat16 or int8
   bool same_columns;        // tiles only: all block rows have the columns of the first; values [row pairs][steps][2][r][columns]
   const float* bias;        // [block rows * r]
@@ -101,6 +101,8 @@ struct ConvArgs {
   Rows<const float> residual;  // base nullptr: none
   Act act;
   float alpha, beta;
+  // whole_basis() out of planes of numbers 0..255: [9], map = zero + (sum * factor + 2^14 >> 15).
+  const int16_t* factor;
 };
 // One tile of t groups of kLanes flat output pixels from group `first`, block rows begin..end-1. scratch: conv_scratch() floats, 64-byte
 // aligned.
@@ -225,8 +227,13 @@ struct KernelRow {
   bool narrow = false;               // products of two columns, or four, are added in 16 bits: narrow.h orders the columns
 };
 constexpr int kLanePixels = 4;
+// So many it takes in less time than a tile of one group does. A pixel's columns are joined one by one, those of a group at once.
+inline int few_pixels(const KernelRow& row) { return row.columns < kLanePixels ? kLanePixels / row.columns : 1; }
 // Whether a step is a tile of matrix registers, r rows of 64 bytes.
 inline bool reads_tiles(const KernelRow& row) { return row.columns >= 32; }
+
+// Whether the 3x3 DCT may be in whole numbers, out of planes that hold a source's steps (basis_whole.h).
+inline bool whole_basis(const KernelRow& row) { return row.number == Number::int8 && row.isa == Isa::avx512_vnni && row.floats < kLanes; }
 
 // What finding the taps of t groups of pixels takes, in floats: masks, and pieces, at most one for each lane (taps.h); of a 1x1
 // layer the pieces with their lanes (picks.h).

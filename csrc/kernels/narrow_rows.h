@@ -22,6 +22,8 @@ template <class V> struct NarrowRows {
     const bool first = chunk == 0, last = chunk + 1 == a.chunk_count;
     const bool far = (int64_t)a.chunks[chunk].maps * floats * T > kNearFloats;
     const int filters = a.filters;
+    const bool in_steps = StepFactors::serve(a);
+    const StepFactors factors(a);
     for (int row = begin; row < end; ++row) {
       const Value* const value = values + (int64_t)from[row] * R;
       const uint32_t *const column = columns_of + (int64_t)from[row] * columns, *const stop = columns_of + (int64_t)to[row] * columns;
@@ -43,7 +45,10 @@ template <class V> struct NarrowRows {
             steps<R, Maps::far>(sums, value, column, stop, doubles[row], maps, joined);
           else
             steps<R, Maps::near>(sums, value, column, stop, doubles[row], maps, joined);
-          if (!last || !finish(a, filter, sums, y, residual)) {
+          if (last && in_steps) {
+            residual ? finish_steps<true>(a, factors, filter, sums, y, residual)
+                     : finish_steps<false>(a, factors, filter, sums, y, residual);
+          } else if (!last || !finish(a, filter, sums, y, residual)) {
             Sum waiting[4][2];  // a copy, so that the sums themselves stay in registers
 #pragma GCC unroll 4
             for (int r = 0; r < 4; ++r) waiting[r][0] = sums[r][0], waiting[r][1] = sums[r][1];
@@ -147,6 +152,30 @@ template <class V> struct NarrowRows {
     else
       finish_tile<false, false>(a, filter, sums, y, residual);
     return true;
+  }
+  // Where StepFactors::serve(): the most frequent end.
+  template <bool kResidual> static inline __attribute__((always_inline)) void finish_steps(const ConvArgs& a, const StepFactors& factors,
+                                                                                           int filter, const Sum (&sums)[4][2], float* to,
+                                                                                           const float* from) {
+    alignas(16) float scale[4], bias[4];
+    factors.of_four(a, filter, scale, bias);
+    const Reg added = V::set1(factors.added), most = V::set1(255.f);
+    const int64_t channel = a.y.channel, channel_there = a.residual.channel;
+    const int filters = a.filters - filter;  // the last block row may be partial
+    const __m256i none = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      if (r >= filters) break;
+      const Reg factor = V::set1(scale[r]), offset = V::set1(bias[r]);
+      const auto value = [&](Sum sum, __m256i words) __attribute__((always_inline)) {
+        const Reg before = kResidual ? V::fma(_mm256_cvtepi32_ps(words), added, offset) : offset;
+        return _mm256_cvtps_epi32(V::min(most, V::fma(_mm256_cvtepi32_ps(sum), factor, before)));
+      };
+      const __m256i there = kResidual ? _mm256_load_si256(reinterpret_cast<const __m256i*>(from + r * channel_there)) : none;
+      const __m256i first = value(sums[r][0], _mm256_unpacklo_epi16(there, none));
+      const __m256i second = value(sums[r][1], _mm256_unpackhi_epi16(there, none));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * channel), _mm256_packus_epi32(first, second));
+    }
   }
   static inline __attribute__((always_inline)) void finish_planes(const ConvArgs& a, int filter, const Sum (&sums)[4][2], float* to) {
     const Reg floor = V::set1(a.act == Act::none ? -__builtin_inff() : 0.f);

@@ -19,11 +19,15 @@ template <class V> struct Bf16 : F32<V> {
   static inline __attribute__((always_inline)) __m512i pairs(const float* even, const float* odd) {
     alignas(64) static constexpr uint16_t kJoined[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i low = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(even)));
-    const __m512i both = _mm512_inserti64x4(low, _mm256_load_si256(reinterpret_cast<const __m256i*>(odd)), 1);
+    const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)));
+    const __m512i both = _mm512_inserti64x4(low, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd)), 1);
     return _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), both);
   }
-  static Reg gather(const float* x, const uint32_t* column) { return _mm512_castsi512_ps(pairs(x + column[0], x + column[1])); }
+  // Columns and offsets of padded copies count words.
+  static const float* at(const float* x, int64_t offset) {
+    return reinterpret_cast<const float*>(reinterpret_cast<const uint16_t*>(x) + offset);
+  }
+  static Reg gather(const float* x, const uint32_t* column) { return _mm512_castsi512_ps(pairs(at(x, column[0]), at(x, column[1]))); }
   static Reg madd(Value w, Reg x, Reg s) {
     return _mm512_dpbf16_ps(s, (__m512bh)_mm512_castps_si512(x), (__m512bh)_mm512_set1_epi32((int)w));
   }
@@ -63,8 +67,8 @@ template <class V8> struct LanesBf16 : LanesF32<V8> {
   static constexpr int columns = 2;
   static __m256 madd(const float* w, const float* x, int p, const uint32_t* column, __m256 s) {
     uint16_t even, odd;
-    std::memcpy(&even, reinterpret_cast<const uint16_t*>(x + column[0]) + p, 2);
-    std::memcpy(&odd, reinterpret_cast<const uint16_t*>(x + column[1]) + p, 2);
+    std::memcpy(&even, reinterpret_cast<const uint16_t*>(x) + column[0] + p, 2);
+    std::memcpy(&odd, reinterpret_cast<const uint16_t*>(x) + column[1] + p, 2);
     const int pair = (int)(even | (uint32_t)odd << 16);
     return _mm256_dpbf16_ps(s, (__m256bh)_mm256_set1_epi32(pair), (__m256bh)_mm256_castps_si256(_mm256_load_ps(w)));
   }

@@ -2,8 +2,11 @@
 // joins them. Included inside a per-ISA namespace, after number.h.
 #include "number_int8_parts.h"
 
+template <class V, class N> struct WholeBasis;
+
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
+  static constexpr bool whole = true;
   static constexpr int columns = 4, floats = kLanes / 4, together = 4;
   using Reg = typename V::Reg;
   using Sum = __m512i;
@@ -42,17 +45,24 @@ template <class V> struct Int8 : F32<V> {
   static void store_map(const ConvArgs& a, float* to, Reg x, int tap) {
     _mm_store_si128(reinterpret_cast<__m128i*>(to), steps(x, a.inverse[tap], a.zero[tap]));
   }
+  template <int T> static void whole_maps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
+    WholeBasis<V, Int8>::template make<T>(a, chunk, taps, maps);
+  }
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum load_sum(const float* p) { return _mm512_load_si512(p); }
   static void store_sum(float* p, Sum s) { _mm512_store_si512(p, s); }
+  // Columns and offsets of padded copies count bytes.
+  static const float* at(const float* x, int64_t offset) {
+    return reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + offset);
+  }
   static Reg gather(const float* x, const uint32_t* column) {
-    const auto row = [&](int i) { return _mm_load_si128(reinterpret_cast<const __m128i*>(x + column[i])); };
-    __m512i rows = _mm512_castsi128_si512(row(0));
-    rows = _mm512_mask_broadcast_i32x4(rows, 0x00f0, row(1));
-    rows = _mm512_mask_broadcast_i32x4(rows, 0x0f00, row(2));
-    rows = _mm512_mask_broadcast_i32x4(rows, 0xf000, row(3));
+    const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(x, column[i]))); };
+    const auto two = [&](int i) {
+      return _mm512_castsi512_ps(_mm512_mask_broadcast_i32x4(_mm512_castsi128_si512(row(i)), 0x00f0, row(i + 1)));
+    };
     // Four pixels of each row to a quarter, then byte by byte.
-    const __m512i quarters = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), rows);
+    const __m512i lanes = _mm512_setr_epi32(0, 4, 16, 20, 1, 5, 17, 21, 2, 6, 18, 22, 3, 7, 19, 23);
+    const __m512i quarters = _mm512_castps_si512(_mm512_permutex2var_ps(two(0), lanes, two(2)));
     return _mm512_castsi512_ps(_mm512_shuffle_epi8(quarters, _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400)));
   }
   static Sum madd(Value w, Reg x, Sum s) { return _mm512_dpbusd_epi32(s, _mm512_castps_si512(x), _mm512_set1_epi32((int)w)); }
@@ -64,7 +74,44 @@ template <class V> struct Int8 : F32<V> {
   }
   static void store_values(const Rows<float>& y, float* to, Reg a, Reg b, Reg c, Reg d) {
     const auto row = [&](Reg x) { return whole_steps(x, y.inverse, y.zero); };
-    _mm512_storeu_si512(to, four_rows(row(a), row(b), row(c), row(d)));
+    put_four(to, y.channel, four_rows(row(a), row(b), row(c), row(d)));
+  }
+  // Four rows, of a tile one behind the other, else of a plane each; no more than `filters`.
+  static inline __attribute__((always_inline)) void put_four(float* to, int64_t channel, __m512i rows, int filters = 4) {
+    if (channel == floats && filters >= 4) return _mm512_storeu_si512(to, rows);
+    const auto put = [&](int i, __m128i row) {
+      if (i < filters) _mm_store_si128(reinterpret_cast<__m128i*>(to + i * channel), row);
+    };
+    put(0, _mm512_castsi512_si128(rows)), put(1, _mm512_extracti32x4_epi32(rows, 1));
+    put(2, _mm512_extracti32x4_epi32(rows, 2)), put(3, _mm512_extracti32x4_epi32(rows, 3));
+  }
+  static bool ends_in_steps(const ConvArgs& a) { return StepFactors::serve(a); }
+  // finish_rows() of conv.h where ends_in_steps().
+  template <bool kResidual, int S, int Q>
+  static inline __attribute__((always_inline)) void finish_tile(const ConvArgs& a, int filter, const Sum (&acc)[S][Q], float* const* y,
+                                                                const float* const* residual) {
+    alignas(32) float scale[S], bias[S];
+    const StepFactors factors(a);
+    for (int r = 0; r < S; r += 4) factors.of_four(a, filter + r, scale + r, bias + r);
+    const Rows<float> to = a.y;
+    const int64_t channel_there = a.residual.channel;
+    const int filters = a.filters - filter;  // the last block row may be partial
+#pragma GCC unroll 8
+    for (int r = 0; r < S; r += 4)
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) {
+        const auto row = [&](int i) __attribute__((always_inline)) {
+          Reg offset = _mm512_set1_ps(bias[r + i]);
+          if (kResidual && r + i < filters) {
+            const float* from = residual[q] + (r + i) * channel_there;
+            const __m512i there = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
+            offset = _mm512_fmadd_ps(_mm512_cvtepi32_ps(there), _mm512_set1_ps(factors.added), offset);
+          }
+          const Reg steps = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r + i][q]), _mm512_set1_ps(scale[r + i]), offset);
+          return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), steps));
+        };
+        put_four(y[q] + r * to.channel, to.channel, four_rows(row(0), row(1), row(2), row(3)), filters - r);
+      }
   }
   static Reg load_value(const Rows<const float>& y, const float* from) {
     const __m512i bytes = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
@@ -92,7 +139,9 @@ template <class V8> struct LanesInt8 : LanesInt32<V8> {
   using Sum = __m256i;
   static Sum madd(const float* w, const float* x, int p, const uint32_t* column, Sum s) {
     uint32_t quad = 0;
-    for (int i = 0; i < 4; ++i) quad |= (uint32_t) reinterpret_cast<const uint8_t*>(x + column[i])[p] << 8 * i;
+    for (int i = 0; i < 4; ++i) quad |= (uint32_t) reinterpret_cast<const uint8_t*>(x)[column[i] + p] << 8 * i;
     return _mm256_dpbusd_epi32(s, _mm256_set1_epi32((int)quad), _mm256_castps_si256(_mm256_load_ps(w)));
   }
 };
+
+#include "basis_whole.h"

@@ -132,6 +132,9 @@ inline __m512i shuffle_i32x4(__m512i a, __m512i b, int how) {
 }
 inline __m128i extracti32x4_epi32(__m512i a, int at) { return lanes<__m128i>(a).lane[at]; }
 inline __m512i inserti64x4(__m512i a, __m256i b, int at) { return at ? join(halves(a).low, b) : join(b, halves(a).high); }
+inline __m128i maskz_loadu_epi8(__mmask16 k, const void* p) {
+  return made<uint8_t, __m128i>([&](int l) { return k >> l & 1 ? static_cast<const uint8_t*>(p)[l] : 0; });
+}
 inline __m512i mask_broadcast_i32x4(__m512i other, __mmask16 k, __m128i a) {
   return choose<uint32_t>(k, other, (__m512i)Lanes<__m128i, __m512i>{{a, a, a, a}});
 }
@@ -290,4 +293,5 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 // On shorter registers, under a mask.
 #define _mm256_mask_permutexvar_epi16(other, k, index, a) \
   emulated::choose<uint16_t, __m256i>(k, other, emulated::permuted<uint16_t>(index, a))
+#define _mm_maskz_loadu_epi8 emulated::maskz_loadu_epi8
 #define _mm_mask_shuffle_epi8(other, k, a, index) emulated::choose<uint8_t, __m128i>(k, other, _mm_shuffle_epi8(a, index))
