@@ -5,10 +5,11 @@
 
 namespace cosparse {
 
-// The nearest one, ties to even; of NaN some NaN or infinity.
+// The nearest one, ties to even; of NaN some NaN, which rounding could carry over into a zero.
 inline uint16_t to_bf16(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
+  if (x != x) return (uint16_t)(bits >> 16 | 0x40);
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 

@@ -49,7 +49,8 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     for (int v : read_by(node))  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
-      else if (convolves(f.node) && reads_steps(node, *prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]))
+      else if (convolves(f.node) && reads_steps(node, *prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]) &&
+               (planes[v] < 0 || prepared.weights.at(planes[v])->source_inverse == prepared.weights.at(f.node)->source_inverse))
         planes[v] = f.node;
       else
         allowed[v] = 0;

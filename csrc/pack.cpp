@@ -67,8 +67,8 @@ static void whole_steps(Quantization& q, Weights& out) {
   constexpr float kOne = 1 << 15;
   out.source_inverse = 1 / q.source_step;
   for (float& step : q.step) {
-    out.factor.push_back((int16_t)(step > 0 ? std::clamp(std::nearbyint(kOne * q.source_step / step), 1.f, kOne - 1) : 0));
-    if (step > 0) step = q.source_step * kOne / out.factor.back();
+    out.factor.push_back((int16_t)(step > 0 ? std::clamp(std::nearbyint(kOne * (q.source_step / step)), 1.f, kOne - 1) : 0));
+    if (step > 0) step = q.source_step * (kOne / out.factor.back());
   }
 }
 

@@ -260,7 +260,11 @@ BlockWriter block_writer(const Build& b, Step& step) {
   step.kernel = conv.kernels[0]->name;
   const int64_t scratch = conv_scratch(w.most_maps(), conv.geometry->taps(), conv.kernels[0]->t);
   const auto shared = std::make_shared<const ConvStep>(std::move(conv));
-  return {scratch, [shared](const Run& run) { shared->split_phases(run); },
+  return {scratch,
+          [shared](const Run& run) {
+            if (shared->ranges.low) shared->observe(run);
+            shared->split_phases(run);
+          },
           [shared](const Run& run, int begin, int end, int64_t first, int64_t beyond, float* to, int64_t plane, float* scratch) {
             shared->write(run, begin, end, first, beyond, to, plane, scratch);
           }};

@@ -13,7 +13,8 @@ from nodes import FakeNode, conv
 from rounded_conv import EPS, Product, Quantized, Steps, assert_within, few_bits, in_int8, product_of, steps_for
 
 import cosparse
-from cosparse.engine import artifact
+from cosparse import _C
+from cosparse.engine import Engine, artifact
 from cosparse.kernels import reference
 
 RNG = np.random.default_rng
@@ -258,3 +259,21 @@ def test_what_is_only_added_has_steps_of_its_own(isa: str) -> None:
     steps = [np.abs(value).max() / 127 for value in (x, *both, want)]
     of_weights = sum(np.abs(node.tensors["values"]).sum(axis=1).max() for node in nodes[1:3])
     assert np.abs(got - want).max() <= sum(steps) / 2 + of_weights * steps[0] + np.abs(x).sum(axis=1).max() * 2 / 127
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+def test_layers_in_pairs_see_their_source_in_calibration(isa: str) -> None:
+    """A pool reads the first of two 3x3 layers of one value, so that both run in blocks where planes are large, and not where they are
+    small: the ranges of both samples count for both layers."""
+    nodes = [source_of(8), FakeNode("a", "activation", ("hands_on",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})]
+    for name, seed in (("b", 2), ("c", 3)):
+        part = conv(RNG(seed), 32, 8, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=8, density=0.1)
+        nodes.append(FakeNode(name, "conv", ("a",), part.attrs, part.tensors))
+    attrs = {"kernel": [2, 2], "stride": [2, 2], "dilation": [1, 1], "pad": [0, 0, 0, 0], "ceil": 0}
+    nodes.append(FakeNode("d", "max_pool", ("b",), attrs))
+    graph = graph_of(nodes, {"x": (8, 96, 96)}, outputs=("d", "c"))
+    small, large = RNG(4).random((1, 8, 8, 8), np.float32), 100 * RNG(5).random((1, 8, 96, 96), np.float32)
+    content = _C.parse_artifact(artifact.to_bytes(graph))
+    engine = Engine(content, threads=2, isa=isa, poison=True, dtype="int8", calibration=[[small], [large]])
+    for got, want in zip(engine(large), reference.run(graph, large), strict=True):
+        assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
