@@ -26,9 +26,9 @@ static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels)
   return weights.floats < kLanes && weights.chunks.size() > 1 && (!weights.doubles.empty() || !maps_first(node, weights, pixels));
 }
 
-// Whether a node's basis step is in whole numbers where its source lies in planes of them: then each row of pixels follows the one before.
-static bool reads_steps(const Node& node, const Weights& weights, const Shape& in, const Shape& out) {
-  return weights.source_inverse > 0 && node.list("stride")[0] == 1 && node.list("stride")[1] == 1 && in.h == out.h && in.w == out.w;
+// Whether a layer's basis step is in whole numbers where its source lies in planes of them: then each row of pixels follows the one before.
+static bool reads_steps(const Weights& weights, const Shape& in, const Shape& out) {
+  return weights.source_inverse > 0 && in.h == out.h && in.w == out.w;
 }
 
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
@@ -49,7 +49,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     for (int v : read_by(node))  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
-      else if (convolves(f.node) && reads_steps(node, *prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]) &&
+      else if (convolves(f.node) && reads_steps(*prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]) &&
                (planes[v] < 0 || prepared.weights.at(planes[v])->source_inverse == prepared.weights.at(f.node)->source_inverse))
         planes[v] = f.node;
       else

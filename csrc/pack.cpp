@@ -55,15 +55,9 @@ bool repeats(const Blocks& blocks) {
   return true;
 }
 
-}  // namespace
-
-void round_values(Blocks& blocks) {
-  for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) blocks.values[i] = round_bf16(blocks.values[i]);
-}
-
 // Steps of maps that the basis step makes of whole numbers: a factor of 16 bits, at most 1, for each. Finer than the source's steps they would
 // be of no use.
-static void whole_steps(Quantization& q, Weights& out) {
+void whole_steps(Quantization& q, Weights& out) {
   constexpr float kOne = 1 << 15;
   out.source_inverse = 1 / q.source_step;
   for (float& step : q.step) {
@@ -72,8 +66,14 @@ static void whole_steps(Quantization& q, Weights& out) {
   }
 }
 
-void quantize(const Layer& l, const KernelRow& kernel, Quantization q, Blocks& blocks, Weights& out) {
-  if (out.basis == Basis::dct3 && whole_basis(kernel) && q.source_step > 0) whole_steps(q, out);
+}  // namespace
+
+void round_values(Blocks& blocks) {
+  for (size_t i = 0; i < blocks.columns.size() * blocks.r; ++i) blocks.values[i] = round_bf16(blocks.values[i]);
+}
+
+void quantize(const Layer& l, bool whole, Quantization q, Blocks& blocks, Weights& out) {
+  if (whole && q.source_step > 0) whole_steps(q, out);
   const int r = blocks.r;
   out.inverse.resize(q.step.size()), out.zero = q.zero;
   const auto inverse = [](float step) { return step > 0 ? 1 / step : 0.f; };

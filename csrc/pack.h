@@ -11,7 +11,7 @@ namespace cosparse {
 // To bfloat16, in floats.
 void round_values(Blocks& blocks);
 // Values become whole numbers in -127..127, one scale a filter; the bias takes up what the zero point adds.
-void quantize(const Layer& layer, const KernelRow& kernel, Quantization quantization, Blocks& blocks, Weights& out);
+void quantize(const Layer& layer, bool whole, Quantization quantization, Blocks& blocks, Weights& out);
 // Groups the columns of each row and chunk into steps; a step that is not full repeats its first column. number: the map of each column.
 // Fills bounds, columns and values of `out`.
 void pack_steps(const Blocks& blocks, const std::vector<uint32_t>& number, const KernelRow& kernel, Slab& slab, Weights& out);

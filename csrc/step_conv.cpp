@@ -99,10 +99,6 @@ struct ConvStep {
     if (weights->doubles.empty()) a.bounds_step *= a.chunk_count, a.chunk_count = 1;
   }
 
-  void split_phases(const Run& run) const {
-    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
-  }
-
   // Of what the kernels do not observe. Before the run, as sums may take the place of what is added to them.
   void observe(const Run& run) const {
     const Window window = geometry->window();
@@ -119,9 +115,13 @@ struct ConvStep {
       extend(ranges.source.get(), x, weights->channels, window.images * window.hi * window.wi);
   }
 
-  void operator()(const Run& run) const {
+  void prepare(const Run& run) const {
     if (ranges.low) observe(run);
-    split_phases(run);
+    if (geometry->copies) geometry->split_phases(run, x, temporary, weights->channels);
+  }
+
+  void operator()(const Run& run) const {
+    prepare(run);
     ConvArgs a = args(run);
     if (source == Source::maps) {
       a.maps = run.arena + temporary + geometry->temporary_floats(weights->channels);
@@ -260,11 +260,7 @@ BlockWriter block_writer(const Build& b, Step& step) {
   step.kernel = conv.kernels[0]->name;
   const int64_t scratch = conv_scratch(w.most_maps(), conv.geometry->taps(), conv.kernels[0]->t);
   const auto shared = std::make_shared<const ConvStep>(std::move(conv));
-  return {scratch,
-          [shared](const Run& run) {
-            if (shared->ranges.low) shared->observe(run);
-            shared->split_phases(run);
-          },
+  return {scratch, [shared](const Run& run) { shared->prepare(run); },
           [shared](const Run& run, int begin, int end, int64_t first, int64_t beyond, float* to, int64_t plane, float* scratch) {
             shared->write(run, begin, end, first, beyond, to, plane, scratch);
           }};

@@ -93,6 +93,8 @@ void cut_chunks(const Layer& l, const KernelRow& kernel, Weights& out) {
   }
 }
 
+bool without_stride(const Node& node) { return node.list("stride")[0] == 1 && node.list("stride")[1] == 1; }
+
 // A kernel of the best set that the layer's block rows are long enough for.
 const KernelRow& kernel_for(const Layer& l, const Recipe& recipe, int r) {
   const double columns = l.K() * (recipe.form == Form::dense ? 1 : l.density());
@@ -209,7 +211,8 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
                                                   : tap_blocks(l, out->r, recipe.form == Form::dense, values);
     out->kept = blocks.kept;
     if (recipe.number == Number::bf16) round_values(blocks);
-    if (recipe.number == Number::int8) quantize(l, kernel, *recipe.quantization, blocks, *out);
+    if (recipe.number == Number::int8)
+      quantize(l, kernel.whole && out->basis == Basis::dct3 && without_stride(node), *recipe.quantization, blocks, *out);
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     out->floats = kernel.floats;

@@ -22,7 +22,7 @@ constexpr Form kForms[] = {Form::cosparse, Form::spatial, Form::dense, Form::win
 const char* name_of(Form);
 
 // int8: a map of tap t is stored as round(x / step[t] + zero[t]) in 0..255. So is what is added to the layer's sums, where nothing else reads
-// it, and the source of a layer with a transform, where its kernels take that (whole_basis) and nothing of it is negative. A step of 0: there
+// it, and the source of a layer with a transform, where its kernels take that (KernelRow::whole) and nothing of it is negative. A step of 0: there
 // was nothing, or only zeros.
 struct Quantization {
   std::vector<float> step, zero;  // [taps]

@@ -63,7 +63,7 @@ struct Chunk {
 };
 
 // Where a convolution's maps come from.
-//   planar  a basis step a tile, out of planes (of floats, or where x.tiled of rows of numbers, whole_basis)
+//   planar  a basis step a tile, out of planes (of floats, or where x.tiled of rows of numbers, KernelRow::whole)
 //   tiled   1x1 at stride 1: the source's own tiles, read in place (or copied, where the number stores maps in another form)
 //   picked  1x1 at other strides: pixels picked out of the source's tiles, a tile at a time
 //   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
@@ -101,7 +101,7 @@ struct ConvArgs {
   Rows<const float> residual;  // base nullptr: none
   Act act;
   float alpha, beta;
-  // whole_basis() out of planes of numbers 0..255: [9], map = zero + (sum * factor + 2^14 >> 15).
+  // KernelRow::whole, out of planes of numbers 0..255: [9], map = zero + (sum * factor + 2^14 >> 15).
   const int16_t* factor;
 };
 // One tile of t groups of kLanes flat output pixels from group `first`, block rows begin..end-1. scratch: conv_scratch() floats, 64-byte
@@ -225,15 +225,13 @@ struct KernelRow {
   ConvKernel behind = nullptr;       // `conv` of a tile and of the last pixels, in the group behind it
   int pixels_behind = 0;             // that it takes, at the most
   bool narrow = false;               // products of two columns, or four, are added in 16 bits: narrow.h orders the columns
+  bool whole = false;                // the 3x3 DCT may be in whole numbers, out of planes that hold a source's steps (basis_whole.h)
 };
 constexpr int kLanePixels = 4;
 // So many it takes in less time than a tile of one group does. A pixel's columns are joined one by one, those of a group at once.
 inline int few_pixels(const KernelRow& row) { return row.columns < kLanePixels ? kLanePixels / row.columns : 1; }
 // Whether a step is a tile of matrix registers, r rows of 64 bytes.
 inline bool reads_tiles(const KernelRow& row) { return row.columns >= 32; }
-
-// Whether the 3x3 DCT may be in whole numbers, out of planes that hold a source's steps (basis_whole.h).
-inline bool whole_basis(const KernelRow& row) { return row.number == Number::int8 && row.isa == Isa::avx512_vnni && row.floats < kLanes; }
 
 // What finding the taps of t groups of pixels takes, in floats: masks, and pieces, at most one for each lane (taps.h); of a 1x1
 // layer the pieces with their lanes (picks.h).

@@ -135,8 +135,8 @@ template <class V> struct NarrowRows {
       for (int r = 0; r < 4; ++r) add(sums[r][0], N::lanes(value[r], maps[0])), add(sums[r][1], N::lanes(value[r], maps[1]));
     }
   }
-  // conv.h's finish_rows for sums as gather() left them, which is the order that a tile's row is packed in. False, and nothing done, for what
-  // few layers have: a residual in planes or to planes, another activation.
+  // conv.h's finish_rows for sums as gather() left them, which is the order that a tile's row is packed in, where they do not end in steps
+  // (finish_steps): to planes, or clipped. False, and nothing done, for what few layers have besides.
   static inline __attribute__((always_inline)) bool finish(const ConvArgs& a, int filter, const Sum (&sums)[4][2], float* y,
                                                            const float* residual) {
     if (!a.y.tiled) {
@@ -144,13 +144,8 @@ template <class V> struct NarrowRows {
       finish_planes(a, filter, sums, y);
       return true;
     }
-    if ((residual && (!a.residual.tiled || a.act == Act::clip)) || a.act > Act::clip) return false;
-    if (residual)
-      finish_tile<true, false>(a, filter, sums, y, residual);
-    else if (a.act == Act::clip)
-      finish_tile<false, true>(a, filter, sums, y, residual);
-    else
-      finish_tile<false, false>(a, filter, sums, y, residual);
+    if (residual || a.act != Act::clip) return false;
+    finish_clipped(a, filter, sums, y);
     return true;
   }
   // Where StepFactors::serve(): the most frequent end.
@@ -193,30 +188,19 @@ template <class V> struct NarrowRows {
       V::store(to + r * channel, value(first)), V::store(to + r * channel + V::lanes, value(second));
     }
   }
-  template <bool kResidual, bool kClips>
-  static inline __attribute__((always_inline)) void finish_tile(const ConvArgs& a, int filter, const Sum (&sums)[4][2], float* to,
-                                                                const float* from) {
-    const Reg floor = V::set1(kClips ? a.alpha : a.act == Act::none ? -__builtin_inff() : 0.f), ceiling = V::set1(a.beta);
-    const Reg inverse = V::set1(a.y.inverse), zero = V::set1(a.y.zero);
-    const Reg step = V::set1(kResidual ? step_of(a.residual.inverse) : 0.f), zero_there = V::set1(a.residual.zero);
+  static inline __attribute__((always_inline)) void finish_clipped(const ConvArgs& a, int filter, const Sum (&sums)[4][2], float* to) {
+    const Reg floor = V::set1(a.alpha), ceiling = V::set1(a.beta);
     const float *const scale = a.scale + filter, *const bias = a.bias + filter;
-    const int64_t channel = a.y.channel, channel_there = a.residual.channel;
-    const int filters = a.filters - filter;  // the last block row may be partial
-    const __m256i none = _mm256_setzero_si256();
+    const Rows<float> rows = a.y;
+    const int filters = a.filters - filter;
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
       if (r >= filters) break;
-      const auto value = [&](Sum sum, __m256i words) __attribute__((always_inline)) {
-        Reg x = V::fma(_mm256_cvtepi32_ps(sum), V::set1(scale[r]), V::set1(bias[r]));
-        if (kResidual) x = V::add(x, V::mul(V::sub(_mm256_cvtepi32_ps(words), zero_there), step));
-        x = V::max(floor, x);  // this order keeps NaN
-        if (kClips) x = V::min(ceiling, x);
-        return _mm256_cvtps_epi32(V::min(V::set1(255.f), V::fma(x, inverse, zero)));
+      const auto value = [&](Sum sum) __attribute__((always_inline)) {
+        const Reg x = V::fma(_mm256_cvtepi32_ps(sum), V::set1(scale[r]), V::set1(bias[r]));
+        return N::steps(V::min(ceiling, V::max(floor, x)), rows.inverse, rows.zero);  // this order keeps NaN
       };
-      const __m256i there = kResidual ? _mm256_load_si256(reinterpret_cast<const __m256i*>(from + r * channel_there)) : none;
-      const __m256i first = value(sums[r][0], _mm256_unpacklo_epi16(there, none));
-      const __m256i second = value(sums[r][1], _mm256_unpackhi_epi16(there, none));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * channel), _mm256_packus_epi32(first, second));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * rows.channel), _mm256_packus_epi32(value(sums[r][0]), value(sums[r][1])));
     }
   }
 };

@@ -33,7 +33,7 @@ template <class V> struct F32 {
   static constexpr bool beside = false;   // a row of maps in the scratch holds two groups of pixels, one beside the other
   static constexpr bool halves = false;   // the vectors of a group are gathered together, and their sums put in order at the end
   static constexpr bool narrow = false;   // KernelRow
-  static constexpr bool whole = false;    // whole_basis()
+  static constexpr bool whole = false;    // KernelRow
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
