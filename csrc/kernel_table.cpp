@@ -64,6 +64,11 @@ template <class Kernel> const KernelRow& row_with(Kernel KernelRow::*member, Isa
 
 const KernelRow& depthwise_kernel(Isa isa) { return row_with(&KernelRow::depthwise, isa, "depthwise kernel"); }
 const KernelRow& pool_kernel(Isa isa) { return row_with(&KernelRow::pool, isa, "pool kernel"); }
+const KernelRow* pool_steps_kernel(Isa isa, int floats) {
+  for (const KernelRow& row : kernel_table())
+    if (row.isa <= isa && row.pool_steps && row.floats == floats) return &row;
+  return nullptr;
+}
 const KernelRow& upsample_kernel(Isa isa) { return row_with(&KernelRow::upsample, isa, "upsample kernel"); }
 const KernelRow& winograd_kernel(Isa isa) { return row_with(&KernelRow::winograd, isa, "winograd kernel"); }
 const SpanKernels& span_kernels(Isa isa) { return *row_with(&KernelRow::spans, isa, "span kernels").spans; }

@@ -26,9 +26,10 @@ static bool keeps_sums(const Node& node, const Weights& weights, int64_t pixels)
   return weights.floats < kLanes && weights.chunks.size() > 1 && (!weights.doubles.empty() || !maps_first(node, weights, pixels));
 }
 
-// Whether a layer's basis step is in whole numbers where its source lies in planes of them: then each row of pixels follows the one before.
-static bool reads_steps(const Weights& weights, const Shape& in, const Shape& out) {
-  return weights.source_inverse > 0 && in.h == out.h && in.w == out.w;
+// Whether a layer's basis step is in whole numbers where its source lies in planes of them: without a stride each row of pixels must follow the
+// one before.
+static bool reads_steps(const Node& node, const Weights& weights, const Shape& in, const Shape& out) {
+  return weights.source_inverse > 0 && (node.list("stride")[1] == 2 || (in.h == out.h && in.w == out.w));
 }
 
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
@@ -38,6 +39,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     return own != prepared.weights.end() && !own->second->depthwise;
   };
   std::vector<char> allowed = whole;
+  std::vector<int> pooled(whole.size(), -1), writer(whole.size(), -1);  // what a max_pool makes of the value; the convolution that writes it
   // A node that reads the value pixel by pixel, or out of planes of steps; all such have seen the same range of it.
   std::vector<int> wanted(whole.size(), -1), planes(whole.size(), -1);
   for (size_t v = 0; v < allowed.size(); ++v)
@@ -45,11 +47,16 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (int v : graph.outputs) allowed[v] = 0;
   for (const Fused& f : steps) {
     const Node& node = graph.nodes[f.node];
+    if (node.op == "max_pool" && f.act == Act::none && f.moves.empty() && pooled[node.inputs[0]] < 0) {
+      pooled[node.inputs[0]] = f.output;
+      continue;
+    }
+    if (convolves(f.node) && !f.into_next) writer[f.output] = f.node;
     if (!convolves(f.node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
     for (int v : read_by(node))  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
         wanted[v] = f.node;
-      else if (convolves(f.node) && reads_steps(*prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]) &&
+      else if (convolves(f.node) && reads_steps(node, *prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]) &&
                (planes[v] < 0 || prepared.weights.at(planes[v])->source_inverse == prepared.weights.at(f.node)->source_inverse))
         planes[v] = f.node;
       else
@@ -57,16 +64,25 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     if (f.residual >= 0 && !convolves(f.node)) allowed[f.residual] = 0;
   }
   for (const Fused& f : steps)
-    if (f.residual >= 0 && planes[f.residual] >= 0) allowed[f.residual] = 0;
+    if (f.residual >= 0 && (planes[f.residual] >= 0 || pooled[f.residual] >= 0)) allowed[f.residual] = 0;
   for (size_t v = 0; v < allowed.size(); ++v)
     if (planes[v] >= 0 && wanted[v] >= 0) allowed[v] = 0;
   for (int n = 0; n < (int)graph.nodes.size(); ++n)
     if (is_view(graph, n, plan.shapes))
       for (int v : graph.nodes[n].inputs) allowed[v] = 0;
+  // A pool of steps, where they are those that its reader wants: of numbers cut off and rounded, the largest is the largest one cut off and rounded.
+  for (size_t v = 0; v < allowed.size(); ++v) {
+    if (pooled[v] < 0) continue;
+    const int p = pooled[v], reader = wanted[p] >= 0 ? wanted[p] : planes[p];
+    const auto floats = [&](int node) { return prepared.weights.at(node)->floats; };
+    if (!allowed[v] || wanted[v] >= 0 || planes[v] >= 0 || !allowed[p] || reader < 0 || writer[v] < 0 || floats(reader) != floats(writer[v]) ||
+        prepared.weights.at(reader)->number != Number::int8 || !pool_steps_kernel(prepared.weights.at(reader)->isa, floats(reader)))
+      allowed[v] = allowed[p] = 0, pooled[v] = -1;
+  }
   // What is only added lies as the sum does, so that a tile of both is read and written in one piece.
   std::vector<int> added(whole.size(), -1);  // such a value: the node that adds it
   for (auto f = steps.rbegin(); f != steps.rend(); ++f)
-    if (f->residual >= 0 && wanted[f->residual] < 0 && allowed[f->output] && wanted[f->output] >= 0 &&
+    if (f->residual >= 0 && wanted[f->residual] < 0 && pooled[f->residual] < 0 && allowed[f->output] && wanted[f->output] >= 0 &&
         (prepared.weights.at(f->node)->inverse.empty() || prepared.weights.at(f->node)->added_inverse > 0))
       wanted[f->residual] = wanted[f->output], added[f->residual] = f->node;
   for (size_t v = 0; v < allowed.size(); ++v)
@@ -83,6 +99,13 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
         place.inverse = prepared.weights.at(added[v])->added_inverse, place.zero = prepared.weights.at(added[v])->added_zero;
       else if (!reader.inverse.empty())
         place.inverse = reader.inverse[0], place.zero = reader.zero[0];
+    }
+  for (size_t v = 0; v < allowed.size(); ++v)
+    if (pooled[v] >= 0) {
+      const Place& made = plan.places[pooled[v]];
+      Place& place = plan.places[v];
+      place.tiled = true, place.group = prepared.weights.at(writer[v])->floats, place.inverse = made.inverse, place.zero = made.zero;
+      place.plane = round_up(plan.shapes[v].pixels(), kLanes) / kLanes * place.group;
     }
 }
 

@@ -4,6 +4,7 @@
 #include "memory.h"
 #include "pair.h"
 #include "plan.h"
+#include "shifted.h"
 #include "units.h"
 #include "window_geometry.h"
 
@@ -41,20 +42,6 @@ std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>
   return chosen;
 }
 
-// Where the product finds each column's map in padded copies: numbers from a pixel's place in the first phase of the first channel. As maps
-// are kLanes numbers, columns count them too.
-std::vector<uint32_t> shifted_columns(const Weights& w, const Geometry& geometry) {
-  const Window window = geometry.window();
-  std::vector<uint32_t> place(w.maps()), columns;
-  for (const UsedChannel& u : w.used)
-    for (int m = u.begin; m < u.end; ++m)
-      place[m] = (uint32_t)(u.channel * geometry.channel_floats(0) + window.offset[w.taps[m]]);
-  const uint32_t count = w.bounds.back() * conv_kernels(w.isa, w.number, w.r)[0]->columns;
-  for (uint32_t b = 0; b < count; ++b) columns.push_back(place[w.columns[b] / kLanes]);
-  columns.resize(count + kMapsAhead);
-  return columns;
-}
-
 struct ConvStep {
   std::shared_ptr<const Weights> weights;
   std::shared_ptr<const Geometry> geometry;
@@ -68,7 +55,7 @@ struct ConvStep {
   Act act;
   float alpha, beta;
   Ranges ranges;  // calibration only
-  std::vector<uint32_t> shifted = {};
+  ShiftedSteps shifted = {};
 
   ConvArgs args(const Run& run) const {
     const Weights& w = *weights;
@@ -91,7 +78,7 @@ struct ConvStep {
     a.y = rows_at<float>(run, y);
     if (has_residual) a.residual = rows_at<const float>(run, residual);
     a.act = act, a.alpha = alpha, a.beta = beta;
-    if (source == Source::shifted) a.columns = shifted.data(), join_chunks(a);
+    if (source == Source::shifted) join_chunks(a), shifted.serve(a);
     return a;
   }
   // All chunks are there at once. Double steps are those of one chunk.
@@ -169,7 +156,7 @@ ConvStep begin_tiles(const Build& b) {
   conv.made_from = !conv.x.tiled || weights->basis == Basis::dct3 ? Source::planar
                    : reads_in_place(b.node())                     ? Source::tiled
                                                                   : Source::picked;
-  if (geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_columns(*weights, *geometry);
+  if (geometry->padded) conv.made_from = Source::shifted, conv.shifted = shifted_steps(*weights, *geometry);
   return conv;
 }
 
@@ -198,6 +185,7 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
       by_rows ? share_rows(groups, rows, b.options.threads, widths, last, at_once) : share_out(groups, rows, b.options.threads, widths, last);
   const auto most = std::max_element(conv.units.begin(), conv.units.end(), [](const Unit& p, const Unit& q) { return p.t < q.t; });
   step.kernel = conv.kernels[most->t]->name;
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv.geometry->line_floats());
   const int maps_at_once = conv.source == Source::maps ? w.maps() : w.most_maps();
   b.plan.scratch_floats = std::max(b.plan.scratch_floats, conv_scratch(maps_at_once, conv.geometry->taps(), most->t + behind));
   step.run = std::move(conv);
@@ -258,7 +246,8 @@ BlockWriter block_writer(const Build& b, Step& step) {
   for (const KernelRow* row : choose_kernels(conv_kernels(w.isa, w.number, w.r), chosen_tile(b, step), false))
     if (row->t > 0) conv.kernels.push_back(row);
   step.kernel = conv.kernels[0]->name;
-  const int64_t scratch = conv_scratch(w.most_maps(), conv.geometry->taps(), conv.kernels[0]->t);
+  const int64_t scratch =
+      std::max(conv.geometry->line_floats(), conv_scratch(w.most_maps(), conv.geometry->taps(), conv.kernels[0]->t));
   const auto shared = std::make_shared<const ConvStep>(std::move(conv));
   return {scratch, [shared](const Run& run) { shared->prepare(run); },
           [shared](const Run& run, int begin, int end, int64_t first, int64_t beyond, float* to, int64_t plane, float* scratch) {

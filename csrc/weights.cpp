@@ -93,7 +93,11 @@ void cut_chunks(const Layer& l, const KernelRow& kernel, Weights& out) {
   }
 }
 
-bool without_stride(const Node& node) { return node.list("stride")[0] == 1 && node.list("stride")[1] == 1; }
+// Whether a basis step in whole numbers has the layer's window (basis_whole.h).
+bool has_whole_step(const Node& node) {
+  const int64_t down = node.list("stride")[0], along = node.list("stride")[1];
+  return (down == 1 && along == 1) || (along == 2 && node.list("dilation")[1] == 1);
+}
 
 // A kernel of the best set that the layer's block rows are long enough for.
 const KernelRow& kernel_for(const Layer& l, const Recipe& recipe, int r) {
@@ -212,7 +216,7 @@ std::shared_ptr<const Weights> prepare_weights(const Node& node, const Recipe& r
     out->kept = blocks.kept;
     if (recipe.number == Number::bf16) round_values(blocks);
     if (recipe.number == Number::int8)
-      quantize(l, kernel.whole && out->basis == Basis::dct3 && without_stride(node), *recipe.quantization, blocks, *out);
+      quantize(l, kernel.whole && out->basis == Basis::dct3 && has_whole_step(node), *recipe.quantization, blocks, *out);
     std::vector<uint32_t> number;
     number_maps(l, blocks, *out, number);
     out->floats = kernel.floats;

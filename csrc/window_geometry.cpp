@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "bf16.h"
@@ -37,6 +38,26 @@ bool read_anywhere(const Weights& w) {
   return w.number != Number::int8 || (w.floats < kLanes && alike(w.inverse) && alike(w.zero));
 }
 
+// How many columns of a step a place of the copies holds.
+int numbers_of_place(const Weights& w) {
+  const KernelRow& kernel = *conv_kernels(w.isa, w.number, w.r)[0];
+  return kernel.narrow ? 1 : kernel.columns;
+}
+
+// n places, each of as many numbers as fit 32 bits: out of every `step`th of the line, `along` from one to the next.
+template <class T> void join_row(const T* line, int64_t step, int64_t along, int64_t n, uint32_t* out) {
+  constexpr int kJoined = sizeof(uint32_t) / sizeof(T);
+  if (along == 1) {
+    for (int64_t k = 0; k < n; ++k) std::memcpy(&out[k], line + step * k, sizeof(uint32_t));
+    return;
+  }
+  for (int64_t k = 0; k < n; ++k) {
+    T numbers[kJoined];
+    for (int i = 0; i < kJoined; ++i) numbers[i] = line[step * k + along * i];
+    std::memcpy(&out[k], numbers, sizeof numbers);
+  }
+}
+
 // n numbers of a row, each made of every `step`th of `in`.
 template <class T, class Make>
 inline __attribute__((always_inline)) void make_row(const float* in, int64_t step, int64_t n, T* out, const Make& make) {
@@ -57,7 +78,8 @@ void steps_row(const float* in, int64_t step, int64_t n, float inverse, float ze
   constexpr float kRounder = 0x1.8p23f;  // leaves a float's whole number in its lowest bits, ties to even
   const auto make = [=](float value) __attribute__((always_inline)) {
     const float exact = __builtin_fmaf(value, inverse, zero);
-    const float rounded = (exact > 0 ? exact < 255 ? exact : 255.f : 0.f) + kRounder;  // no number: 0
+    const float least = exact > 0 ? exact : 0.f;  // no number: 0
+    const float rounded = (least < 255 ? least : 255.f) + kRounder;
     uint32_t bits;
     __builtin_memcpy(&bits, &rounded, sizeof bits);
     return (T)bits;
@@ -71,12 +93,13 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   const auto pair = [&](const char* key, int i) { return node.attrs.count(key) ? (int)node.list(key)[i] : key[0] == 'p' ? 0 : 1; };
   const int rows = pair("kernel", 0), cols = pair("kernel", 1);
   for (int i : {0, 1}) stride_[i] = pair("stride", i);
+  along_ = pair("dilation", 1);
   const bool windowed = rows * cols > 1, few = windowed && in.c <= kFewChannels, strided = stride_[0] > 1 || stride_[1] > 1;
   const bool can_pad =
       windowed && weights.basis == Basis::taps && read_anywhere(weights) && out.w % kLanes == 0 && padding_is_small(node, in, out);
   copies = (strided && (rows * cols > kFewTaps || few)) || (can_pad && few);
   padded = copies && can_pad;
-  if (padded) number_ = weights.number, floats_ = weights.floats;
+  if (padded) number_ = weights.number, floats_ = weights.floats, joined = numbers_of_place(weights);
   if (number_ == Number::int8) inverse_ = weights.inverse[0], zero_ = weights.zero[0];
   const int split[2] = {copies ? stride_[0] : 1, copies ? stride_[1] : 1};  // into so many phases
   std::vector<int> row_phase, col_phase;
@@ -85,7 +108,7 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
     dy_.push_back(floor_div(d, split[0])), row_phase.push_back(d - dy_.back() * split[0]);
   }
   for (int s = 0; s < cols; ++s) {
-    const int d = s * pair("dilation", 1) - pair("pad", 1);
+    const int d = s * along_ - pair("pad", 1);
     dx_.push_back(floor_div(d, split[1])), col_phase.push_back(d - dx_.back() * split[1]);
   }
   int hi = (int)((in.h + split[0] - 1) / split[0]), wi = (int)((in.w + split[1] - 1) / split[1]);
@@ -97,6 +120,10 @@ Geometry::Geometry(const Node& node, const Weights& weights, const Shape& in, co
   plane = round_up(in.n * hi * wi, kLanes);
   for (int r = 0; r < rows; ++r)
     for (int s = 0; s < cols; ++s) {
+      if (s % joined) {
+        offset_.push_back(offset_.back());
+        continue;
+      }
       const std::pair<int, int> phase{row_phase[r], col_phase[s]};
       auto at = std::find(phases.begin(), phases.end(), phase);
       if (at == phases.end()) at = phases.insert(phases.end(), phase);
@@ -137,24 +164,31 @@ void Geometry::copy_phases(const Run& run, const Place& x, T* to, int channels, 
   const float* from = run.arena + x.offset;
   int64_t channel = x.plane, next = image;  // from one channel, and one image, to the next
   if (x.input >= 0 && run.inputs) from = (*run.inputs)[x.input] + run.first * in_.c * image, channel = image, next = in_.c * image;
-  run.pool.each((int64_t)channels * count, [&](int64_t i, int) {  // a network's first layer has few channels
-    const int64_t c = i / count, step = stride_[1];
+  run.pool.each((int64_t)channels * count, [&](int64_t i, int slot) {  // a network's first layer has few channels
+    const int64_t c = i / count, y = phases[i % count].first + (int64_t)first_[0] * stride_[0];
+    const int64_t left = phases[i % count].second + (int64_t)first_[1] * stride_[1];
+    // The n numbers at columns left, left + step, .. of an image's row.
+    const auto put_row = [&](int64_t n, int64_t row, int64_t step, T* out, int64_t numbers) {
+      if (row < 0 || row >= in_.h) return (void)std::fill(out, out + numbers, outside);
+      // numbers begin..end-1 are in the source: those with 0 <= left + number * step < in_.w
+      const int64_t begin = std::clamp<int64_t>((step - 1 - left) / step, 0, numbers);
+      const int64_t end = std::clamp<int64_t>((in_.w - left + step - 1) / step, begin, numbers);
+      std::fill(out, out + begin, outside);
+      make(from + c * channel + n * next + row * in_.w + left + step * begin, step, end - begin, out + begin);
+      std::fill(out + end, out + numbers, outside);
+    };
     T* out = to + i * plane;
-    const int64_t y = phases[i % count].first + (int64_t)first_[0] * stride_[0], x0 = phases[i % count].second + first_[1] * step;
-    // places begin..end-1 of a row are in the source: those with 0 <= x0 + place * step < in_.w
-    const int64_t begin = std::clamp<int64_t>((step - 1 - x0) / step, 0, wq);
-    const int64_t end = std::clamp<int64_t>((in_.w - x0 + step - 1) / step, begin, wq);
+    uint32_t* places = reinterpret_cast<uint32_t*>(to) + i * plane;
+    T* const line = reinterpret_cast<T*>(run.scratch_of(slot));
     for (int64_t n = 0; n < in_.n; ++n)
-      for (int q = 0; q < hq; ++q, out += wq) {
+      for (int q = 0; q < hq; ++q, out += wq, places += wq) {
         const int64_t row = (int64_t)q * stride_[0] + y;
-        if (row < 0 || row >= in_.h) {
-          std::fill(out, out + wq, outside);
+        if (joined == 1) {
+          put_row(n, row, stride_[1], out, wq);
           continue;
         }
-        const float* in = from + c * channel + n * next + row * in_.w;
-        std::fill(out, out + begin, outside);
-        make(in + x0 + step * begin, step, end - begin, out + begin);
-        std::fill(out + end, out + wq, outside);
+        put_row(n, row, 1, line, line_numbers());
+        join_row(line, stride_[1], along_, wq, places);
       }
   });
 }

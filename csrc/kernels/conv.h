@@ -11,7 +11,7 @@ static_assert(kAhead == 64 && kMapsAhead == 8 && kLanes == 16, "steps_avx2.h has
 
 // Whether the maps of later steps are asked for: a tile's maps rarely fit the first-level cache, and a row picks them in no pattern that the
 // processor foresees. Joined columns do not: their maps are shorter, and each step would ask for several.
-template <class V, class N> constexpr bool asks_for_maps() { return V::lanes > 1 && N::columns == 1; }
+template <class V, class N> constexpr bool asks_for_maps() { return V::lanes > 1 && N::columns == 1 && N::floats == kLanes; }
 
 // The basis step alone (MapsKernel).
 template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
@@ -23,7 +23,7 @@ template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int
     for (int v = 0; v < per; ++v) to[v] = map_rows<V, N>(a, maps, v);
     return pick_maps<V, N, per>(a, group, begin, end, scratch, to);
   }
-  const Taps<V, per> taps(a.window, group * kLanes, scratch);
+  const Taps<V, per> taps(a.window, group * kLanes, scratch, runs_alone<N>(a));
   basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, maps);
 }
 
@@ -151,7 +151,7 @@ struct NoPixel {
   static Sum madd(const void*, const float*, int, const uint32_t*, Sum s) { return s; }
 };
 struct NoTaps {
-  NoTaps(const Window&, int64_t, float*) {}
+  NoTaps(const Window&, int64_t, float*, bool) {}
 };
 template <class L> constexpr bool takes_pixel() { return !std::is_same<L, NoPixel>::value; }
 template <class V> constexpr bool pixel_in_step() { return V::registers == 32; }
@@ -283,6 +283,11 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if constexpr (kBehind) pick_maps<V, N, per>(a, group + T, a.chunks[0].begin, a.chunks[0].end, room_behind, to + vectors);
     return product_rows<V, N, L, R, T>(a, 0, group, begin, end, x, joined);
   }
+  if constexpr (N::joins)
+    if (a.source == Source::shifted) {
+      for (int v = 0; v < vectors; ++v) x[v] = a.x.base + Pixel(a.window, group * kLanes + v * V::lanes).source(a.window);
+      return product_rows<V, Joined<V, N>, NoPixel, R, T>(a, 0, group, begin, end, x);
+    }
   if (a.source == Source::shifted) {
     for (int v = 0; v < all; ++v) x[v] = N::at(a.x.base, Pixel(a.window, group * kLanes + v * V::lanes).source(a.window));
     for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);
@@ -298,8 +303,8 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);
     return;
   }
-  const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch);
-  const std::conditional_t<kBehind, Taps<V, per>, NoTaps> taps_behind(a.window, (group + T) * kLanes, room_behind);
+  const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch, runs_alone<N>(a));
+  const std::conditional_t<kBehind, Taps<V, per>, NoTaps> taps_behind(a.window, (group + T) * kLanes, room_behind, runs_alone<N>(a));
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, vectors>(a, a.chunks[k], taps_here, maps);
     if constexpr (kBehind) basis_step<V, N, per>(a, a.chunks[k], taps_behind, maps_behind);

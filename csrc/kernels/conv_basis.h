@@ -176,9 +176,12 @@ template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t gr
   }
 }
 
+// Whether the basis step asks the taps for runs alone (Taps).
+template <class N> bool runs_alone(const ConvArgs& a) { return N::whole && a.x.tiled; }
+
 template <class V, class N, int T> void basis_step(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
   if constexpr (N::whole)
-    if (a.x.tiled) return N::template whole_maps<T>(a, chunk, taps, maps);
+    if (runs_alone<N>(a)) return N::template whole_maps<T>(a, chunk, taps, maps);
   if (a.basis == Basis::dct3)
     return !taps.plain()   ? basis_step_dct3<V, N, T, Reach::pieces>(a, chunk, taps, maps)
            : taps.inside() ? basis_step_dct3<V, N, T, Reach::inside>(a, chunk, taps, maps)

@@ -6,6 +6,7 @@ using Vec = Vec8;
 }  // namespace cosparse::avx2
 
 #define COSPARSE_MORE_NUMBERS "number_int8_avx2.h"
+#define COSPARSE_POOLS_STEPS
 #define COSPARSE_NUMBER_LANES                  \
   template <> struct LanesOf<NarrowInt8<Vec>> { \
     using Type = LanesNarrowInt8<Vec8>;         \

@@ -68,7 +68,7 @@ struct Chunk {
 //   picked  1x1 at other strides: pixels picked out of the source's tiles, a tile at a time
 //   maps    a basis step before the product, over all pixels; the source is then what it made, tiled
 //   shifted copies of the source with their padding, in numbers that the product reads, rows of whole groups: taps read in place, each at
-//           one offset from every pixel's place
+//           one offset from every pixel's place. Steps of several columns find them joined: a place of the copies is all of a step
 enum class Source : int { planar, tiled, picked, maps, shifted };
 
 // y[o, p] = act(bias[o] + sum_b values[b, o - r*row] * xhat[columns[b], p] + residual[o, p]); blocks of r filters.
@@ -88,7 +88,7 @@ struct ConvArgs {
   const uint32_t* doubles;     // KernelRow::narrow: [chunk_count][bounds_step] double steps (narrow.h), the first of a row's steps
   // B steps of KernelRow::columns columns; f32: of one.
   const uint32_t* columns;  // [B][columns] map number * kLanes, in numbers (reads_tiles: * KernelRow::floats, in floats; shifted: from the
-                            // pixel); of one column or narrow: kMapsAhead more
+                            // pixel, and where places hold joined columns [B] places); of one column or narrow: kMapsAhead more
   const void* values;       // [B][r][columns] float, bfloat16 or int8
   bool same_columns;        // tiles only: all block rows have the columns of the first; values [row pairs][steps][2][r][columns]
   const float* bias;        // [block rows * r]
@@ -191,6 +191,10 @@ struct PoolArgs {
 };
 using PoolKernel = void (*)(const PoolArgs&, const float* x, float* y, int begin, int end, float* scratch);
 
+// The same, the larger of int8's steps: x and y are planes of the numbers that tiles hold (KernelRow::floats), no activation; scratch:
+// pool_steps_scratch().
+using PoolStepsKernel = PoolKernel;
+
 // Output place i of an axis lies between source places low[i] and high[i] <= low[i] + 1: (1 - share[i]) x[low[i]] + share[i] x[high[i]].
 // Neither low nor high decreases; kLanes entries behind the last may be read.
 struct Interpolation {
@@ -226,6 +230,7 @@ struct KernelRow {
   int pixels_behind = 0;             // that it takes, at the most
   bool narrow = false;               // products of two columns, or four, are added in 16 bits: narrow.h orders the columns
   bool whole = false;                // the 3x3 DCT may be in whole numbers, out of planes that hold a source's steps (basis_whole.h)
+  PoolStepsKernel pool_steps = nullptr;
 };
 constexpr int kLanePixels = 4;
 // So many it takes in less time than a tile of one group does. A pixel's columns are joined one by one, those of a group at once.
@@ -261,6 +266,11 @@ inline int64_t pool_pitch(const PoolArgs& a) {
 }
 inline int pool_block(const PoolArgs& a) { return pool_pitch(a) < 512 ? (int)(2048 / pool_pitch(a)) : 4; }
 inline int64_t pool_scratch(const PoolArgs& a) { return pool_block(a) * pool_pitch(a); }
+
+// The same of steps, in numbers of 16 bits or less, of which a vector has 64 at the most and the last one of a stride reads two.
+inline int64_t pool_steps_pitch(const PoolArgs& a) { return a.pad[1] + (pool_used(a) > a.w ? pool_used(a) : a.w) + 4 * 64; }
+inline int pool_steps_block(const PoolArgs& a) { return pool_steps_pitch(a) < 4096 ? (int)(16384 / pool_steps_pitch(a)) : 4; }
+inline int64_t pool_steps_scratch(const PoolArgs& a) { return whole_vectors(pool_steps_block(a) * pool_steps_pitch(a) / 2 + 1); }
 
 // Two source rows, stretched to the output's width.
 inline int64_t upsample_scratch(const UpsampleArgs& a) { return 2 * (whole_vectors(a.columns.out) + kLanes); }

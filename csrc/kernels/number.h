@@ -34,6 +34,7 @@ template <class V> struct F32 {
   static constexpr bool halves = false;   // the vectors of a group are gathered together, and their sums put in order at the end
   static constexpr bool narrow = false;   // KernelRow
   static constexpr bool whole = false;    // KernelRow
+  static constexpr bool joins = false;    // shifted copies hold the columns of a step joined (Joined)
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
@@ -64,6 +65,12 @@ template <class V> struct F32 {
     return V::mask_pick(V::mask(lanes), index, V::load(from), other);
   }
   static void store_packed(const ConvArgs&, float* to, Packed x) { V::store(to, x); }
+};
+
+// Steps of several columns out of copies that hold them joined (Source::shifted): a place is the maps of a step, and columns count places.
+template <class V, class N> struct Joined : N {
+  static constexpr int columns = 1;
+  static typename V::Reg gather(const float* x, const uint32_t* column) { return V::loadu(x + *column); }
 };
 
 template <class V> struct RoundedF32 : F32<V> {

@@ -3,6 +3,7 @@
 
 template <class V> struct Bf16 : F32<V> {
   static constexpr Number number = Number::bf16;
+  static constexpr bool joins = true;
   static constexpr int columns = 2, floats = kLanes / 2, together = 2;
   using Value = uint32_t;  // the even column below, the odd one above
   using Reg = typename V::Reg;
@@ -23,7 +24,7 @@ template <class V> struct Bf16 : F32<V> {
     const __m512i both = _mm512_inserti64x4(low, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd)), 1);
     return _mm512_permutexvar_epi16(_mm512_load_si512(kJoined), both);
   }
-  // Columns and offsets of padded copies count words.
+  // Columns count words.
   static const float* at(const float* x, int64_t offset) {
     return reinterpret_cast<const float*>(reinterpret_cast<const uint16_t*>(x) + offset);
   }

@@ -6,7 +6,7 @@ template <class V, class N> struct WholeBasis;
 
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
-  static constexpr bool whole = true;
+  static constexpr bool whole = true, joins = true;
   static constexpr int columns = 4, floats = kLanes / 4, together = 4;
   using Reg = typename V::Reg;
   using Sum = __m512i;
@@ -51,7 +51,7 @@ template <class V> struct Int8 : F32<V> {
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum load_sum(const float* p) { return _mm512_load_si512(p); }
   static void store_sum(float* p, Sum s) { _mm512_store_si512(p, s); }
-  // Columns and offsets of padded copies count bytes.
+  // Columns count bytes.
   static const float* at(const float* x, int64_t offset) {
     return reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + offset);
   }
@@ -134,6 +134,21 @@ template <class V> struct Int8 : F32<V> {
   static void store_packed(const ConvArgs&, float* to, Packed x) { _mm_store_si128(reinterpret_cast<__m128i*>(to), x); }
 };
 
+struct StepVectors {
+  using Number = uint8_t;
+  using Reg = __m512i;
+  static constexpr int lanes = 64;
+  static Reg zero() { return _mm512_setzero_si512(); }
+  static Reg load(const Number* p) { return _mm512_loadu_si512(p); }
+  static void store(Number* p, Reg x) { _mm512_storeu_si512(p, x); }
+  static Reg load_some(const Number* p, int n) { return _mm512_maskz_loadu_epi8(~0ull >> (lanes - n), p); }
+  static void store_some(Number* p, Reg x, int n) { _mm512_mask_storeu_epi8(p, ~0ull >> (lanes - n), x); }
+  static Reg larger(Reg a, Reg b) { return _mm512_max_epu8(a, b); }
+  static Reg even(Reg a, Reg b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(a)), _mm512_cvtepi16_epi8(b), 1);
+  }
+};
+
 template <class V8> struct LanesInt8 : LanesInt32<V8> {
   static constexpr int columns = 4;
   using Sum = __m256i;
@@ -145,3 +160,4 @@ template <class V8> struct LanesInt8 : LanesInt32<V8> {
 };
 
 #include "basis_whole.h"
+#include "pool_steps.h"

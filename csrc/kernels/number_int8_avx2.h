@@ -98,6 +98,30 @@ template <class V> struct NarrowInt8 : F32<V> {
   static void store_packed(const ConvArgs&, float* to, Packed x) { put(to, x); }
 };
 
+struct StepVectors {
+  using Number = uint16_t;
+  using Reg = __m256i;
+  static constexpr int lanes = 16;
+  static Reg zero() { return _mm256_setzero_si256(); }
+  static Reg load(const Number* p) { return _mm256_loadu_si256(reinterpret_cast<const Reg*>(p)); }
+  static void store(Number* p, Reg x) { _mm256_storeu_si256(reinterpret_cast<Reg*>(p), x); }
+  static Reg load_some(const Number* p, int n) {
+    alignas(32) Number some[lanes] = {};
+    std::memcpy(some, p, n * sizeof(Number));
+    return load(some);
+  }
+  static void store_some(Number* p, Reg x, int n) {
+    alignas(32) Number all[lanes];
+    store(all, x);
+    std::memcpy(p, all, n * sizeof(Number));
+  }
+  static Reg larger(Reg a, Reg b) { return _mm256_max_epu16(a, b); }
+  static Reg even(Reg a, Reg b) {
+    const Reg low = _mm256_set1_epi32(0xffff);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(a, low), _mm256_and_si256(b, low)), 0xd8);
+  }
+};
+
 template <class V8> struct LanesNarrowInt8 : LanesInt32<V8> {
   static constexpr int columns = 4;
   using Sum = __m256i;
@@ -110,3 +134,4 @@ template <class V8> struct LanesNarrowInt8 : LanesInt32<V8> {
 };
 
 #include "narrow_rows.h"
+#include "pool_steps.h"

@@ -74,6 +74,8 @@ const char* name_of(Number);  // float32, bfloat16, int8
 
 const KernelRow& depthwise_kernel(Isa isa);
 const KernelRow& pool_kernel(Isa isa);
+// Of steps in rows of so many floats of memory; nullptr where no set up to `isa` has such.
+const KernelRow* pool_steps_kernel(Isa isa, int floats);
 const KernelRow& upsample_kernel(Isa isa);
 const SpanKernels& span_kernels(Isa isa);
 const KernelRow& winograd_kernel(Isa isa);

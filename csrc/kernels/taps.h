@@ -24,8 +24,8 @@ struct Pixel {
 
 template <class V, int T> class Taps {
  public:
-  // room: taps_floats(w, T vectors) floats, aligned like V::Mask.
-  Taps(const Window& w, int64_t first, float* room)
+  // room: taps_floats(w, T vectors) floats, aligned like V::Mask. runs_alone: at a stride load() is not asked for.
+  Taps(const Window& w, int64_t first, float* room, bool runs_alone = false)
       : w_(w),
         count_(w.rows * w.cols),
         masks_(reinterpret_cast<typename V::Mask*>(room)),
@@ -34,7 +34,7 @@ template <class V, int T> class Taps {
     const int64_t total = w.images * w.ho * w.wo;
     Pixel at(w, first);
     for (int t = 0; t < T; ++t) locate(t, at, total - first - t * V::lanes);
-    if (w_.stride_x == 1) return;
+    if (w_.stride_x == 1 || runs_alone) return;
     int32_t element[V::lanes];
     for (int l = 0; l < V::lanes; ++l) element[l] = w_.stride_x * l % V::lanes;
     element_ = V::index(element);
@@ -59,6 +59,14 @@ template <class V, int T> class Taps {
     return true;
   }
   int64_t start(int t) const { return vectors_[t].start[0]; }
+  // Lanes of one run lie in one output row: lane l is the source's place run_start() + l * stride, before a tap's offset. Those of them that
+  // tap (r, s) finds in the image.
+  int runs(int t) const { return vectors_[t].runs; }
+  int64_t run_start(int t, int run) const { return vectors_[t].start[run]; }
+  uint32_t run_lanes(int t, int run, int r, int s) const {
+    const Vector& v = vectors_[t];
+    return v.lanes[run] & v.row_bits[r] & v.col_bits[s];
+  }
   typename V::Mask mask(int t, int tap) const { return masks_[t * count_ + tap]; }
   int64_t offset(int tap) const { return w_.offset[tap]; }
 
