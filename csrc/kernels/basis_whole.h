@@ -3,12 +3,54 @@
 // for which some processors have a port more than for 64. As basis_step_dct3() of conv_basis.h otherwise. At a horizontal stride of 2 a row's
 // three taps are the even and the odd bytes from pixel 2x on, and the odd ones of a second load before it.
 // Included inside a per-ISA namespace, after number_int8.h.
+// Words of one group of pixels, or of two that follow each other.
+struct OneGroup {
+  using Words = __m256i;
+  using Mask = __mmask16;
+  static Words load(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static Words load(Mask mask, const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(mask, p)); }
+  static Words add(Words a, Words b) { return _mm256_add_epi16(a, b); }
+  static Words sub(Words a, Words b) { return _mm256_sub_epi16(a, b); }
+  static Words map(Words sum, const int16_t* factor, const int16_t* zero) {
+    const auto words = [](const int16_t* of) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(of)); };
+    return add(_mm256_mulhrs_epi16(sum, words(factor)), words(zero));
+  }
+  // Rows of bytes: of two maps, one behind the other.
+  static __m256i rows(Words first, Words second, __m256i&) { return _mm256_permute4x64_epi64(_mm256_packus_epi16(first, second), 0xd8); }
+};
+struct TwoGroups {
+  using Words = __m512i;
+  using Mask = __mmask32;
+  static Words load(const uint8_t* p) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Words load(Mask mask, const uint8_t* p) { return _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, p)); }
+  static Words add(Words a, Words b) { return _mm512_add_epi16(a, b); }
+  static Words sub(Words a, Words b) { return _mm512_sub_epi16(a, b); }
+  static Words map(Words sum, const int16_t* factor, const int16_t* zero) {
+    return add(_mm512_mulhrs_epi16(sum, _mm512_load_si512(factor)), _mm512_load_si512(zero));
+  }
+  // Those of the second group: other.
+  static __m256i rows(Words first, Words second, __m256i& other) {
+    const __m512i both = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 1, 3, 4, 6, 5, 7), _mm512_packus_epi16(first, second));
+    other = _mm512_extracti64x4_epi64(both, 1);
+    return _mm512_castsi512_si256(both);
+  }
+};
+
 template <class V, class N> struct WholeBasis {
-  struct Line {  // Dct3
-    __m256i even, odd, bend;
-    Line(__m256i a, __m256i b, __m256i c) {
-      const __m256i ends = _mm256_add_epi16(a, c);
-      even = _mm256_add_epi16(ends, b), odd = _mm256_sub_epi16(a, c), bend = _mm256_sub_epi16(ends, _mm256_add_epi16(b, b));
+  template <class G> struct Line {  // Dct3
+    using Words = typename G::Words;
+    Words even, odd, bend;
+    Line(Words a, Words b, Words c) {
+      const Words ends = G::add(a, c);
+      even = G::add(ends, b), odd = G::sub(a, c), bend = G::sub(ends, G::add(b, b));
+    }
+  };
+
+  struct Steps {
+    alignas(64) int16_t factor[9][32], zero[9][32];
+    explicit Steps(const ConvArgs& a) {
+      for (int i = 0; i < 9; ++i)
+        for (int l = 0; l < 32; ++l) factor[i][l] = a.factor[i], zero[i][l] = (int16_t)a.zero[i];
     }
   };
 
@@ -21,12 +63,16 @@ template <class V, class N> struct WholeBasis {
   template <int T, bool inside> static void make_all(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
     int64_t start[T], offset[9];
     float* to[T];
-    typename V::Mask mask[T][9];
+    OneGroup::Mask last[9];
+    TwoGroups::Mask pairs[T / 2 + 1][9];  // of groups 0 and 1, ..; stride 1, and the first pixel of a group follows the last one before
     for (int i = 0; i < 9; ++i) offset[i] = taps.offset(i);
     for (int t = 0; t < T; ++t) {
       start[t] = taps.start(t);
       to[t] = map_rows<V, N>(a, maps, t) - (int64_t)chunk.first_map * N::floats;
-      for (int i = 0; i < 9; ++i) mask[t][i] = taps.mask(t, i);
+    }
+    for (int i = 0; i < 9; ++i) {
+      for (int t = 0; t + 1 < T; t += 2) pairs[t / 2][i] = taps.mask(t, i) | (TwoGroups::Mask)taps.mask(t + 1, i) << V::lanes;
+      last[i] = taps.mask(T - 1, i);
     }
     const Steps steps(a);
     const UsedChannel* const used = a.used;
@@ -37,18 +83,21 @@ template <class V, class N> struct WholeBasis {
       const uint8_t* x = source + u.channel * channel;
       const uint8_t* soon = source + used[i + kChannelsAhead < chunk.end ? i + kChannelsAhead : i].channel * channel + offset[7];
       __builtin_prefetch(soon + start[0]), __builtin_prefetch(soon + start[T - 1] + V::lanes);
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        const auto tap = [&](int k) __attribute__((always_inline)) {
-          const uint8_t* from = x + start[t] + offset[k];
-          const bool all = inside && k % 3 == 1;
-          return _mm256_cvtepu8_epi16(all ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))
-                                          : _mm_maskz_loadu_epi8(mask[t][inside ? k % 3 : k], from));
-        };
-        const Line top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
-        store_nine(to[t] + (int64_t)u.begin * N::floats, u.wanted, top, middle, bottom, steps);
-      }
+#pragma GCC unroll 2
+      for (int t = 0; t + 1 < T; t += 2)
+        group_step<TwoGroups, inside>(x + start[t], offset, pairs[t / 2], u, to[t], to[t + 1], steps);
+      if (T % 2) group_step<OneGroup, inside>(x + start[T - 1], offset, last, u, to[T - 1], nullptr, steps);
     }
+  }
+  template <class G, bool inside>
+  static inline __attribute__((always_inline)) void group_step(const uint8_t* x, const int64_t (&offset)[9], const typename G::Mask (&mask)[9],
+                                                               const UsedChannel& u, float* to, float* other, const Steps& steps) {
+    const auto tap = [&](int k) __attribute__((always_inline)) {
+      return inside && k % 3 == 1 ? G::load(x + offset[k]) : G::load(mask[inside ? k % 3 : k], x + offset[k]);
+    };
+    const auto line = [&](int k) __attribute__((always_inline)) { return Line<G>(tap(k), tap(k + 1), tap(k + 2)); };
+    const int64_t first = (int64_t)u.begin * N::floats;
+    store_nine<G>(to + first, other ? other + first : nullptr, u.wanted, line(0), line(3), line(6), steps);
   }
 
   // Stride 2 along a row. Lanes are loaded run by run.
@@ -104,41 +153,39 @@ template <class V, class N> struct WholeBasis {
             both = _mm256_mask_loadu_epi8(both, run.both[r], x + run.at[r]);
             left = _mm256_mask_loadu_epi8(left, run.left[r], x + run.before[r]);
           }
-          return Line(_mm256_srli_epi16(left, 8), _mm256_and_si256(both, low), _mm256_srli_epi16(both, 8));
+          return Line<OneGroup>(_mm256_srli_epi16(left, 8), _mm256_and_si256(both, low), _mm256_srli_epi16(both, 8));
         };
-        store_nine(to[t] + (int64_t)u.begin * N::floats, u.wanted, line(0), line(1), line(2), steps);
+        store_nine<OneGroup>(to[t] + (int64_t)u.begin * N::floats, nullptr, u.wanted, line(0), line(1), line(2), steps);
       }
     }
   }
 
-  struct Steps {
-    alignas(32) int16_t factor[9][16], zero[9][16];
-    explicit Steps(const ConvArgs& a) {
-      for (int i = 0; i < 9; ++i)
-        for (int l = 0; l < 16; ++l) factor[i][l] = a.factor[i], zero[i][l] = (int16_t)a.zero[i];
-    }
-  };
 
-  static inline __attribute__((always_inline)) void store_nine(float* to, uint32_t wanted, const Line& top, const Line& middle,
-                                                               const Line& bottom, const Steps& steps) {
-    const Line even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
-    const __m256i sums[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
-    const auto words = [](const int16_t(&of)[16]) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(of)); };
-    const auto map = [&](int i) { return _mm256_add_epi16(_mm256_mulhrs_epi16(sums[i], words(steps.factor[i])), words(steps.zero[i])); };
-    const auto two = [&](int i) { return _mm256_permute4x64_epi64(_mm256_packus_epi16(map(i), map(i < 8 ? i + 1 : i)), 0xd8); };
-    const auto put = [&](__m128i bytes) { _mm_store_si128(reinterpret_cast<__m128i*>(to), bytes); };
-    if (__builtin_expect(wanted == kAllNine, 1)) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 8; i += 2) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i * N::floats), two(i));
-      to += 8 * N::floats;
-      return put(_mm256_castsi256_si128(two(8)));
+  // The maps of a group at `to`, of a second one at `other`.
+  template <class G>
+  static inline __attribute__((always_inline)) void store_nine(float* to, float* other, uint32_t wanted, const Line<G>& top,
+                                                               const Line<G>& middle, const Line<G>& bottom, const Steps& steps) {
+    const Line<G> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
+    const typename G::Words sums[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
+    constexpr bool kTwo = std::is_same<G, TwoGroups>::value;
+    const bool all = __builtin_expect(wanted == kAllNine, 1);
+    const auto map = [&](int i) __attribute__((always_inline)) { return G::map(sums[i], steps.factor[i], steps.zero[i]); };
+#pragma GCC unroll 5
+    for (int i = 0; i < 9; i += 2) {
+      __m256i second{};
+      const __m256i first = G::rows(map(i), map(i < 8 ? i + 1 : i), second);
+      const auto put = [&](float* at, __m256i rows) __attribute__((always_inline)) {
+        const auto row = [&](float* there, __m128i bytes) { _mm_store_si128(reinterpret_cast<__m128i*>(there), bytes); };
+        if (i == 8) return row(at, _mm256_castsi256_si128(rows));
+        if (all) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), rows);
+        row(at, _mm256_castsi256_si128(rows));
+        row(at + (wanted >> i & 1) * N::floats, _mm256_extracti128_si256(rows, 1));
+      };
+      put(to, first);
+      if (kTwo) put(other, second);
+      const int64_t behind = all ? 2 * N::floats : (int64_t)((wanted >> i & 1) + (wanted >> (i + 1) & 1)) * N::floats;
+      to += behind;
+      if (kTwo) other += behind;
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 2) {
-      const __m256i both = two(i);
-      put(_mm256_castsi256_si128(both)), to += (wanted >> i & 1) * N::floats;
-      put(_mm256_extracti128_si256(both, 1)), to += (wanted >> (i + 1) & 1) * N::floats;
-    }
-    put(_mm256_castsi256_si128(two(8)));
   }
 };
