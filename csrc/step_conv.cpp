@@ -19,6 +19,7 @@ constexpr int kMapShares = 4;                   // of the channels, for each gro
 constexpr int64_t kRowsAtOnce = 64 * 1024;      // bytes of weights that a unit reads
 constexpr int64_t kRowsAlike = 16;              // at least so many share the columns that they have in common
 constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
+constexpr int kWideTile = 4;                    // of int8 (kernels/conv_wide.h), where the basis step lays its maps side by side as it makes them
 constexpr int64_t kManyPixels = 128;            // from which the widest tile takes 5 to 10 % less time, where nothing was measured
 
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
@@ -32,13 +33,12 @@ bool makes_own_maps(const Weights& w, int64_t groups, int threads) {
   return groups <= kOwnGroups && threads <= kFewThreads && (w.floats == kLanes || w.chunks.size() == 1);
 }
 
-// The kernels that a step may use, widest first: none of more than `tile` groups of pixels (0: a rule's, more where `wide`), the narrower ones
-// for what is left over, and that for few pixels (t = 0).
-std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>& all, int tile, bool wide) {
-  const int widest = tile ? tile : wide ? kWidestTile : kUsualTile;
+// The kernels that a step may use, widest first: none of more than `widest` groups of pixels, the narrower ones for what is left over, and that
+// for few pixels (t = 0).
+std::vector<const KernelRow*> choose_kernels(const std::vector<const KernelRow*>& all, int widest) {
   std::vector<const KernelRow*> chosen;
   for (const KernelRow* row : all)
-    if (row->t <= std::max(1, widest)) chosen.push_back(row);
+    if (row->t <= widest) chosen.push_back(row);
   return chosen;
 }
 
@@ -174,7 +174,9 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool by_rows = own || (in_place && rows_first(w, groups, conv.source == Source::maps));
   std::vector<int> widths;
   bool behind = few && groups > 1;
-  for (const KernelRow* row : choose_kernels(all, chosen_tile(b, step), by_rows || pixels >= kManyPixels)) {
+  const bool steps = conv.made_from == Source::planar && conv.x.tiled && conv.geometry->window().stride_x == 1;
+  const int tile = chosen_tile(b, step), rule = by_rows || pixels >= kManyPixels ? steps && !by_rows ? kWideTile : kWidestTile : kUsualTile;
+  for (const KernelRow* row : choose_kernels(all, tile ? tile : rule)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;
     if (row->t > 0) widths.push_back(row->t), behind = behind && pixels % kLanes <= row->pixels_behind;
@@ -243,7 +245,8 @@ BlockWriter block_writer(const Build& b, Step& step) {
   ConvStep conv = begin_tiles(b);
   const Weights& w = *conv.weights;
   conv.source = conv.made_from;
-  for (const KernelRow* row : choose_kernels(conv_kernels(w.isa, w.number, w.r), chosen_tile(b, step), false))
+  const int tile = chosen_tile(b, step);
+  for (const KernelRow* row : choose_kernels(conv_kernels(w.isa, w.number, w.r), tile ? tile : kUsualTile))
     if (row->t > 0) conv.kernels.push_back(row);
   step.kernel = conv.kernels[0]->name;
   const int64_t scratch =

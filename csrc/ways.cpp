@@ -7,7 +7,7 @@ namespace cosparse {
 
 namespace {
 
-constexpr int kTiles[] = {0, 1, 2, 3};
+constexpr int kTiles[] = {0, 1, 2, 3, 4};
 constexpr int kRounds = 4, kMostRounds = 64;
 constexpr double kCheapSeconds = 0.02;  // short steps are disturbed the most, and cost little to run again
 // On a machine that others share, rounds count as far as they were calm: that many, or so many seconds.
@@ -18,14 +18,16 @@ constexpr int64_t kPattern = 4096;      // floats that are drawn; what lies behi
 // Returns what all steps took together.
 double time_steps(Way& way, const Run& run, const std::set<int>& only, bool count) {
   way.us.resize(way.plan->steps.size(), 1e30);
+  std::vector<double> round(way.us.size(), 0.);
   double total = 0;
   for (size_t s = 0; s < way.us.size(); ++s) {
     if (!only.empty() && !only.count(way.plan->steps[s].node)) continue;
     const auto start = Clock::now();
     way.plan->steps[s](run);
     const double us = since(start) * 1e6;
-    if (count) way.us[s] = std::min(way.us[s], us), total += us;
+    way.us[s] = count ? std::min(way.us[s], us) : way.us[s], round[s] = us, total += us;
   }
+  if (count) way.rounds.push_back(std::move(round));
   return total;
 }
 
@@ -34,6 +36,15 @@ bool calm(const Way& way, const std::vector<double>& rounds) {
   double least = 0;
   for (const double us : way.us) least += us < 1e30 ? us : 0;
   return std::count_if(rounds.begin(), rounds.end(), [&](double us) { return us <= kCalm * least; }) >= kCalmRounds;
+}
+
+// What step s takes of the rule's time, in the median of the rounds. The steps of all ways are the same.
+double of_rule(const Way& way, const Way& rule, size_t s) {
+  std::vector<double> ratios;
+  for (size_t round = 0; round < way.rounds.size(); ++round) ratios.push_back(way.rounds[round][s] / std::max(rule.rounds[round][s], 1e-3));
+  const auto middle = ratios.begin() + (int64_t)ratios.size() / 2;
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  return *middle;
 }
 
 }  // namespace
@@ -70,7 +81,9 @@ void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::se
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
                 Pool& pool, Found& found) {
   std::vector<Way> ways;
+  const int widest = std::max(3, conv_kernels(options.isa, options.number, 8)[0]->t);
   for (const int tile : kTiles) {
+    if (tile > widest) break;
     Options with = options;
     with.tile = tile, with.pairs = false;
     ways.push_back({tile, make_plan(graph, with, prepared, inputs)});
@@ -79,7 +92,7 @@ void time_tiles(const Graph& graph, const Options& options, const Prepared& prep
   for (const Way& way : ways)
     for (size_t s = 0; s < way.us.size(); ++s)
       if (const auto kind = kinds.find(way.plan->steps[s].node); kind != kinds.end())
-        note(found[kind->second], {prepared.weights.at(kind->first)->form, way.tile, way.us[s]});
+        note(found[kind->second], {prepared.weights.at(kind->first)->form, way.tile, ways[0].us[s] * of_rule(way, ways[0], s)});
 }
 
 }  // namespace cosparse

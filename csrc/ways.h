@@ -20,13 +20,16 @@ struct Way {
   int tile;
   std::shared_ptr<const Plan> plan;
   std::vector<double> us = {};  // [plan->steps], microseconds: the least time so far
+  std::vector<std::vector<double>> rounds = {};  // [timed rounds][plan->steps], the same of each round; 0: not run
 };
 
 // Runs the ways in turn, so that what slows the machine down slows all of them, as often as once_more() says. In memory of its own, of
 // ordinary numbers. `only`: the nodes whose steps are run; empty: all.
 void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::set<int>& only = {});
 
-// Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first.
+// Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first: the rule's
+// least time, and that times the median of what another width took of the rule's time in the same round. On a machine that others share, least
+// times are those of whoever had the calmest moment.
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
                 Pool& pool, Found& found);
 constexpr double kEachSeconds = 2;  // for the ways of one call, where two rounds do not take longer

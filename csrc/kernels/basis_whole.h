@@ -83,21 +83,59 @@ template <class V, class N> struct WholeBasis {
       const uint8_t* x = source + u.channel * channel;
       const uint8_t* soon = source + used[i + kChannelsAhead < chunk.end ? i + kChannelsAhead : i].channel * channel + offset[7];
       __builtin_prefetch(soon + start[0]), __builtin_prefetch(soon + start[T - 1] + V::lanes);
+      if constexpr (N::wide) {
+        wide_step<inside>(x + start[0], x + start[2], offset, pairs[0], pairs[1], u, to[0], steps);
+        continue;
+      }
 #pragma GCC unroll 2
       for (int t = 0; t + 1 < T; t += 2)
         group_step<TwoGroups, inside>(x + start[t], offset, pairs[t / 2], u, to[t], to[t + 1], steps);
       if (T % 2) group_step<OneGroup, inside>(x + start[T - 1], offset, last, u, to[T - 1], nullptr, steps);
     }
   }
+  // The taps k, k + 1 and k + 2 of a group, or of two.
+  template <class G, bool inside>
+  static inline __attribute__((always_inline)) Line<G> line_of(const uint8_t* x, const int64_t (&offset)[9],
+                                                               const typename G::Mask (&mask)[9], int k) {
+    const auto tap = [&](int i) __attribute__((always_inline)) {
+      return inside && i % 3 == 1 ? G::load(x + offset[i]) : G::load(mask[inside ? i % 3 : i], x + offset[i]);
+    };
+    return Line<G>(tap(k), tap(k + 1), tap(k + 2));
+  }
   template <class G, bool inside>
   static inline __attribute__((always_inline)) void group_step(const uint8_t* x, const int64_t (&offset)[9], const typename G::Mask (&mask)[9],
                                                                const UsedChannel& u, float* to, float* other, const Steps& steps) {
-    const auto tap = [&](int k) __attribute__((always_inline)) {
-      return inside && k % 3 == 1 ? G::load(x + offset[k]) : G::load(mask[inside ? k % 3 : k], x + offset[k]);
-    };
-    const auto line = [&](int k) __attribute__((always_inline)) { return Line<G>(tap(k), tap(k + 1), tap(k + 2)); };
+    const auto line = [&](int k) __attribute__((always_inline)) { return line_of<G, inside>(x, offset, mask, k); };
     const int64_t first = (int64_t)u.begin * N::floats;
     store_nine<G>(to + first, other ? other + first : nullptr, u.wanted, line(0), line(3), line(6), steps);
+  }
+  // Four groups into rows of 64 bytes (conv_wide.h), as packing leaves them.
+  template <bool inside>
+  static inline __attribute__((always_inline)) void wide_step(const uint8_t* x, const uint8_t* other, const int64_t (&offset)[9],
+                                                              const TwoGroups::Mask (&mask)[9], const TwoGroups::Mask (&other_mask)[9],
+                                                              const UsedChannel& u, float* maps, const Steps& steps) {
+    using G = TwoGroups;
+    __m512i words[2][9];
+    const auto make = [&](const uint8_t* from, const TwoGroups::Mask(&of)[9], __m512i(&made)[9]) __attribute__((always_inline)) {
+      const auto line = [&](int k) __attribute__((always_inline)) { return line_of<G, inside>(from, offset, of, k); };
+      nine_of<G>(line(0), line(3), line(6), made);
+#pragma GCC unroll 9
+      for (int i = 0; i < 9; ++i) made[i] = G::map(made[i], steps.factor[i], steps.zero[i]);
+    };
+    make(x, mask, words[0]), make(other, other_mask, words[1]);
+    float* to = maps + (int64_t)u.begin * N::floats;
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) {
+      _mm512_store_si512(to, _mm512_packus_epi16(words[0][i], words[1][i]));
+      to += (u.wanted >> i & 1) * N::floats;
+    }
+  }
+  template <class G>
+  static inline __attribute__((always_inline)) void nine_of(const Line<G>& top, const Line<G>& middle, const Line<G>& bottom,
+                                                            typename G::Words (&nine)[9]) {
+    const Line<G> lines[3] = {{top.even, middle.even, bottom.even}, {top.odd, middle.odd, bottom.odd}, {top.bend, middle.bend, bottom.bend}};
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) nine[i] = lines[i].even, nine[3 + i] = lines[i].odd, nine[6 + i] = lines[i].bend;
   }
 
   // Stride 2 along a row. Lanes are loaded run by run.
@@ -165,8 +203,8 @@ template <class V, class N> struct WholeBasis {
   template <class G>
   static inline __attribute__((always_inline)) void store_nine(float* to, float* other, uint32_t wanted, const Line<G>& top,
                                                                const Line<G>& middle, const Line<G>& bottom, const Steps& steps) {
-    const Line<G> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
-    const typename G::Words sums[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
+    typename G::Words sums[9];
+    nine_of<G>(top, middle, bottom, sums);
     constexpr bool kTwo = std::is_same<G, TwoGroups>::value;
     const bool all = __builtin_expect(wanted == kAllNine, 1);
     const auto map = [&](int i) __attribute__((always_inline)) { return G::map(sums[i], steps.factor[i], steps.zero[i]); };
@@ -175,9 +213,14 @@ template <class V, class N> struct WholeBasis {
       __m256i second{};
       const __m256i first = G::rows(map(i), map(i < 8 ? i + 1 : i), second);
       const auto put = [&](float* at, __m256i rows) __attribute__((always_inline)) {
-        const auto row = [&](float* there, __m128i bytes) { _mm_store_si128(reinterpret_cast<__m128i*>(there), bytes); };
+        const auto row = [&](float* there, __m128i bytes) {
+          if constexpr (N::wide)
+            N::put(there, bytes);
+          else
+            _mm_store_si128(reinterpret_cast<__m128i*>(there), bytes);
+        };
         if (i == 8) return row(at, _mm256_castsi256_si128(rows));
-        if (all) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), rows);
+        if (all && !N::wide) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), rows);
         row(at, _mm256_castsi256_si128(rows));
         row(at + (wanted >> i & 1) * N::floats, _mm256_extracti128_si256(rows, 1));
       };

@@ -142,6 +142,13 @@ inline __attribute__((always_inline)) void end_sums(const ConvArgs& a, int filte
   }
 }
 
+// The same of the last chunk, out of line: what it takes of registers is no concern of the steps, which have as few to spare.
+template <class V, class N, int S, int Q>
+__attribute__((noinline)) void end_sums_apart(const ConvArgs& a, int filter, const typename N::Sum (&acc)[S][Q], float* const* y,
+                                              const float* const* residual) {
+  end_sums<V, N, S, Q>(a, filter, true, acc, y, residual);
+}
+
 // Whether a tile has the pixels behind it as well, and how they are multiplied (L as in conv_lanes.h): 8 filters side by side. One pixel goes
 // with each step where registers are left for it, which costs a tile of three 2 instructions of 46; elsewhere a row's pixels follow its tile,
 // while its values are in the nearest cache. A pass of their own would fetch all values once more.
@@ -217,7 +224,16 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     if (last)
 #pragma GCC unroll 8
       for (int r = 0; r < S; ++r) N::order(acc[r][0], acc[r][1]);
-  end_sums<V, N, S, Q>(a, filter, last, acc, y, residual);
+  if constexpr (N::joined) {
+    typename N::Sum sums[S][Q];  // a copy, so that the sums themselves stay in registers
+#pragma GCC unroll 8
+    for (int r = 0; r < S; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < Q; ++q) sums[r][q] = acc[r][q];
+    end_sums_apart<V, N, S, Q>(a, filter, sums, y, residual);
+  } else {
+    end_sums<V, N, S, Q>(a, filter, last, acc, y, residual);
+  }
   return pixel;
 }
 
@@ -268,6 +284,7 @@ void product_rows(const ConvArgs& a, int chunk, int64_t group, int begin, int en
 
 template <class V, class N, int R, int T, class L = NoPixel>
 void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+  if constexpr (N::number == Number::int8 && T == 4) return N::wide_tile(a, group, begin, end, scratch);
   constexpr int per = kLanes / V::lanes, vectors = T * per, kBehind = takes_pixel<L>(), all = vectors + kBehind * per;
   const int taps = a.window.rows * a.window.cols;
   const float* x[all];

@@ -8,6 +8,7 @@ template <class V, class N> constexpr int vector_floats() { return N::floats * V
 template <class V, class N> float* map_rows(const ConvArgs& a, float* maps, int v) {
   constexpr int per = kLanes / V::lanes;
   if constexpr (N::beside) return maps + v * (N::floats / 2);
+  if constexpr (N::wide) return maps + v % 2 * (N::floats / 2) + v / 2 * (N::floats / 8);
   return maps + (int64_t)(v / per) * (a.most_maps + 1) * N::floats + v % per * vector_floats<V, N>();
 }
 

@@ -3,6 +3,7 @@
 #include "number_int8_parts.h"
 
 template <class V, class N> struct WholeBasis;
+template <class V> struct WideInt8;
 
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
@@ -47,6 +48,10 @@ template <class V> struct Int8 : F32<V> {
   }
   template <int T> static void whole_maps(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
     WholeBasis<V, Int8>::template make<T>(a, chunk, taps, maps);
+  }
+  // conv_tile() of four groups.
+  static void wide_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scratch) {
+    WideInt8<V>::tile(a, group, begin, end, scratch);
   }
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum load_sum(const float* p) { return _mm512_load_si512(p); }
@@ -160,4 +165,5 @@ template <class V8> struct LanesInt8 : LanesInt32<V8> {
 };
 
 #include "basis_whole.h"
+#include "conv_wide.h"
 #include "pool_steps.h"

@@ -11,7 +11,7 @@
 #define COSPARSE_CONV_avx512_bf16(X) \
   X(Bf16, 8, 3) X(Bf16, 8, 2) X(Bf16, 8, 1) X(Bf16, 8, 0) X(Bf16, 4, 2) X(Bf16, 4, 1) X(Bf16, 2, 1) X(Bf16, 1, 1)
 #define COSPARSE_CONV_avx512_vnni(X) \
-  X(Int8, 8, 3) X(Int8, 8, 2) X(Int8, 8, 1) X(Int8, 8, 0) X(Int8, 4, 2) X(Int8, 4, 1) X(Int8, 2, 1) X(Int8, 1, 1)
+  X(Int8, 8, 4) X(Int8, 8, 3) X(Int8, 8, 2) X(Int8, 8, 1) X(Int8, 8, 0) X(Int8, 4, 2) X(Int8, 4, 1) X(Int8, 2, 1) X(Int8, 1, 1)
 #define COSPARSE_CONV_avx512(X)                                                                                                     \
   X(F32, 8, 3)                                                                                                                      \
   X(F32, 8, 2) X(F32, 8, 1) X(F32, 8, 0) X(F32, 4, 4) X(F32, 4, 2) X(F32, 4, 1) X(F32, 2, 4) X(F32, 2, 1) X(F32, 1, 4) X(F32, 1, 1) \
