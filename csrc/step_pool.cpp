@@ -57,33 +57,39 @@ void push_pool(const Build& b, const PoolArgs& args, std::vector<float> factors)
   b.plan.steps.push_back(std::move(step));
 }
 
+constexpr int64_t kTogether = 4;  // channels, whose tiles of bytes are a cache line
+
 // max_pool of a source in planes of steps, to tiles or planes of the same (choose_layouts).
 void push_pool_steps(const Build& b, const PoolArgs& args) {
   const Place x = b.at(0), y = b.to();
   const KernelRow& kernel = *pool_steps_kernel(b.options.isa, (int)x.group);
   const Shape in = b.in(0), out = b.out();
   const int64_t image_in = in.h * in.w, image_out = out.h * out.w, number = kernel.floats * (int64_t)sizeof(float) / kLanes;
-  const int64_t room = pool_steps_scratch(args);
-  b.plan.scratch_floats = std::max(b.plan.scratch_floats, room + whole_vectors(image_out));
+  const int64_t room = pool_steps_scratch(args), made_floats = whole_vectors(image_out);
+  b.plan.scratch_floats = std::max(b.plan.scratch_floats, room + kTogether * made_floats);
   Step step = plane_step(b, kernel.name);
   step.run = [=, pool = kernel.pool_steps](const Run& run) {
     const auto bytes = [&](const Place& at) { return reinterpret_cast<char*>(run.arena + at.offset); };
     const auto place = [&](int64_t c, int64_t pixel) {  // of the output
       return bytes(y) + (c * y.plane + pixel / kLanes * y.group) * (int64_t)sizeof(float) + pixel % kLanes * number;
     };
-    each_rows(run, out.c * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
-      const int64_t c = plane / out.n, n = plane % out.n;
-      const float* from = reinterpret_cast<const float*>(bytes(x) + c * x.plane * (int64_t)sizeof(float) + n * image_in * number);
+    each_rows(run, (out.c + kTogether - 1) / kTogether * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
+      const int64_t first = plane / out.n * kTogether, n = plane % out.n, channels = std::min(kTogether, out.c - first);
       float *const scratch = run.scratch_of(slot), *const made = scratch + room;
-      pool(args, from, made, begin, end, scratch);
-      for (int64_t at = begin * out.w, beyond = end * out.w; at < beyond;) {
-        const int64_t pixel = n * image_out + at, count = std::min(beyond - at, kLanes - pixel % kLanes);
-        const char* const those = reinterpret_cast<const char*>(made) + at * number;
-        if (count == kLanes && number == 1)  // a copy without a call
-          std::memcpy(place(c, pixel), those, kLanes);
-        else
-          std::memcpy(place(c, pixel), those, count * number);
-        at += count;
+      for (int64_t k = 0; k < channels; ++k) {
+        const char* const from = bytes(x) + (first + k) * x.plane * (int64_t)sizeof(float) + n * image_in * number;
+        pool(args, reinterpret_cast<const float*>(from), made + k * made_floats, begin, end, scratch);
+      }
+      for (int64_t at = begin * out.w, count = 0; at < end * out.w; at += count) {
+        const int64_t pixel = n * image_out + at;
+        count = std::min(end * out.w - at, kLanes - pixel % kLanes);
+        for (int64_t k = 0; k < channels; ++k) {
+          const char* const those = reinterpret_cast<const char*>(made + k * made_floats) + at * number;
+          if (count == kLanes && number == 1)  // a copy without a call
+            std::memcpy(place(first + k, pixel), those, kLanes);
+          else
+            std::memcpy(place(first + k, pixel), those, count * number);
+        }
       }
     });
   };

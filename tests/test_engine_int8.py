@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from rounded_conv import EPS, Product, Quantized, Steps, assert_within, few_bits
 import cosparse
 from cosparse import _C
 from cosparse.engine import Engine, artifact
+from cosparse.engine.graph import Graph
 from cosparse.kernels import reference
 
 RNG = np.random.default_rng
+FEW_CHANNELS = 8  # window_geometry.cpp: sources of so many are copied where there is a stride
 
 
 @pytest.mark.parametrize("isa", isas_of("int8"))
@@ -222,26 +225,70 @@ def in_whole_numbers(p: Product, steps: Steps) -> Quantized:
     return replace(in_int8(p, taken, fused=True), numbers=np.clip(numbers, 0, 255))
 
 
-@pytest.mark.parametrize("isa", isas_of("int8"))
-@pytest.mark.parametrize("size", [(1, 1), (1, 16), (1, 17), (2, 3), (4, 4), (5, 13), (7, 7), (9, 56), (14, 14), (16, 16), (28, 28)])
-@pytest.mark.parametrize(("channels", "filters", "density"), [(5, 40, 0.5), (12, 20, 0.1), (40, 24, 0.3)])
-def test_the_dct_of_what_a_layer_hands_on(channels: int, filters: int, density: float, size: tuple[int, int], isa: str) -> None:
-    """All places of a tile, maps that only some blocks read, partial block rows; on AVX512-VNNI in whole numbers."""
-    node = conv(RNG(1), filters, channels, (3, 3), pad=(1, 1, 1, 1), transform="dct", block=8, density=density)
+STRIDES = [(1, 1), (2, 2), (1, 2), (2, 1), (3, 2)]
+SIZES = [(1, 1), (1, 16), (1, 17), (2, 3), (4, 4), (5, 13), (7, 7), (9, 56), (14, 14), (16, 16), (28, 28)]
+
+
+def on_whole_numbers(filters: int, channels: int, size: tuple[int, int], density: float, **window: Sequence[int]) -> tuple[Graph, FakeNode]:
+    """A 3x3 layer in the DCT behind one that hands its source on, nothing of it negative."""
+    node = conv(RNG(1), filters, channels, (3, 3), transform="dct", block=8, density=density, **window)
     node = FakeNode("b", "conv", ("a",), node.attrs, node.tensors)
     relu = FakeNode("a", "activation", ("hands_on",), {"kind": "relu", "alpha": 0.0, "beta": 0.0})
-    graph = graph_of([source_of(channels), relu, node], {"x": (channels, *size)})
+    return graph_of([source_of(channels), relu, node], {"x": (channels, *size)}), node
+
+
+def compare_whole(graph: Graph, node: FakeNode, x: np.ndarray, isa: str, **options: int) -> None:
+    product = product_of(node, x, transformed=True)
+    steps = steps_for(product)
+    engine = engine_of(graph, isa=isa, dtype="int8", calibration=[x], **options)
+    row = engine.plan.rows[-1]
+    assert row.why.startswith("sparse in the DCT")
+    stride, dilation = node.attrs["stride"], node.attrs["dilation"]
+    window = tuple(stride) == (1, 1) or (stride[1] == 2 and dilation[1] == 1)
+    copied = max(stride) > 1 and node.attrs["channels"] <= FEW_CHANNELS
+    whole = row.kernel.endswith("avx512_vnni") and window and not copied  # AMX leaves it layers of few columns
+    q = in_whole_numbers(product, steps) if whole else in_int8(product, steps, fused=isa != "scalar")
+    assert_within(engine(x), product.image(q.y), product.image(4 * EPS * (np.abs(q.weights) @ q.numbers * q.scale + np.abs(q.bias))))
+
+
+def bytes_of(seed: int, batch: int, channels: int, size: tuple[int, int]) -> np.ndarray:
+    x = RNG(seed).integers(0, 255, (batch, channels, *size), endpoint=True).astype(np.float32)
+    x[:, 0, 0, 0] = 255
+    return x
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize(("channels", "filters", "density"), [(5, 40, 0.5), (12, 20, 0.1), (40, 24, 0.3)])
+def test_the_dct_of_what_a_layer_hands_on(
+    channels: int, filters: int, density: float, stride: tuple[int, int], size: tuple[int, int], isa: str
+) -> None:
+    """All places of a tile, maps that only some blocks read, partial block rows; on AVX512-VNNI in whole numbers."""
+    graph, node = on_whole_numbers(filters, channels, size, density, pad=(1, 1, 1, 1), stride=stride)
     for batch in (1, 2):
-        x = RNG(batch).integers(0, 255, (batch, channels, *size), endpoint=True).astype(np.float32)
-        x[:, 0, 0, 0] = 255
-        product = product_of(node, x, transformed=True)
-        steps = steps_for(product)
-        engine = engine_of(graph, isa=isa, dtype="int8", calibration=[x])
-        row = engine.plan.rows[-1]
-        assert row.why.startswith("sparse in the DCT")
-        whole = row.kernel.endswith("avx512_vnni")  # AMX leaves it layers of few columns
-        q = in_whole_numbers(product, steps) if whole else in_int8(product, steps, fused=isa != "scalar")
-        assert_within(engine(x), product.image(q.y), product.image(4 * EPS * (np.abs(q.weights) @ q.numbers * q.scale + np.abs(q.bias))))
+        compare_whole(graph, node, bytes_of(batch, batch, channels, size), isa)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("tile", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "window", [{"pad": (1, 1, 1, 1)}, {"pad": (0, 2, 3, 1), "stride": (1, 2)}, {"pad": (2, 0, 2, 0), "dilation": (2, 1), "stride": (2, 2)}]
+)
+def test_every_tile_of_whole_numbers(window: dict[str, Sequence[int]], tile: int, isa: str) -> None:
+    """Groups left over behind tiles of four, paddings that differ, rows that are dilated, one thread and three."""
+    for size in ((5, 16), (8, 35), (13, 29)):
+        graph, node = on_whole_numbers(28, 20, size, 0.2, **window)
+        for threads in (1, 3):
+            compare_whole(graph, node, bytes_of(3, 2, 20, size), isa, tile=tile, threads=threads)
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("tile", [0, 4])
+def test_sums_of_whole_numbers_wait_between_chunks(tile: int, isa: str) -> None:
+    """10,800 maps, more than a chunk has, and more pixels than those whose maps are made before."""
+    graph, node = on_whole_numbers(12, 1200, (9, 17), 0.02, pad=(1, 1, 1, 1))
+    compare_whole(graph, node, bytes_of(4, 1, 1200, (9, 17)), isa, tile=tile)
 
 
 @pytest.mark.parametrize("isa", isas_of("int8"))

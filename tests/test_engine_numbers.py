@@ -103,7 +103,7 @@ def test_columns_around_a_tile(columns: int, dtype: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "isa"), SHORT)
-@pytest.mark.parametrize("tile", [1, 2, 3])
+@pytest.mark.parametrize("tile", [1, 2, 3, 4])
 def test_rows_alike_by_every_tile(tile: int, dtype: str, isa: str) -> None:
     """Dense layers, whose block rows have the same columns: one to eleven of them, 5 groups of pixels, by one thread and by three."""
     for filters in (8, 16, 24, 40, 83):

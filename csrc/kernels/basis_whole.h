@@ -162,8 +162,9 @@ template <class V, class N> struct WholeBasis {
           run.at[r] = start + taps.offset(3 * r + 1), run.before[r] = start + taps.offset(3 * r) - 1;
           run.both[r] = lanes(1) | lanes(2) << 1, run.left[r] = lanes(0) << 1;
         }
-    count == 1 ? make_runs<T, 1>(a, chunk, runs, count, maps) : count == 2 ? make_runs<T, 2>(a, chunk, runs, count, maps)
-                                                                           : make_runs<T, 0>(a, chunk, runs, count, maps);
+    count == 1   ? make_runs<T, 1>(a, chunk, runs, count, maps)
+    : count == 2 ? make_runs<T, 2>(a, chunk, runs, count, maps)
+                 : make_runs<T, 0>(a, chunk, runs, count, maps);
   }
   // known: the count, or 0.
   template <int T, int known>
@@ -197,7 +198,6 @@ template <class V, class N> struct WholeBasis {
       }
     }
   }
-
 
   // The maps of a group at `to`, of a second one at `other`.
   template <class G>

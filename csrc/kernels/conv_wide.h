@@ -41,7 +41,8 @@ template <class V> struct WideInt8 : Int8<V> {
   }
 
   // A step's columns of two groups, joined: pixels 8k .. 8k+3 of these 32, and 8k+4 .. 8k+7.
-  template <bool high> static inline __attribute__((always_inline)) void join(const float* x, const uint32_t* column, __m512i (&joined)[2]) {
+  template <bool high>
+  static inline __attribute__((always_inline)) void join(const float* x, const uint32_t* column, __m512i (&joined)[2]) {
     const auto row = [&](int i) { return _mm512_load_si512(x + column[i]); };
     const auto two = [&](int i) { return high ? _mm512_unpackhi_epi8(row(i), row(i + 1)) : _mm512_unpacklo_epi8(row(i), row(i + 1)); };
     const __m512i first = two(0), second = two(2);
@@ -70,8 +71,7 @@ template <class V> struct WideInt8 : Int8<V> {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int g = 0; g < 2; ++g)
-        acc[r][g] = chunk == 0 ? Base::zero() : Base::load_sum(y[g] + (r < filters ? r : 0) * a.y.channel);
+      for (int g = 0; g < 2; ++g) acc[r][g] = chunk == 0 ? Base::zero() : Base::load_sum(y[g] + (r < filters ? r : 0) * a.y.channel);
     const uint32_t begin = bounds[row], end = bounds[row + a.bounds_step];
     const uint32_t* value = static_cast<const uint32_t*>(a.values) + (int64_t)begin * R;
     const uint32_t *column = a.columns + (int64_t)begin * 4, *const stop = a.columns + (int64_t)end * 4;

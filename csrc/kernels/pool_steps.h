@@ -13,9 +13,9 @@ template <class S> struct PoolSteps {
 
   static void rows(const PoolArgs& a, const float* from, float* to, int begin, int end, float* scratch) {
     const bool square = a.kernel[0] == a.kernel[1];
-    square && a.kernel[0] == 3   ? make<3>(a, from, to, begin, end, scratch)
-    : square && a.kernel[0] == 2 ? make<2>(a, from, to, begin, end, scratch)
-                                 : make<0>(a, from, to, begin, end, scratch);
+    square&& a.kernel[0] == 3   ? make<3>(a, from, to, begin, end, scratch)
+    : square&& a.kernel[0] == 2 ? make<2>(a, from, to, begin, end, scratch)
+                                : make<0>(a, from, to, begin, end, scratch);
   }
 
  private:

@@ -76,6 +76,12 @@ EMULATED_2(__m512i, packus_epi32)
 EMULATED_2(__m512i, packus_epi16)
 EMULATED_2(__m512i, unpacklo_epi16)
 EMULATED_2(__m512i, unpackhi_epi16)
+EMULATED_2(__m512i, unpacklo_epi8)
+EMULATED_2(__m512i, unpackhi_epi8)
+EMULATED_2(__m512i, add_epi16)
+EMULATED_2(__m512i, sub_epi16)
+EMULATED_2(__m512i, mulhrs_epi16)
+EMULATED_2(__m512i, max_epu8)
 EMULATED_2(__m512i, shuffle_epi8)
 #undef EMULATED_2
 #undef EMULATED_3
@@ -101,6 +107,10 @@ inline __m512i set4_epi32(int d, int c, int b, int a) {
 template <class... Int> inline __m512i setr_epi32(Int... a) {
   static_assert(sizeof...(a) == 16);
   return Lanes<int, __m512i>{{a...}};
+}
+template <class... Int> inline __m512i setr_epi64(Int... a) {
+  static_assert(sizeof...(a) == 8);
+  return Lanes<int64_t, __m512i>{{a...}};
 }
 
 // Where bit l of k is set, the lane of b, else that of a.
@@ -132,8 +142,16 @@ inline __m512i shuffle_i32x4(__m512i a, __m512i b, int how) {
 }
 inline __m128i extracti32x4_epi32(__m512i a, int at) { return lanes<__m128i>(a).lane[at]; }
 inline __m512i inserti64x4(__m512i a, __m256i b, int at) { return at ? join(halves(a).low, b) : join(b, halves(a).high); }
-inline __m128i maskz_loadu_epi8(__mmask16 k, const void* p) {
-  return made<uint8_t, __m128i>([&](int l) { return k >> l & 1 ? static_cast<const uint8_t*>(p)[l] : 0; });
+inline __m512i permutex2var_epi32(__m512i a, __m512i index, __m512i b) {
+  return as<__m512i>(permutex2var_ps(as<__m512>(a), index, as<__m512>(b)));
+}
+template <class V> inline V mask_loadu_epi8(V other, uint64_t k, const void* p) {
+  return made<uint8_t, V>([&, x = lanes<uint8_t>(other)](int l) { return k >> l & 1 ? static_cast<const uint8_t*>(p)[l] : x.lane[l]; });
+}
+inline void mask_storeu_epi8(void* p, __mmask64 k, __m512i a) {
+  const auto x = lanes<uint8_t>(a);
+  for (int l = 0; l < 64; ++l)
+    if (k >> l & 1) static_cast<uint8_t*>(p)[l] = x.lane[l];
 }
 inline __m512i mask_broadcast_i32x4(__m512i other, __mmask16 k, __m128i a) {
   return choose<uint32_t>(k, other, (__m512i)Lanes<__m128i, __m512i>{{a, a, a, a}});
@@ -225,6 +243,12 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 #define _mm512_packus_epi16 emulated::packus_epi16
 #define _mm512_unpacklo_epi16 emulated::unpacklo_epi16
 #define _mm512_unpackhi_epi16 emulated::unpackhi_epi16
+#define _mm512_unpacklo_epi8 emulated::unpacklo_epi8
+#define _mm512_unpackhi_epi8 emulated::unpackhi_epi8
+#define _mm512_add_epi16 emulated::add_epi16
+#define _mm512_sub_epi16 emulated::sub_epi16
+#define _mm512_mulhrs_epi16 emulated::mulhrs_epi16
+#define _mm512_max_epu8 emulated::max_epu8
 #define _mm512_shuffle_epi8 emulated::shuffle_epi8
 #define _mm512_cvtepi32_ps emulated::cvtepi32_ps
 #define _mm512_cvtps_epi32 emulated::cvtps_epi32
@@ -232,19 +256,25 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 #define _mm512_set1_epi32 emulated::set1_epi32
 #define _mm512_set4_epi32 emulated::set4_epi32
 #define _mm512_setr_epi32 emulated::setr_epi32
+#define _mm512_setr_epi64 emulated::setr_epi64
 #define _mm512_mask_loadu_ps emulated::mask_loadu_ps
 #define _mm512_mask_storeu_ps emulated::mask_storeu_ps
 #define _mm512_permutexvar_ps emulated::permutexvar_ps
 #define _mm512_permutexvar_epi32 emulated::permuted<uint32_t>
 #define _mm512_permutexvar_epi16 emulated::permuted<uint16_t>
+#define _mm512_permutexvar_epi64 emulated::permuted<uint64_t>
 #define _mm512_permutexvar_epi8 emulated::permuted<uint8_t>
 #define _mm512_permutex2var_ps emulated::permutex2var_ps
+#define _mm512_permutex2var_epi32 emulated::permutex2var_epi32
+#define _mm512_mask_storeu_epi8 emulated::mask_storeu_epi8
 #define _mm512_mask_broadcast_i32x4 emulated::mask_broadcast_i32x4
 #define _mm512_castsi128_si512 emulated::castsi128_si512
 #define _mm512_cvtusepi32_epi8 emulated::cvtusepi32_epi8
 #define _mm512_cvtepi32_epi8 emulated::converted<uint8_t, uint32_t, __m128i>
 #define _mm512_cvtepi32_epi16 emulated::converted<uint16_t, uint32_t, __m256i>
 #define _mm512_cvtepu8_epi32 emulated::converted<uint32_t, uint8_t, __m512i>
+#define _mm512_cvtepu8_epi16 emulated::converted<uint16_t, uint8_t, __m512i>
+#define _mm512_cvtepi16_epi8 emulated::converted<uint8_t, uint16_t, __m256i>
 #define _mm512_cvtepu16_epi32 emulated::converted<uint32_t, uint16_t, __m512i>
 #define _mm512_scalef_ps emulated::scalef_ps
 #define _mm512_rcp14_ps emulated::rcp14_ps
@@ -262,6 +292,7 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 #define _mm512_castps_si512(a) emulated::as<__m512i>(a)
 #define _mm512_castsi512_ps(a) emulated::as<__m512>(a)
 #define _mm512_castsi512_si128(a) emulated::extracti32x4_epi32(a, 0)
+#define _mm512_castsi512_si256(a) emulated::halves(a).low
 #define _mm512_castsi256_si512(a) emulated::join(a, _mm256_setzero_si256())
 #define _mm512_load_ps(p) emulated::load_aligned<__m512>(p)
 #define _mm512_load_si512(p) emulated::load_aligned<__m512i>(p)
@@ -271,6 +302,7 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 #define _mm512_store_si512(p, a) emulated::store_aligned<__m512i>(p, a)
 #define _mm512_storeu_ps(p, a) emulated::store<__m512>(p, a)
 #define _mm512_storeu_si512(p, a) emulated::store<__m512i>(p, a)
+#define _mm512_maskz_loadu_epi8(k, p) emulated::mask_loadu_epi8(_mm512_setzero_si512(), k, p)
 #define _mm512_maskz_loadu_ps(k, p) emulated::mask_loadu_ps(emulated::set1_ps(0), k, p)
 #define _mm512_mask_mov_ps(a, k, b) emulated::choose<float, __m512>(k, a, b)
 #define _mm512_mask_blend_ps(k, a, b) emulated::choose<float, __m512>(k, a, b)
@@ -287,11 +319,15 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 #define _mm512_shuffle_i32x4(a, b, how) emulated::shuffle_i32x4(a, b, how)
 #undef _mm512_extracti32x4_epi32
 #define _mm512_extracti32x4_epi32(a, at) emulated::extracti32x4_epi32(a, at)
+#undef _mm512_extracti64x4_epi64
+#define _mm512_extracti64x4_epi64(a, at) ((at) ? emulated::halves(a).high : emulated::halves(a).low)
 #undef _mm512_inserti64x4
 #define _mm512_inserti64x4(a, b, at) emulated::inserti64x4(a, b, at)
 
 // On shorter registers, under a mask.
 #define _mm256_mask_permutexvar_epi16(other, k, index, a) \
   emulated::choose<uint16_t, __m256i>(k, other, emulated::permuted<uint16_t>(index, a))
-#define _mm_maskz_loadu_epi8 emulated::maskz_loadu_epi8
+#define _mm256_mask_loadu_epi8(other, k, p) emulated::mask_loadu_epi8(other, k, p)
+#define _mm256_maskz_loadu_epi8(k, p) emulated::mask_loadu_epi8(_mm256_setzero_si256(), k, p)
+#define _mm_maskz_loadu_epi8(k, p) emulated::mask_loadu_epi8(_mm_setzero_si128(), k, p)
 #define _mm_mask_shuffle_epi8(other, k, a, index) emulated::choose<uint8_t, __m128i>(k, other, _mm_shuffle_epi8(a, index))
