@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "error.h"
+#include "shape.h"
 
 namespace cosparse {
 
@@ -53,14 +54,20 @@ Ranges no_range(const Weights& w) {
 
 std::map<int, Quantization> Engine::calibrated() const {
   std::map<int, Quantization> steps;
-  std::map<int, std::pair<float, float>>
-      seen;  // by value: all 1x1 readers of one value share its steps, whatever channels each of them uses
+  // By value: all 1x1 readers of one value share its steps, whatever channels each of them uses, and with what reads it as a residual.
+  std::map<int, std::pair<float, float>> seen;
   for (const auto& [node, ranges] : prepared_.ranges)
     if (pixelwise(graph_->nodes[node]) && ranges.low) {
       auto& [low, high] = seen.try_emplace(graph_->nodes[node].inputs[0], INFINITY, -INFINITY).first->second;
       low = std::min(low, *std::min_element(&ranges.low[0], &ranges.low[kLanes]));
       high = std::max(high, *std::max_element(&ranges.high[0], &ranges.high[kLanes]));
     }
+  for (const Fused& step : fuse(*graph_, infer_shapes(*graph_, example_shapes(*graph_))))
+    if (const auto value = seen.find(step.residual); value != seen.end())
+      if (const auto ranges = prepared_.ranges.find(step.node); ranges != prepared_.ranges.end() && ranges->second.added) {
+        auto& [low, high] = value->second;
+        low = std::min(low, ranges->second.added[0]), high = std::max(high, ranges->second.added[1]);
+      }
   for (const auto& [node, ranges] : prepared_.ranges) {
     const Weights& w = *prepared_.weights.at(node);
     const int taps = w.kernel[0] * w.kernel[1];

@@ -75,7 +75,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     if (pooled[v] < 0) continue;
     const int p = pooled[v], reader = wanted[p] >= 0 ? wanted[p] : planes[p];
     const auto floats = [&](int node) { return prepared.weights.at(node)->floats; };
-    if (!allowed[v] || wanted[v] >= 0 || planes[v] >= 0 || !allowed[p] || reader < 0 || writer[v] < 0 || floats(reader) != floats(writer[v]) ||
+    if (!allowed[v] || wanted[v] >= 0 || planes[v] >= 0 || !allowed[p] || pooled[p] >= 0 || reader < 0 || writer[v] < 0 || floats(reader) != floats(writer[v]) ||
         prepared.weights.at(reader)->number != Number::int8 || !pool_steps_kernel(prepared.weights.at(reader)->isa, floats(reader)))
       allowed[v] = allowed[p] = 0, pooled[v] = -1;
   }

@@ -24,20 +24,18 @@ struct Places {
   }
 };
 
-// T: a number of the values, as many of them as a place holds in 32 bits.
-template <class T> void join_steps(const Weights& w, int columns, const Places& places, ShiftedSteps& out) {
-  constexpr int kJoined = sizeof(uint32_t) / sizeof(T);
+void join_steps(const Weights& w, int columns, const Places& places, ShiftedSteps& out) {
   const int rows = w.block_rows(), chunks = (int)w.chunks.size();
-  const T* const values = reinterpret_cast<const T*>(w.values.get());
+  const uint8_t* const values = reinterpret_cast<const uint8_t*>(w.values.get());
   for (int row = 0; row < rows; ++row) {
     out.bounds.push_back((uint32_t)out.columns.size());
-    std::map<uint32_t, std::vector<T>> steps;  // by place: [r][kJoined]
+    std::map<uint32_t, std::vector<uint8_t>> steps;  // by place: [r][4]
     for (uint32_t b = w.bounds[row]; b < w.bounds[chunks * rows + row]; ++b)
       for (int i = 0; i < columns; ++i) {
         const uint32_t map = w.columns[b * columns + i] / kLanes;
-        std::vector<T>& step = steps.try_emplace(places.place[map], (size_t)w.r * kJoined, T(0)).first->second;
+        std::vector<uint8_t>& step = steps.try_emplace(places.place[map], (size_t)w.r * 4, uint8_t(0)).first->second;
         for (int f = 0; f < w.r; ++f)  // an empty slot of a step has some map once more, and zeros
-          step[f * kJoined + places.lane[map]] |= values[((size_t)b * w.r + f) * columns + i];
+          step[f * 4 + places.lane[map]] |= values[((size_t)b * w.r + f) * columns + i];
       }
     for (const auto& [place, step] : steps) {
       out.columns.push_back(place);
@@ -54,10 +52,8 @@ ShiftedSteps shifted_steps(const Weights& w, const Geometry& geometry) {
   const Places places(w, geometry);
   const int columns = conv_kernels(w.isa, w.number, w.r)[0]->columns;
   ShiftedSteps out;
-  if (geometry.joined == 4) {
-    join_steps<uint8_t>(w, columns, places, out);
-  } else if (geometry.joined == 2) {
-    join_steps<uint16_t>(w, columns, places, out);
+  if (geometry.joined > 1) {
+    join_steps(w, columns, places, out);
   } else {
     const uint32_t count = w.bounds.back() * columns;
     for (uint32_t b = 0; b < count; ++b) out.columns.push_back(places.place[w.columns[b] / kLanes]);

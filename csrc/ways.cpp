@@ -81,7 +81,9 @@ void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::se
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
                 Pool& pool, Found& found) {
   std::vector<Way> ways;
-  const int widest = std::max(3, conv_kernels(options.isa, options.number, 8)[0]->t);
+  int widest = 3;  // of blocks of eight
+  for (const KernelRow& row : kernel_table())
+    if (row.conv && row.isa <= options.isa && row.number == options.number && row.r == 8) widest = std::max(widest, row.t);
   for (const int tile : kTiles) {
     if (tile > widest) break;
     Options with = options;

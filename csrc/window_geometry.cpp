@@ -38,22 +38,22 @@ bool read_anywhere(const Weights& w) {
   return w.number != Number::int8 || (w.floats < kLanes && alike(w.inverse) && alike(w.zero));
 }
 
-// How many columns of a step a place of the copies holds.
+// How many columns of a step a place of the copies holds. In bfloat16 one: what a step does not need would be multiplied by 0, and 0 times infinity
+// is no number.
 int numbers_of_place(const Weights& w) {
   const KernelRow& kernel = *conv_kernels(w.isa, w.number, w.r)[0];
-  return kernel.narrow ? 1 : kernel.columns;
+  return kernel.narrow || w.number != Number::int8 ? 1 : kernel.columns;
 }
 
-// n places, each of as many numbers as fit 32 bits: out of every `step`th of the line, `along` from one to the next.
-template <class T> void join_row(const T* line, int64_t step, int64_t along, int64_t n, uint32_t* out) {
-  constexpr int kJoined = sizeof(uint32_t) / sizeof(T);
+// n places of four bytes: out of every `step`th of the line, `along` from one to the next.
+void join_row(const uint8_t* line, int64_t step, int64_t along, int64_t n, uint32_t* out) {
   if (along == 1) {
     for (int64_t k = 0; k < n; ++k) std::memcpy(&out[k], line + step * k, sizeof(uint32_t));
     return;
   }
   for (int64_t k = 0; k < n; ++k) {
-    T numbers[kJoined];
-    for (int i = 0; i < kJoined; ++i) numbers[i] = line[step * k + along * i];
+    uint8_t numbers[4];
+    for (int i = 0; i < 4; ++i) numbers[i] = line[step * k + along * i];
     std::memcpy(&out[k], numbers, sizeof numbers);
   }
 }
@@ -188,7 +188,7 @@ void Geometry::copy_phases(const Run& run, const Place& x, T* to, int channels, 
           continue;
         }
         put_row(n, row, 1, line, line_numbers());
-        join_row(line, stride_[1], along_, wq, places);
+        if constexpr (sizeof(T) == 1) join_row(line, stride_[1], along_, wq, places);
       }
   });
 }

@@ -14,7 +14,7 @@ namespace cosparse {
 //
 // Where rows of the output are whole groups and taps are their own maps, the copies have the padding too: then each tap of all pixels lies
 // at one offset from the pixel, and the product reads it there (Source::shifted): they are the maps, in the form that it reads. Where a step
-// of the product is several columns, a place of the copies holds that many neighbouring taps of a kernel's row, joined to 32 bits.
+// of the product is four bytes, a place of the copies holds that many neighbouring taps of a kernel's row.
 struct Geometry {
   bool copies = false, padded = false;
   int joined = 1;                           // numbers of a place

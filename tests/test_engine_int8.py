@@ -73,6 +73,18 @@ def test_positive_inputs_get_all_256_numbers(isa: str) -> None:
     np.testing.assert_array_equal(engine_of(graph, isa=isa, dtype="int8", calibration=[x])(x), reference.run(graph, x)[0])
 
 
+@pytest.mark.parametrize("isa", [isa for isa in isas_of("int8") if isa not in ("scalar", "avx512")])  # which keep it
+@pytest.mark.parametrize("size", [(3, 5), (3, 16)])
+def test_what_is_no_number_is_the_least_one(size: tuple[int, int], isa: str) -> None:
+    """In maps that are copied, and in copies with padding."""
+    node = conv(RNG(14), 8, 3, (3, 3), pad=(1, 1, 1, 1))
+    x = RNG(16).integers(0, 255, (2, 3, *size), endpoint=True).astype(np.float32)
+    engine = engine_of(graph_of([node], {"x": (3, *size)}), isa=isa, dtype="int8", calibration=[x])
+    none, least = x.copy(), x.copy()
+    none[1, 1, 1, 2], least[1, 1, 1, 2] = np.nan, 0
+    np.testing.assert_array_equal(engine(none), engine(least))
+
+
 @pytest.mark.parametrize("isa", [isa for isa in isas_of("int8") if isa not in ("scalar", "avx512")])  # which sum in float32
 @pytest.mark.parametrize("size", [(1, 1), (5, 7)])
 def test_sums_that_float32_would_round_are_exact(size: tuple[int, int], isa: str) -> None:

@@ -108,6 +108,14 @@ def test_what_else_reads_the_value_keeps_it_in_floats(isa: str) -> None:
     assert compare(added, x, isa, off=0.05)[0].startswith("pool_f32")
     behind_a_pool = [*first, pool("b", "a", **window), pool("c", "b", (2, 2), (2, 2)), layer("d", "c", 8, CHANNELS)]
     assert compare(behind_a_pool, x, isa)[0].startswith("pool_f32")
+    read_on = [
+        *first,
+        pool("c", "a", **window),
+        layer("d", "c", 8, CHANNELS),
+        pool("b", "c", (3, 3), (1, 1), 1),
+        layer("e", "b", 8, CHANNELS),
+    ]
+    assert all(kernel.startswith("pool_f32") for kernel in compare(read_on, x, isa, ("d", "e")))
     of_an_input = [pool("c", "x", **window), layer("d", "c", 8, CHANNELS)]
     assert compare(of_an_input, x, isa)[0].startswith("pool_f32")
 
@@ -125,6 +133,18 @@ def test_what_a_pool_of_steps_makes_may_be_added(isa: str) -> None:
     nodes += [FakeNode("d", "add", ("d0", "c"))]
     for threads in (1, 3):
         assert compare(nodes, x, isa, threads=threads)[0].startswith("pool_int8")
+
+
+@pytest.mark.parametrize("isa", isas_of("int8"))
+@pytest.mark.parametrize("pooled", [False, True])
+def test_what_is_added_is_not_cut_off(pooled: bool, isa: str) -> None:
+    """The 1x1 reader, whose steps a value lies in, leaves out the channel of the largest numbers; the residual does not."""
+    x = RNG(0).integers(0, 11, (1, CHANNELS, 9, 20)).astype(np.float32)
+    x[:, 5] *= 25
+    last = layer("d0", "c" if pooled else "a", CHANNELS, CHANNELS)
+    last.tensors["values"][:, 5] = 0
+    nodes = [source_of(CHANNELS), relu("a", "hands_on"), *([pool("c", "a", (3, 3), (1, 1), 1)] if pooled else []), last]
+    compare([*nodes, FakeNode("d", "add", ("d0", last.inputs[0]))], x, isa, off=0.02)
 
 
 @pytest.mark.parametrize("isa", STEPS)

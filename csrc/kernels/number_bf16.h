@@ -3,7 +3,6 @@
 
 template <class V> struct Bf16 : F32<V> {
   static constexpr Number number = Number::bf16;
-  static constexpr bool joins = true;
   static constexpr int columns = 2, floats = kLanes / 2, together = 2;
   using Value = uint32_t;  // the even column below, the odd one above
   using Reg = typename V::Reg;

@@ -13,9 +13,10 @@ template <class V> struct Int8 : F32<V> {
   using Sum = __m512i;
   using Value = uint32_t;  // first column in the lowest byte
 
+  // No number: 0.
   static __m128i steps(Reg x, float inverse, float zero) {
     const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(inverse), _mm512_set1_ps(zero));
-    return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(_mm512_setzero_ps(), steps))));
+    return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(steps, _mm512_setzero_ps()))));
   }
   // The same for four rows at once, up to 255; below 0 and no number: 0, by the saturation of four_rows().
   static __m512i whole_steps(Reg x, float inverse, float zero) {
