@@ -22,7 +22,7 @@ struct NarrowRow {
 };
 
 // Blocks that are put in order together: their maps should lie near each other.
-constexpr uint32_t kRegion = 256;
+constexpr uint32_t kSearched = 256;
 
 struct Lane {
   std::array<int16_t, 8> plus{}, minus{};  // of each filter
@@ -100,9 +100,9 @@ NarrowRow narrow_row(const Blocks& blocks, uint32_t begin, uint32_t end) {
   std::iota(all.begin(), all.end(), begin);
   const auto lanes = [&](const std::vector<uint32_t>& of, size_t most, bool whole) {
     std::vector<Lane> filled;
-    for (size_t from = 0; from < of.size(); from += kRegion) {
+    for (size_t from = 0; from < of.size(); from += kSearched) {
       const std::vector<Lane> region =
-          fill_lanes(blocks, &of[from], &of[from] + std::min<size_t>(kRegion, of.size() - from), most, whole, rest);
+          fill_lanes(blocks, &of[from], &of[from] + std::min<size_t>(kSearched, of.size() - from), most, whole, rest);
       filled.insert(filled.end(), region.begin(), region.end());
     }
     return filled;

@@ -1,8 +1,9 @@
 // The basis step of the 3x3 DCT in whole numbers, for int8: out of planes of steps u = 0..255 (0 stands for 0), by sums of 16 bits, which
-// hold 16 * 255, map = clamp(zero + (sum * factor + 2^14 >> 15), 0, 255) for each of the nine. Sixteen pixels at a time: a vector of 32 bytes,
-// for which some processors have a port more than for 64. As basis_step_dct3() of conv_basis.h otherwise. At a horizontal stride of 2 a row's
-// three taps are the even and the odd bytes from pixel 2x on, and the odd ones of a second load before it.
+// hold 16 * 255, map = clamp(zero + (sum * factor + 2^14 >> 15), 0, 255) for each of the nine. Two groups of pixels at a time, in vectors of 64
+// bytes, and one for what is left. As basis_step_dct3() of conv_basis.h otherwise. At a horizontal stride of 2 a row's three taps are the even and
+// the odd bytes from pixel 2x on, and the odd ones of a second load before it.
 // Included inside a per-ISA namespace, after number_int8.h.
+
 // Words of one group of pixels, or of two that follow each other.
 struct OneGroup {
   using Words = __m256i;
