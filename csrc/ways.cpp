@@ -38,13 +38,13 @@ bool calm(const Way& way, const std::vector<double>& rounds) {
   return std::count_if(rounds.begin(), rounds.end(), [&](double us) { return us <= kCalm * least; }) >= kCalmRounds;
 }
 
-// What step s takes of the rule's time, in the median of the rounds. The steps of all ways are the same.
+// What step s takes of the rule's time: in the median of the rounds, or of the least times where these say more. The steps of all ways are the same.
 double of_rule(const Way& way, const Way& rule, size_t s) {
   std::vector<double> ratios;
   for (size_t round = 0; round < way.rounds.size(); ++round) ratios.push_back(way.rounds[round][s] / std::max(rule.rounds[round][s], 1e-3));
   const auto middle = ratios.begin() + (int64_t)ratios.size() / 2;
   std::nth_element(ratios.begin(), middle, ratios.end());
-  return *middle;
+  return std::max(*middle, way.us[s] / std::max(rule.us[s], 1e-3));
 }
 
 }  // namespace

@@ -28,8 +28,8 @@ struct Way {
 void time_ways(std::vector<Way>& ways, Pool& pool, double seconds, const std::set<int>& only = {});
 
 // Adds to `found` what the layers in `prepared` take with each width of tile, and with the plan's rule (tile 0), which comes first: the rule's
-// least time, and that times the median of what another width took of the rule's time in the same round. On a machine that others share, least
-// times are those of whoever had the calmest moment.
+// least time, and that times what another width takes of it. On a machine that others share, least times are those of whoever had the calmest
+// moment, and of few rounds the median is no better: another width must gain in both.
 void time_tiles(const Graph& graph, const Options& options, const Prepared& prepared, const std::vector<Shape>& inputs, const Kinds& kinds,
                 Pool& pool, Found& found);
 constexpr double kEachSeconds = 2;  // for the ways of one call, where two rounds do not take longer
