@@ -32,6 +32,11 @@ static bool reads_steps(const Node& node, const Weights& weights, const Shape& i
   return weights.source_inverse > 0 && (node.list("stride")[1] == 2 || (in.h == out.h && in.w == out.w));
 }
 
+// Whether one layer's steps are what the other reads, and a pool between them has a kernel for their numbers.
+static bool alike(const Weights& writer, const Weights& reader) {
+  return reader.number == Number::int8 && writer.floats == reader.floats && pool_steps_kernel(reader.isa, reader.floats);
+}
+
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
                     Plan& plan) {
   const auto convolves = [&](int node) {
@@ -39,7 +44,8 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     return own != prepared.weights.end() && !own->second->depthwise;
   };
   std::vector<char> allowed = whole;
-  std::vector<int> pooled(whole.size(), -1), writer(whole.size(), -1);  // what a max_pool makes of the value; the convolution that writes it
+  // What a max_pool makes of the value; the convolution that writes it.
+  std::vector<int> pooled(whole.size(), -1), writer(whole.size(), -1);
   // A node that reads the value pixel by pixel, or out of planes of steps; all such have seen the same range of it.
   std::vector<int> wanted(whole.size(), -1), planes(whole.size(), -1);
   for (size_t v = 0; v < allowed.size(); ++v)
@@ -70,13 +76,12 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (int n = 0; n < (int)graph.nodes.size(); ++n)
     if (is_view(graph, n, plan.shapes))
       for (int v : graph.nodes[n].inputs) allowed[v] = 0;
-  // A pool of steps, where they are those that its reader wants: of numbers cut off and rounded, the largest is the largest one cut off and rounded.
+  // Pools of steps, those that their reader wants: of numbers cut off and rounded, the largest is the largest one cut off and rounded.
   for (size_t v = 0; v < allowed.size(); ++v) {
     if (pooled[v] < 0) continue;
     const int p = pooled[v], reader = wanted[p] >= 0 ? wanted[p] : planes[p];
-    const auto floats = [&](int node) { return prepared.weights.at(node)->floats; };
-    if (!allowed[v] || wanted[v] >= 0 || planes[v] >= 0 || !allowed[p] || pooled[p] >= 0 || reader < 0 || writer[v] < 0 || floats(reader) != floats(writer[v]) ||
-        prepared.weights.at(reader)->number != Number::int8 || !pool_steps_kernel(prepared.weights.at(reader)->isa, floats(reader)))
+    const bool read_by_it_alone = allowed[v] && wanted[v] < 0 && planes[v] < 0, read_on = allowed[p] && pooled[p] < 0 && reader >= 0;
+    if (!read_by_it_alone || !read_on || writer[v] < 0 || !alike(*prepared.weights.at(writer[v]), *prepared.weights.at(reader)))
       allowed[v] = allowed[p] = 0, pooled[v] = -1;
   }
   // What is only added lies as the sum does, so that a tile of both is read and written in one piece.

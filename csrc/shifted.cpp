@@ -1,6 +1,5 @@
 #include "shifted.h"
 
-#include <algorithm>
 #include <cstring>
 #include <map>
 

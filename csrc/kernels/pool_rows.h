@@ -14,15 +14,6 @@ template <class V> struct PoolSum {
   static float of(float a, float b) { return a + b; }
 };
 
-// The taps begin..end-1 that meet an axis of `size` when the first of them lies at `start`.
-struct Inside {
-  int begin = 0, end;
-  Inside(int start, int step, int taps, int size) : end(taps) {
-    while (begin < taps && start + begin * step < 0) ++begin;
-    while (end > begin && start + (end - 1) * step >= size) --end;
-  }
-};
-
 // row[i] = over the window's source rows; the vector that ends the row fills up with `outside`.
 template <class V, class Op> void pool_source_rows(const PoolArgs& a, const float* x, int oy, float* row) {
   const int top = oy * a.stride[0] - a.pad[0];

@@ -6,7 +6,7 @@
 //   larger                of each lane
 //   even(a, b)            the lanes 0, 2, .. of both, one behind the other
 //
-// Included inside a per-ISA namespace.
+// Included inside a per-ISA namespace, after taps.h.
 template <class S> struct PoolSteps {
   using Number = typename S::Number;
   using Reg = typename S::Reg;
@@ -41,12 +41,10 @@ template <class S> struct PoolSteps {
   template <int known> static void source_rows(const PoolArgs& a, const Number* x, int oy, Number* line) {
     const int top = oy * a.stride[0] - a.pad[0];
     const int64_t pitch = (int64_t)a.dilation[0] * a.w;
-    int first = 0, beyond = a.kernel[0];
-    while (first < beyond && top + first * a.dilation[0] < 0) ++first;
-    while (first < beyond && top + (beyond - 1) * a.dilation[0] >= a.h) --beyond;
-    const Number* const from = x + (int64_t)(top + first * a.dilation[0]) * a.w;
-    if (known && beyond - first == known) return line_of<known>(a.w, from, pitch, known, line);
-    line_of<0>(a.w, from, pitch, beyond - first, line);
+    const Inside rows(top, a.dilation[0], a.kernel[0], a.h);
+    const Number* const from = x + (int64_t)(top + rows.begin * a.dilation[0]) * a.w;
+    if (known && rows.end - rows.begin == known) return line_of<known>(a.w, from, pitch, known, line);
+    line_of<0>(a.w, from, pitch, rows.end - rows.begin, line);
   }
   // Of `count` source rows, or `known` ones.
   template <int known> static void line_of(int width, const Number* from, int64_t pitch, int count, Number* line) {

@@ -5,6 +5,15 @@
 // row; those of the first two are kept. At stride s lane l of such a run is element s*l, and each vector that holds some of them is loaded once: element s*l mod V::lanes of it
 // goes to lane l.
 
+// The taps begin..end-1 that meet an axis of `size` when the first of them lies at `start`.
+struct Inside {
+  int begin = 0, end;
+  Inside(int start, int step, int taps, int size) : end(taps) {
+    while (begin < taps && start + begin * step < 0) ++begin;
+    while (end > begin && start + (end - 1) * step >= size) --end;
+  }
+};
+
 // A flat output pixel's place. Found by division once for a tile: from there on it is counted.
 struct Pixel {
   int64_t image;
