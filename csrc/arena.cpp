@@ -109,7 +109,7 @@ std::vector<int> share_residuals(const Graph& graph, const std::vector<Fused>& s
     if (own == prepared.weights.end() || own->second->depthwise) continue;
     if (own->second->chunks.size() > 1) continue;  // sums may wait in the output
     const Place &a = plan.places[from], &b = plan.places[to];
-    if (a.tiled != b.tiled || a.plane != b.plane || a.group != b.group) continue;
+    if (a.tiled != b.tiled || a.plane != b.plane || a.group != b.group || a.row_bits != b.row_bits) continue;
     owner[to] = owner[from];
     Block& shared = storage[owner[from]];
     shared.last = storage[to].last, shared.floats = std::max(shared.floats, storage[to].floats);
@@ -126,7 +126,7 @@ bool is_view(const Graph& graph, int n, const std::vector<Shape>& shapes) {
   return node.op == "reshape" && in.c == out.c && in.h == out.h && in.w == out.w;
 }
 
-std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, Plan& plan) {
+std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, int threads, Plan& plan) {
   const std::vector<Home> homes = find_homes(graph, steps, plan.shapes);
   const int inputs = (int)graph.inputs.size();
   std::vector<Block> storage(homes.size()), temporary(steps.size());
@@ -158,11 +158,11 @@ std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& 
     if (h.root >= 0) ++residents[h.root];
   std::vector<char> whole(homes.size(), 0);
   for (size_t v = inputs; v < homes.size(); ++v) whole[v] = homes[v].root == (int)v && residents[v] == 1;
-  choose_layouts(graph, steps, whole, prepared, plan);
+  choose_layouts(graph, steps, whole, prepared, threads, plan);
   for (size_t v = 0; v < homes.size(); ++v)  // tiles of short numbers
     if (const Place& place = plan.places[v]; place.tiled) {
-      const int64_t groups = round_up(plan.shapes[v].pixels(), kLanes) / kLanes, channels = plan.shapes[v].c;
-      storage[v].floats = round_up((groups - 1) * place.group + (channels - 1) * place.plane + kLanes, kLanes);
+      const int64_t pixels = (int64_t)kLanes << place.row_bits, rows = (plan.shapes[v].pixels() + pixels - 1) / pixels;
+      storage[v].floats = round_up((rows - 1) * place.group + (plan.shapes[v].c - 1) * place.plane + kLanes, kLanes);
     }
   const std::vector<int> owner = share_residuals(graph, steps, whole, prepared, plan, storage);
 

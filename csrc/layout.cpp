@@ -37,8 +37,18 @@ static bool alike(const Weights& writer, const Weights& reader) {
   return reader.number == Number::int8 && writer.floats == reader.floats && pool_steps_kernel(reader.isa, reader.floats);
 }
 
+// Whether a layer has the kernel that reads rows of four groups where they lie (kernels/conv_wide.h), and tiles of as many: the whole
+// plane, whose block rows threads then share, or so many that most of the groups are in tiles when each thread has the same number.
+static bool reads_wide_rows(const Weights& weights, int64_t pixels, int threads) {
+  constexpr int kManyTiles = 4;  // for each thread
+  const KernelRow& widest = *conv_kernels(weights.isa, weights.number, weights.r)[0];
+  const int64_t groups = round_up(pixels, kLanes) / kLanes, tiles = groups / kWideGroups;
+  return widest.t == kWideGroups && widest.floats * kWideGroups == kLanes && tiles > 0 &&
+         (groups == kWideGroups || tiles % threads == 0 || tiles >= kManyTiles * threads);
+}
+
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
-                    Plan& plan) {
+                    int threads, Plan& plan) {
   const auto convolves = [&](int node) {
     const auto own = prepared.weights.find(node);
     return own != prepared.weights.end() && !own->second->depthwise;
@@ -48,6 +58,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   std::vector<int> pooled(whole.size(), -1), writer(whole.size(), -1);
   // A node that reads the value pixel by pixel, or out of planes of steps; all such have seen the same range of it.
   std::vector<int> wanted(whole.size(), -1), planes(whole.size(), -1);
+  std::vector<char> wide(whole.size(), 1);  // all that read it pixel by pixel do so by rows of four groups
   for (size_t v = 0; v < allowed.size(); ++v)
     if (v >= graph.inputs.size() && is_view(graph, (int)(v - graph.inputs.size()), plan.shapes)) allowed[v] = 0;
   for (int v : graph.outputs) allowed[v] = 0;
@@ -61,7 +72,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     if (!convolves(f.node) || keeps_sums(node, *prepared.weights.at(f.node), plan.shapes[f.output].pixels())) allowed[f.output] = 0;
     for (int v : read_by(node))  // of which `add` may be folded into the step before: that one reads it as its residual
       if (convolves(f.node) && pixelwise(node))
-        wanted[v] = f.node;
+        wanted[v] = f.node, wide[v] = wide[v] && reads_wide_rows(*prepared.weights.at(f.node), plan.shapes[v].pixels(), threads);
       else if (convolves(f.node) && reads_steps(node, *prepared.weights.at(f.node), plan.shapes[v], plan.shapes[f.output]) &&
                (planes[v] < 0 || prepared.weights.at(planes[v])->source_inverse == prepared.weights.at(f.node)->source_inverse))
         planes[v] = f.node;
@@ -89,7 +100,7 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
   for (auto f = steps.rbegin(); f != steps.rend(); ++f)
     if (f->residual >= 0 && wanted[f->residual] < 0 && pooled[f->residual] < 0 && allowed[f->output] && wanted[f->output] >= 0 &&
         (prepared.weights.at(f->node)->inverse.empty() || prepared.weights.at(f->node)->added_inverse > 0))
-      wanted[f->residual] = wanted[f->output], added[f->residual] = f->node;
+      wanted[f->residual] = wanted[f->output], wide[f->residual] = wide[f->output], added[f->residual] = f->node;
   for (size_t v = 0; v < allowed.size(); ++v)
     if (allowed[v] && planes[v] >= 0) {
       const Weights& reader = *prepared.weights.at(planes[v]);
@@ -99,7 +110,8 @@ void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const s
     } else if (allowed[v] && wanted[v] >= 0) {
       const Weights& reader = *prepared.weights.at(wanted[v]);
       Place& place = plan.places[v];
-      place.tiled = true, place.plane = reader.floats, place.group = plan.shapes[v].c * reader.floats;
+      place.tiled = true, place.row_bits = wide[v] ? kWideBits : 0;
+      place.plane = reader.floats << place.row_bits, place.group = plan.shapes[v].c * place.plane;
       if (added[v] >= 0)
         place.inverse = prepared.weights.at(added[v])->added_inverse, place.zero = prepared.weights.at(added[v])->added_zero;
       else if (!reader.inverse.empty())

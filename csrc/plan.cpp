@@ -73,7 +73,7 @@ std::shared_ptr<const Plan> make_plan(const Graph& graph, const Options& options
   for (int v : graph.outputs) reads(v);
   std::vector<Fused> steps = fuse(graph, plan->shapes);
   join_pairs(graph, options, prepared, plan->shapes, steps);
-  const std::vector<int64_t> temporary = place_values(graph, steps, prepared, *plan);
+  const std::vector<int64_t> temporary = place_values(graph, steps, prepared, options.threads, *plan);
   const auto require = [&](int64_t floats) {
     require_memory("network '" + graph.name + "'", "activations", floats * (int64_t)sizeof(float), text_of(inputs[0]), options.max_memory);
   };

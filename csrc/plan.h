@@ -33,12 +33,13 @@ struct Options {
 
 // Where a value lies: channel c, group g of kLanes pixels at arena + offset + c * plane + g * group. Planar values: plane = the pixels,
 // rounded up, group = kLanes; tiled ones, which only convolutions touch: plane = a row, group = channels * plane (Rows in kernels/kernel.h), or
-// for those whose basis step is in whole numbers planes of rows: group = a row.
+// for those whose basis step is in whole numbers planes of rows: group = a row. row_bits: as in Rows.
 struct Place {
   int64_t offset = -1, plane = 0, group = kLanes;
   bool tiled = false;
   float inverse = 0, zero = 0;  // of a tiled int8 value
   int input = -1;               // which of the network's inputs it is, if any
+  int row_bits = 0;
 };
 
 // What one execution of a plan works on. Nothing in it is shared between two executions.
@@ -54,7 +55,7 @@ struct Run {
 
 // Where a value lies, as kernels want it.
 template <class F> Rows<F> rows_at(const Run& run, const Place& at) {
-  return {run.arena + at.offset, at.plane, at.group, at.tiled, at.inverse, at.zero};
+  return {run.arena + at.offset, at.plane, at.group, at.tiled, at.inverse, at.zero, at.row_bits};
 }
 
 struct Step {
@@ -147,13 +148,13 @@ bool pads_with_value(const Node& node);   // of which a step holds one value, so
 // arena.cpp: fills places, arena_floats and, for each step, the offset of its temporary memory.
 // Channel slices and layout-free reshapes become views; producers write straight into the concatenation that joins them, and a convolution
 // into the residual that it is the last to read.
-std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, Plan& plan);
+std::vector<int64_t> place_values(const Graph& graph, const std::vector<Fused>& steps, const Prepared& prepared, int threads, Plan& plan);
 bool is_view(const Graph& graph, int node, const std::vector<Shape>& shapes);
 
 // layout.cpp: makes those values tiled that convolutions write and 1x1 convolutions read; `whole`: value ids that have their storage for
 // themselves.
 void choose_layouts(const Graph& graph, const std::vector<Fused>& steps, const std::vector<char>& whole, const Prepared& prepared,
-                    Plan& plan);
+                    int threads, Plan& plan);
 // Whether a conv or linear node reads one source pixel for each output pixel, none of them padding.
 bool pixelwise(const Node& node);
 // Whether it reads them where they lie: pixelwise, and no stride.

@@ -1,5 +1,6 @@
 // Steps of conv and linear (depthwise ones: step_depthwise.cpp): phase planes for large kernels with a stride, then tiles of pixels x block rows over the threads.
 #include <algorithm>
+#include <cmath>
 
 #include "memory.h"
 #include "pair.h"
@@ -19,7 +20,6 @@ constexpr int kMapShares = 4;                   // of the channels, for each gro
 constexpr int64_t kRowsAtOnce = 64 * 1024;      // bytes of weights that a unit reads
 constexpr int64_t kRowsAlike = 16;              // at least so many share the columns that they have in common
 constexpr int kWidestTile = 3, kUsualTile = 2;  // groups; wider ones spare weight loads, narrower ones cache
-constexpr int kWideTile = 4;                    // of int8 (kernels/conv_wide.h), where the basis step lays its maps side by side as it makes them
 constexpr int64_t kManyPixels = 128;            // from which the widest tile takes 5 to 10 % less time, where nothing was measured
 
 // Whether a tiled source is the smaller thing to keep in a second-level cache, so that the weights should pass by it once.
@@ -56,6 +56,7 @@ struct ConvStep {
   float alpha, beta;
   Ranges ranges;  // calibration only
   ShiftedSteps shifted = {};
+  bool bounded = false;
 
   ConvArgs args(const Run& run) const {
     const Weights& w = *weights;
@@ -77,7 +78,7 @@ struct ConvStep {
     a.filters = w.filters;
     a.y = rows_at<float>(run, y);
     if (has_residual) a.residual = rows_at<const float>(run, residual);
-    a.act = act, a.alpha = alpha, a.beta = beta;
+    a.act = act, a.alpha = alpha, a.beta = beta, a.bounded = bounded;
     if (source == Source::shifted) join_chunks(a), shifted.serve(a);
     return a;
   }
@@ -143,6 +144,17 @@ struct ConvStep {
   }
 };
 
+// ConvArgs::bounded: sums have 32 bits, what is added to them 8.
+bool bounded_steps(const Weights& w, const Place& y, const Place& residual) {
+  if (w.number != Number::int8 || !y.tiled) return false;
+  const double added = residual.tiled && residual.inverse > 0 ? 512. * y.inverse / residual.inverse : 0;
+  for (int f = 0; f < w.filters; ++f) {
+    const double most = 0x1p31 * std::abs((double)w.scale[f] * y.inverse) + std::abs((double)w.bias[f] * y.inverse) + added + 256;
+    if (!(most < 0x1p30)) return false;  // half of what there is room for: roundings
+  }
+  return true;
+}
+
 // Without kernels and units.
 ConvStep begin_tiles(const Build& b) {
   const auto weights = b.prepared.weights.at(b.fused.node);
@@ -153,6 +165,7 @@ ConvStep begin_tiles(const Build& b) {
                 b.to(),  residual, has_residual, b.temporary, b.fused.act, b.fused.alpha,  b.fused.beta,   {}};
   if (const auto ranges = b.prepared.ranges.find(b.fused.node); ranges != b.prepared.ranges.end()) conv.ranges = ranges->second;
   if (geometry->copies && conv.x.input >= 0) --b.plan.readers[conv.x.input];
+  conv.bounded = bounded_steps(*weights, conv.y, conv.residual);
   conv.made_from = !conv.x.tiled || weights->basis == Basis::dct3 ? Source::planar
                    : reads_in_place(b.node())                     ? Source::tiled
                                                                   : Source::picked;
@@ -166,16 +179,18 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const int rows = w.block_rows();
   const std::vector<const KernelRow*> all = conv_kernels(w.isa, w.number, w.r);
   const bool tiled = conv.made_from == Source::tiled;
-  const bool few = all.back()->t == 0 && !b.options.tile && pixels - (groups - 1) * kLanes <= few_pixels(*all.back());
+  const bool steps = conv.made_from == Source::planar && conv.x.tiled && conv.geometry->window().stride_x == 1;
+  const bool wide = tiled && conv.x.row_bits > 0, one_tile = all[0]->t == kWideGroups && groups == kWideGroups && (tiled || steps);
+  const bool few = all.back()->t == 0 && !b.options.tile && !wide && !one_tile && pixels - (groups - 1) * kLanes <= few_pixels(*all.back());
   const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
   conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && all[0]->in_place);
-  const bool by_rows = own || (in_place && rows_first(w, groups, conv.source == Source::maps));
+  const bool by_rows = own || (wide && one_tile) || (in_place && rows_first(w, groups, conv.source == Source::maps));
   std::vector<int> widths;
   bool behind = few && groups > 1;
-  const bool steps = conv.made_from == Source::planar && conv.x.tiled && conv.geometry->window().stride_x == 1;
-  const int tile = chosen_tile(b, step), rule = by_rows || pixels >= kManyPixels ? steps && !by_rows ? kWideTile : kWidestTile : kUsualTile;
+  const bool many = pixels >= kManyPixels, fours = wide || one_tile || (steps && many && !by_rows);
+  const int tile = chosen_tile(b, step), rule = fours ? kWideGroups : by_rows || many ? kWidestTile : kUsualTile;
   for (const KernelRow* row : choose_kernels(all, tile ? tile : rule)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));
     conv.kernels[row->t] = row;

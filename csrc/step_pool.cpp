@@ -69,15 +69,16 @@ void push_pool_steps(const Build& b, const PoolArgs& args) {
   b.plan.scratch_floats = std::max(b.plan.scratch_floats, room + kTogether * made_floats);
   Step step = plane_step(b, kernel.name);
   step.run = [=, pool = kernel.pool_steps](const Run& run) {
-    const auto bytes = [&](const Place& at) { return reinterpret_cast<char*>(run.arena + at.offset); };
+    const Rows<const float> from_rows = rows_at<const float>(run, x);
+    const Rows<float> to_rows = rows_at<float>(run, y);
     const auto place = [&](int64_t c, int64_t pixel) {  // of the output
-      return bytes(y) + (c * y.plane + pixel / kLanes * y.group) * (int64_t)sizeof(float) + pixel % kLanes * number;
+      return reinterpret_cast<char*>(to_rows.at(c, pixel / kLanes)) + pixel % kLanes * number;
     };
     each_rows(run, (out.c + kTogether - 1) / kTogether * out.n, out.h, [&](int64_t plane, int begin, int end, int slot) {
       const int64_t first = plane / out.n * kTogether, n = plane % out.n, channels = std::min(kTogether, out.c - first);
       float *const scratch = run.scratch_of(slot), *const made = scratch + room;
       for (int64_t k = 0; k < channels; ++k) {
-        const char* const from = bytes(x) + (first + k) * x.plane * (int64_t)sizeof(float) + n * image_in * number;
+        const char* const from = reinterpret_cast<const char*>(from_rows.at(first + k, 0)) + n * image_in * number;
         pool(args, reinterpret_cast<const float*>(from), made + k * made_floats, begin, end, scratch);
       }
       for (int64_t at = begin * out.w, count = 0; at < end * out.w; at += count) {

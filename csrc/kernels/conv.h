@@ -224,7 +224,7 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     if (last)
 #pragma GCC unroll 8
       for (int r = 0; r < S; ++r) N::order(acc[r][0], acc[r][1]);
-  if constexpr (N::joined) {
+  if constexpr (N::apart) {
     typename N::Sum sums[S][Q];  // a copy, so that the sums themselves stay in registers
 #pragma GCC unroll 8
     for (int r = 0; r < S; ++r)
@@ -315,6 +315,11 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
     if constexpr (kBehind)
       if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
+    if constexpr (R == 8 && !takes_pixel<L>() && !std::is_void<typename N::Wide>::value)
+      if (a.x.row_bits > 0) {
+        for (int v = 0; v < vectors; ++v) x[v] = a.x.at(0, group + v);
+        return product_rows<V, typename N::Wide, L, R, T>(a, 0, group, begin, end, x);
+      }
     for (int v = 0; v < all; ++v)
       x[v] = in_place ? a.x.at(0, group + v / per) + v % per * vector_floats<V, N>() : map_rows<V, N>(a, maps, v);
     for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);

@@ -53,23 +53,39 @@ inline __attribute__((always_inline)) void finish_lanes(const ConvArgs& a, int r
       y[r * a.y.channel + p] = out[r];
 }
 
-// Sums in kChains chains, so that a single pixel does not wait for its own last addition.
+// Whether the columns of steps b..end-1 follow each other, as those of a dense row do: they ascend, and the last step has none twice.
+template <class L, class N> bool follow(const uint32_t* columns, uint32_t b, uint32_t end) {
+  if (N::narrow || b == end) return false;
+  const uint32_t *const first = columns + (int64_t)b * L::columns, *const beyond = columns + (int64_t)end * L::columns;
+  return beyond[-1] - *first == (beyond - first - 1) * kLanes && (L::columns == 1 || beyond[-L::columns] != beyond[1 - L::columns]);
+}
+constexpr uint32_t kFollowing[4] = {0, kLanes, 2 * kLanes, 3 * kLanes};
+
+// Sums in kChains chains, so that a single pixel does not wait for its own last addition. The columns of a dense row are not read: there are
+// half as many bytes of them as of int8's values.
 template <class V8, class L, class N, int P> void lane_product(const ConvArgs& a, int row, int chunk, int64_t group, const float* x) {
   constexpr int kChains = P == 1 ? 4 : 2;
   typename L::Sum acc[kChains][P];
   for (int k = 0; k < kChains; ++k)
     for (int p = 0; p < P; ++p) acc[k][p] = L::zero();
-  const auto step = [&](uint32_t b, int k) {
-    __builtin_prefetch(static_cast<const float*>(a.values) + (int64_t)(b + kAheadOfLanes) * 8);
-    for (int p = 0; p < P; ++p)
-      acc[k][p] = L::madd(static_cast<const float*>(a.values) + (int64_t)b * 8, x, p, a.columns + (int64_t)b * L::columns, acc[k][p]);
-  };
-  const uint32_t end = a.bounds[(int64_t)(chunk + 1) * a.bounds_step + row];
-  uint32_t b = a.bounds[(int64_t)chunk * a.bounds_step + row];
-  for (; b + kChains <= end; b += kChains)
+  const uint32_t begin = a.bounds[(int64_t)chunk * a.bounds_step + row], end = a.bounds[(int64_t)(chunk + 1) * a.bounds_step + row];
+  const auto steps = [&](auto dense) __attribute__((always_inline)) {
+    constexpr int64_t kStep = L::columns * kLanes;  // from one step's maps to the next one's
+    const float* const maps = dense ? N::at(x, a.columns[(int64_t)begin * L::columns] - begin * kStep) : x;
+    const auto step = [&](uint32_t b, int k) __attribute__((always_inline)) {
+      const float* const values = static_cast<const float*>(a.values) + (int64_t)b * 8;
+      __builtin_prefetch(values + kAheadOfLanes * 8);
+      for (int p = 0; p < P; ++p)
+        acc[k][p] = dense ? L::madd(values, N::at(maps, b * kStep), p, kFollowing, acc[k][p])
+                          : L::madd(values, maps, p, a.columns + (int64_t)b * L::columns, acc[k][p]);
+    };
+    uint32_t b = begin;
+    for (; b + kChains <= end; b += kChains)
 #pragma GCC unroll 4
-    for (int k = 0; k < kChains; ++k) step(b + k, k);
-  for (; b < end; ++b) step(b, 0);
+      for (int k = 0; k < kChains; ++k) step(b + k, k);
+    for (; b < end; ++b) step(b, 0);
+  };
+  follow<L, N>(a.columns, begin, end) ? steps(std::true_type{}) : steps(std::false_type{});
 
   for (int p = 0; p < P; ++p) {
     typename L::Sum sum = acc[0][p];

@@ -11,6 +11,7 @@ namespace cosparse {
 
 constexpr int kLanes = 16;    // plane granularity in floats; every vector width divides it
 constexpr int kMapsAhead = 8;  // columns, where a step is one (or narrow), whose maps are asked for before they are multiplied
+constexpr int kWideBits = 2, kWideGroups = 1 << kWideBits;  // Rows::row_bits of int8's wide rows (conv_wide.h), and their groups
 constexpr int kMaxTaps = 64;  // kernel height and width, each
 constexpr int kMaxDct = 11;   // the same where the basis step is a DCT; beyond it the plan transforms the weights back
 
@@ -42,13 +43,17 @@ enum class Number : int { f32, bf16, int8, observe };
 
 // Channel c, group g (kLanes flat pixels) of a value lies at base + c * channel + g * group, in floats of memory. Planar values are floats,
 // group = kLanes. Tiled ones, which 1x1 convolutions read without copying, are rows of kLanes numbers in the form that the product reads
-// (KernelRow::floats), channel = a row; int8's stand for (number - zero) / inverse.
+// (KernelRow::floats), channel = a row; int8's stand for (number - zero) / inverse. Where a row is of 1 << row_bits groups side by side,
+// `channel` is all of it, and `group` is from one such row to the next.
 template <class F> struct Rows {
   F* base;
   int64_t channel, group;
   bool tiled;
   float inverse, zero;
-  F* at(int64_t c, int64_t g) const { return base + c * channel + g * group; }
+  int row_bits = 0;
+  F* at(int64_t c, int64_t g) const {
+    return base + c * channel + (g >> row_bits) * group + (g & ((1 << row_bits) - 1)) * (channel >> row_bits);
+  }
 };
 
 // xhat rows of one source channel: maps taps[begin..end) of that channel, in order; `begin` is also the number of its first map.
@@ -101,6 +106,7 @@ struct ConvArgs {
   Rows<const float> residual;  // base nullptr: none
   Act act;
   float alpha, beta;
+  bool bounded;  // int8, y.tiled: no sum makes a step of 2^31 or more, however far it is cut off then
   // KernelRow::whole, out of planes of numbers 0..255: [9], map = zero + (sum * factor + 2^14 >> 15).
   const int16_t* factor;
 };

@@ -154,7 +154,7 @@ template <class V> struct NarrowRows {
                                                                                            const float* from) {
     alignas(16) float scale[4], bias[4];
     factors.of_four(a, filter, scale, bias);
-    const Reg added = V::set1(factors.added), most = V::set1(255.f);
+    const Reg added = V::set1(factors.added);
     const int64_t channel = a.y.channel, channel_there = a.residual.channel;
     const int filters = a.filters - filter;  // the last block row may be partial
     const __m256i none = _mm256_setzero_si256();
@@ -164,12 +164,13 @@ template <class V> struct NarrowRows {
       const Reg factor = V::set1(scale[r]), offset = V::set1(bias[r]);
       const auto value = [&](Sum sum, __m256i words) __attribute__((always_inline)) {
         const Reg before = kResidual ? V::fma(_mm256_cvtepi32_ps(words), added, offset) : offset;
-        return _mm256_cvtps_epi32(V::min(most, V::fma(_mm256_cvtepi32_ps(sum), factor, before)));
+        return _mm256_cvtps_epi32(V::fma(_mm256_cvtepi32_ps(sum), factor, before));
       };
       const __m256i there = kResidual ? _mm256_load_si256(reinterpret_cast<const __m256i*>(from + r * channel_there)) : none;
       const __m256i first = value(sums[r][0], _mm256_unpacklo_epi16(there, none));
       const __m256i second = value(sums[r][1], _mm256_unpackhi_epi16(there, none));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * channel), _mm256_packus_epi32(first, second));
+      const __m256i words = _mm256_min_epu16(_mm256_packus_epi32(first, second), _mm256_set1_epi16(255));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to + r * channel), words);
     }
   }
   static inline __attribute__((always_inline)) void finish_planes(const ConvArgs& a, int filter, const Sum (&sums)[4][2], float* to) {

@@ -4,10 +4,12 @@
 
 template <class V, class N> struct WholeBasis;
 template <class V> struct WideInt8;
+template <class V> struct InWideRows;
 
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
   static constexpr bool whole = true, joins = true;
+  using Wide = InWideRows<V>;
   static constexpr int columns = 4, floats = kLanes / 4, together = 4;
   using Reg = typename V::Reg;
   using Sum = __m512i;
@@ -18,12 +20,12 @@ template <class V> struct Int8 : F32<V> {
     const Reg steps = _mm512_fmadd_ps(x, _mm512_set1_ps(inverse), _mm512_set1_ps(zero));
     return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_max_ps(steps, _mm512_setzero_ps()))));
   }
-  // The same for four rows at once, up to 255; below 0 and no number: 0, by the saturation of four_rows().
+  // The same for four rows at once, up to 255 so that none is too large for 32 bits; no number: 0, by the saturation of four_rows().
   static __m512i whole_steps(Reg x, float inverse, float zero) {
     return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), _mm512_fmadd_ps(x, _mm512_set1_ps(inverse), _mm512_set1_ps(zero))));
   }
   static __m512i four_rows(__m512i a, __m512i b, __m512i c, __m512i d) {
-    const __m512i bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+    const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
   }
   static void store_nine(const ConvArgs& a, float* to, uint32_t wanted, const Reg (&x)[9]) { put_rows<floats>(a, to, wanted, x); }
@@ -62,7 +64,11 @@ template <class V> struct Int8 : F32<V> {
     return reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + offset);
   }
   static Reg gather(const float* x, const uint32_t* column) {
-    const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at(x, column[i]))); };
+    return join([&](int i) { return at(x, column[i]); });
+  }
+  // The rows that row_at(0..3) points to.
+  template <class RowAt> static inline __attribute__((always_inline)) Reg join(RowAt row_at) {
+    const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row_at(i))); };
     const auto two = [&](int i) {
       return _mm512_castsi512_ps(_mm512_mask_broadcast_i32x4(_mm512_castsi128_si512(row(i)), 0x00f0, row(i + 1)));
     };
@@ -113,8 +119,7 @@ template <class V> struct Int8 : F32<V> {
             const __m512i there = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(from)));
             offset = _mm512_fmadd_ps(_mm512_cvtepi32_ps(there), _mm512_set1_ps(factors.added), offset);
           }
-          const Reg steps = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r + i][q]), _mm512_set1_ps(scale[r + i]), offset);
-          return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(255.f), steps));
+          return _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r + i][q]), _mm512_set1_ps(scale[r + i]), offset));
         };
         put_four(y[q] + r * to.channel, to.channel, four_rows(row(0), row(1), row(2), row(3)), filters - r);
       }
@@ -138,6 +143,14 @@ template <class V> struct Int8 : F32<V> {
     return _mm_mask_shuffle_epi8(other, (__mmask16)lanes, _mm_load_si128(reinterpret_cast<const __m128i*>(from)), index);
   }
   static void store_packed(const ConvArgs&, float* to, Packed x) { _mm_store_si128(reinterpret_cast<__m128i*>(to), x); }
+};
+
+// Out of rows of four groups (Rows::row_bits), where a column is a float, not a byte.
+template <class V> struct InWideRows : Int8<V> {
+  static constexpr bool apart = true;
+  static typename V::Reg gather(const float* x, const uint32_t* column) {
+    return Int8<V>::join([&](int i) { return x + column[i]; });
+  }
 };
 
 struct StepVectors {

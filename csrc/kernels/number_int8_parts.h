@@ -17,9 +17,10 @@ template <class V8> struct LanesInt32 {
 // The end of a block row whose sums become steps by one multiplication and addition each, and what is added to them by another:
 // step = round(sum * scale[filter] + number of the residual * added + bias[filter]), up to 255, from 0.
 struct StepFactors {
-  // From rows of numbers to such, behind an activation whose end at 0 is that of the steps.
+  // From rows of numbers to such, behind an activation whose end at 0 is that of the steps, where none is too large for 32 bits.
   static bool serve(const ConvArgs& a) {
-    return a.y.tiled && (!a.residual.base || a.residual.tiled) && (a.act == Act::none || (a.act == Act::relu && a.y.zero == 0));
+    return a.bounded && a.y.tiled && (!a.residual.base || a.residual.tiled) &&
+           (a.act == Act::none || (a.act == Act::relu && a.y.zero == 0));
   }
   float inverse, added, zero;
   explicit StepFactors(const ConvArgs& a)

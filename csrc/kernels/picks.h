@@ -22,7 +22,7 @@ template <class V, class N, int T> class Picks {
           close();
           vector = source / V::lanes;
           constexpr int per = kLanes / V::lanes;
-          picks_[count].offset = vector / per * a.x.group + vector % per * vector_floats<V, N>();
+          picks_[count].offset = a.x.at(0, vector / per) - a.x.base + vector % per * vector_floats<V, N>();
           picks_[count].lanes = 0;
         }
         picks_[count].lanes |= 1u << l;

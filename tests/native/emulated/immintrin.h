@@ -72,6 +72,7 @@ EMULATED_3(fmadd_ps)
 EMULATED_3(fnmadd_ps)
 EMULATED_2(__m512i, add_epi32)
 EMULATED_2(__m512i, sub_epi32)
+EMULATED_2(__m512i, packs_epi32)
 EMULATED_2(__m512i, packus_epi32)
 EMULATED_2(__m512i, packus_epi16)
 EMULATED_2(__m512i, unpacklo_epi16)
@@ -239,6 +240,7 @@ inline __m512bh cvtne2ps_pbh(__m512 high, __m512 low) {
 #define _mm512_fnmadd_ps emulated::fnmadd_ps
 #define _mm512_add_epi32 emulated::add_epi32
 #define _mm512_sub_epi32 emulated::sub_epi32
+#define _mm512_packs_epi32 emulated::packs_epi32
 #define _mm512_packus_epi32 emulated::packus_epi32
 #define _mm512_packus_epi16 emulated::packus_epi16
 #define _mm512_unpacklo_epi16 emulated::unpacklo_epi16
