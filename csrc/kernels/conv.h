@@ -23,7 +23,7 @@ template <class V, class N> void conv_maps(const ConvArgs& a, int64_t group, int
     for (int v = 0; v < per; ++v) to[v] = map_rows<V, N>(a, maps, v);
     return pick_maps<V, N, per>(a, group, begin, end, scratch, to);
   }
-  const Taps<V, per> taps(a.window, group * kLanes, scratch, runs_alone<N>(a));
+  const Taps<V, per> taps(a.window, group * kLanes, scratch, runs_alone<V, N>(a));
   basis_step<V, N, per>(a, Chunk{begin, end, 0, 0}, taps, maps);
 }
 
@@ -325,8 +325,8 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     for (int k = 0; k < a.chunk_count; ++k) product_rows<V, N, L, R, T>(a, k, group, begin, end, x, joined);
     return;
   }
-  const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch, runs_alone<N>(a));
-  const std::conditional_t<kBehind, Taps<V, per>, NoTaps> taps_behind(a.window, (group + T) * kLanes, room_behind, runs_alone<N>(a));
+  const Taps<V, vectors> taps_here(a.window, group * kLanes, scratch, runs_alone<V, N>(a));
+  const std::conditional_t<kBehind, Taps<V, per>, NoTaps> taps_behind(a.window, (group + T) * kLanes, room_behind, runs_alone<V, N>(a));
   for (int k = 0; k < a.chunk_count; ++k) {
     basis_step<V, N, vectors>(a, a.chunks[k], taps_here, maps);
     if constexpr (kBehind) basis_step<V, N, per>(a, a.chunks[k], taps_behind, maps_behind);

@@ -177,12 +177,18 @@ template <class V, class N, int T> void copy_tiled(const ConvArgs& a, int64_t gr
   }
 }
 
+#include "basis_strided.h"
+
 // Whether the basis step asks the taps for runs alone (Taps).
-template <class N> bool runs_alone(const ConvArgs& a) { return N::whole && a.x.tiled; }
+template <class V, class N> bool runs_alone(const ConvArgs& a) {
+  return (N::whole && a.x.tiled) || (V::lanes > 1 && strides_by_two(a));
+}
 
 template <class V, class N, int T> void basis_step(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
   if constexpr (N::whole)
-    if (runs_alone<N>(a)) return N::template whole_maps<T>(a, chunk, taps, maps);
+    if (a.x.tiled) return N::template whole_maps<T>(a, chunk, taps, maps);
+  if constexpr (V::lanes > 1)
+    if (strides_by_two(a)) return basis_step_strided<V, N, T>(a, chunk, taps, maps);
   if (a.basis == Basis::dct3)
     return !taps.plain()   ? basis_step_dct3<V, N, T, Reach::pieces>(a, chunk, taps, maps)
            : taps.inside() ? basis_step_dct3<V, N, T, Reach::inside>(a, chunk, taps, maps)

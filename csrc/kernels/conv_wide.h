@@ -190,7 +190,7 @@ template <class V> struct WideInt8 : Int8<V> {
       copy_tiles(a, group, maps);
       return rows(0, maps);
     }
-    const Taps<V, kWideGroups> taps(a.window, group * kLanes, scratch, runs_alone<WideInt8>(a));
+    const Taps<V, kWideGroups> taps(a.window, group * kLanes, scratch, runs_alone<V, WideInt8>(a));
     for (int k = 0; k < a.chunk_count; ++k) {
       basis_step<V, WideInt8, kWideGroups>(a, a.chunks[k], taps, maps);
       rows(k, maps - (int64_t)a.chunks[k].first_map * floats);
