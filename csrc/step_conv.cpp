@@ -28,7 +28,7 @@ bool rows_first(const Weights& w, int64_t groups, bool made_before) {
 }
 
 // Where a plane is a tile or two, few threads had better each make its maps for themselves, chunk by chunk, than fetch from another core's cache
-// what it has made of them. A short number's sums have no room between chunks.
+// what it has made of them: large weights then pass by once. A short number's sums have no room between chunks.
 bool makes_own_maps(const Weights& w, int64_t groups, int threads) {
   return groups <= kOwnGroups && threads <= kFewThreads && (w.floats == kLanes || w.chunks.size() == 1);
 }
@@ -182,7 +182,9 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool steps = conv.made_from == Source::planar && conv.x.tiled && conv.geometry->window().stride_x == 1;
   const bool wide = tiled && conv.x.row_bits > 0, one_tile = all[0]->t == kWideGroups && groups == kWideGroups && (tiled || steps);
   const bool few = all.back()->t == 0 && !b.options.tile && !wide && !one_tile && pixels - (groups - 1) * kLanes <= few_pixels(*all.back());
-  const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels), own = first && makes_own_maps(w, groups - few, b.options.threads);
+  const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels);
+  const bool copied = conv.made_from == Source::planar && reads_in_place(b.node()) && groups - few > 1;  // 1x1, out of planes
+  const bool own = (first || copied) && makes_own_maps(w, groups - few, b.options.threads);
   conv.source = first && !own ? Source::maps : conv.made_from;
   conv.maps = maps_kernel(w.isa, w.number);
   const bool in_place = conv.source == Source::maps || (tiled && all[0]->in_place);
