@@ -90,8 +90,10 @@ void quantize(const Layer& l, bool whole, Quantization q, Blocks& blocks, Weight
       double total = 0;
       each([&](float w, int tap) { most = std::max(most, std::fabs(w * q.step[tap])), total += std::fabs((double)w * q.step[tap]); });
       const float scale = int8_scale(most, total, blocks.rows[row + 1] - blocks.rows[row]);
-      double of_zero = 0;
-      each([&](float& w, int tap) { w = std::nearbyint(w * q.step[tap] / scale), of_zero += (double)w * q.zero[tap]; });
+      double of_zero = 0, all = 0;
+      each(
+          [&](float& w, int tap) { w = std::nearbyint(w * q.step[tap] / scale), of_zero += (double)w * q.zero[tap], all += std::fabs(w); });
+      out.most_sum = std::max(out.most_sum, 255 * all * scale);
       out.scale[row * r + i] = scale;
       out.bias[row * r + i] -= (float)(of_zero * scale);
     }

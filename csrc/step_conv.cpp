@@ -144,15 +144,14 @@ struct ConvStep {
   }
 };
 
-// ConvArgs::bounded: sums have 32 bits, what is added to them 8.
+// ConvArgs::bounded.
 bool bounded_steps(const Weights& w, const Place& y, const Place& residual) {
   if (w.number != Number::int8 || !y.tiled) return false;
-  const double added = residual.tiled && residual.inverse > 0 ? 512. * y.inverse / residual.inverse : 0;
-  for (int f = 0; f < w.filters; ++f) {
-    const double most = 0x1p31 * std::abs((double)w.scale[f] * y.inverse) + std::abs((double)w.bias[f] * y.inverse) + added + 256;
-    if (!(most < 0x1p30)) return false;  // half of what there is room for: roundings
-  }
-  return true;
+  const double added = residual.tiled && residual.inverse > 0 ? 512. / residual.inverse : 0;
+  const auto small = [&](float bias) {
+    return (w.most_sum + std::abs((double)bias) + added) * y.inverse < 0x1p30;
+  };  // half the room: roundings
+  return std::all_of(w.bias.get(), w.bias.get() + w.filters, small);
 }
 
 // Without kernels and units.

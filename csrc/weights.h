@@ -56,6 +56,7 @@ struct Weights {
   float source_inverse = 0;                 // of a source in steps; 0: the basis step is in float32
   std::vector<int16_t> factor;              // then, as ConvArgs
   Floats bias, scale;
+  double most_sum = 0;  // int8: times its scale no filter's sum is larger
 
   int64_t kept = 0;    // coefficients executed, tail filters excluded
   double density = 1;  // kept / (filters * channels / groups * R * S)

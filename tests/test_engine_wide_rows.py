@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chains import add, clip
 from engines import engine_of, graph_of, isas_of
-from nodes import FakeNode, conv, normal
+from nodes import FakeNode, conv, kept_blocks, normal
 from test_engine_pool_steps import pool, relu
 
 from cosparse.engine.graph import Graph
@@ -27,9 +27,16 @@ Chain = Callable[[], list[FakeNode]]
 
 
 def layer(name: str, source: str, filters: int, channels: int, kernel: int = 1, *, seed: int, **options: object) -> FakeNode:
+    """Random blocks of which no row is empty; filter 3 of every other layer is."""
     options = {"block": 8, "density": 0.4} | options
+    density, block = options["density"], options["block"]
     part = conv(RNG(seed), filters, channels, (kernel, kernel), pad=(kernel // 2,) * 4, **options)  # type: ignore[arg-type]
-    return FakeNode(name, "conv", (source,), part.attrs, part.tensors)
+    keep = RNG(seed).random((-(-filters // block), channels * kernel**2)) < density  # type: ignore[operator]
+    keep[:, seed % keep.shape[1]] = True
+    tensors = part.tensors | kept_blocks(RNG(seed), filters, keep, block)  # type: ignore[arg-type]
+    if seed % 2:
+        tensors["values"][: int(tensors["rows"][1]), 3] = 0
+    return FakeNode(name, "conv", (source,), part.attrs, tensors)
 
 
 def bottleneck() -> list[FakeNode]:

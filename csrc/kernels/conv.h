@@ -224,7 +224,7 @@ inline __attribute__((always_inline)) typename L::Sum block_product(const ConvAr
     if (last)
 #pragma GCC unroll 8
       for (int r = 0; r < S; ++r) N::order(acc[r][0], acc[r][1]);
-  if constexpr (N::apart) {
+  if constexpr (N::ends_apart) {
     typename N::Sum sums[S][Q];  // a copy, so that the sums themselves stay in registers
 #pragma GCC unroll 8
     for (int r = 0; r < S; ++r)

@@ -53,7 +53,8 @@ inline __attribute__((always_inline)) void finish_lanes(const ConvArgs& a, int r
       y[r * a.y.channel + p] = out[r];
 }
 
-// Whether the columns of steps b..end-1 follow each other, as those of a dense row do: they ascend, and the last step has none twice.
+// Whether the columns of steps b..end-1 follow each other, as those of a dense row do: they ascend by kLanes at least (taps read in place never
+// come here), and the last step has none twice.
 template <class L, class N> bool follow(const uint32_t* columns, uint32_t b, uint32_t end) {
   if (N::narrow || b == end) return false;
   const uint32_t *const first = columns + (int64_t)b * L::columns, *const beyond = columns + (int64_t)end * L::columns;

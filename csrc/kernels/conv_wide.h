@@ -51,7 +51,8 @@ template <class V> struct WideInt8 : Int8<V> {
   // From a row in memory to one as packed. Back: itself.
   static __m512i packed() { return _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7); }
   static __m512i unpacked() { return _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); }
-  // Whether the tile's numbers of a channel are 64 bytes, pixel after pixel: a row of four groups, or of a plane.
+  // Whether the tile's numbers of a channel are 64 bytes, pixel after pixel: a row of four groups, or of a plane. Rows are aligned: tiles of four
+  // come first in a plan, so that they start with them.
   template <class F> static bool whole_rows(const Rows<F>& rows, int64_t group) {
     return rows.tiled && rows.at(0, group + kWideGroups - 1) - rows.at(0, group) == (kWideGroups - 1) * Base::floats;
   }
@@ -133,7 +134,7 @@ template <class V> struct WideInt8 : Int8<V> {
       }
     }
   }
-  // Words of a row in memory, for the sums of a half.
+  // Words of a row in memory, in the order of a half's sums; kPacked: those of maps as packed.
   template <bool kPacked> static inline __attribute__((always_inline)) __m512i half_of(__m512i row, bool high) {
     if (kPacked) return _mm512_cvtepu8_epi16(high ? _mm512_extracti64x4_epi64(row, 1) : _mm512_castsi512_si256(row));
     const __m512i none = _mm512_setzero_si512();

@@ -37,7 +37,7 @@ template <class V> struct F32 {
   static constexpr bool wide = false;     // a row of maps in the scratch holds four groups (conv_wide.h)
   static constexpr bool joins = false;    // shifted copies hold the columns of a step joined (Joined)
   static constexpr bool joined = false;   // such a number
-  static constexpr bool apart = false;    // the sums of a row end out of line (end_sums_apart)
+  static constexpr bool ends_apart = false;  // the sums of a row end out of line (end_sums_apart)
   using Wide = void;                      // the number out of rows of several groups, where there are such
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
@@ -73,7 +73,7 @@ template <class V> struct F32 {
 
 // Steps of several columns out of copies that hold them joined (Source::shifted): a place is the maps of a step, and columns count places.
 template <class V, class N> struct Joined : N {
-  static constexpr bool joined = true, apart = true;
+  static constexpr bool joined = true, ends_apart = true;
   static constexpr int columns = 1;
   static typename V::Reg gather(const float* x, const uint32_t* column) { return V::loadu(x + *column); }
 };

@@ -147,7 +147,7 @@ template <class V> struct Int8 : F32<V> {
 
 // Out of rows of four groups (Rows::row_bits), where a column is a float, not a byte.
 template <class V> struct InWideRows : Int8<V> {
-  static constexpr bool apart = true;
+  static constexpr bool ends_apart = true;
   static typename V::Reg gather(const float* x, const uint32_t* column) {
     return Int8<V>::join([&](int i) { return x + column[i]; });
   }
