@@ -37,8 +37,8 @@ template <class V> struct F32 {
   static constexpr bool wide = false;     // a row of maps in the scratch holds four groups (conv_wide.h)
   static constexpr bool joins = false;    // shifted copies hold the columns of a step joined (Joined)
   static constexpr bool joined = false;   // such a number
-  static constexpr bool ends_apart = false;  // the sums of a row end out of line (end_sums_apart)
-  using Wide = void;                      // the number out of rows of several groups, where there are such
+  static constexpr bool ends_apart = false;  // sums of a row end out of line (end_sums_apart)
+  using Wide = void;                      // the number out of rows of several groups (Rows::row_bits), where there are such
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step
