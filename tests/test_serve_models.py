@@ -141,8 +141,18 @@ def test_pages_of_others_load_and_unload_nothing(tmp_path: Path) -> None:
                 status, got, _ = server.ask("POST", f"{path}/{action}", headers={"Origin": origin})
                 wanted = f"header Origin: expected none, or the server's own address, got {origin!r}; ask from no other page"
                 assert (status, got["error"]) == (403, wanted)
+        # Names that lead to this machine.
+        for host in (f"example.org:{server.port}", "example.org", f"localhost.example.org:{server.port}", "127.0.0.1.example.org", ""):
+            assert (
+                server.ask("POST", f"{path}/unload", headers={"Origin": f"http://{host}", "Host": host})[0] == 403
+            )  # a name for this machine
         assert server.infer(images(1), "a")[0] == 200
-        for headers in ({"Origin": f"http://{here}"}, {"Origin": "HTTP://LOCALHOST:1", "Host": "localhost:1"}, {}):
+        for headers in (
+            {"Origin": f"http://{here}"},
+            {"Origin": "http://[::1]:9", "Host": "[::1]:9"},
+            {"Origin": "HTTP://LOCALHOST:1", "Host": "localhost:1"},
+            {},
+        ):
             assert server.ask("POST", f"{path}/unload", headers=headers)[0] == 200
             assert server.ask("POST", f"{path}/load", headers=headers)[0] == 200
 

@@ -26,6 +26,7 @@ from cosparse.engine.serve.direct import ANSWER, BODY, WATCHED, Gathered, author
 from cosparse.engine.serve.models import Model
 from cosparse.engine.serve.refusal import Kind, Refused
 from cosparse.engine.serve.service import Service
+from cosparse.engine.serve.settings import Settings, is_loopback
 
 EXTENSIONS = ["binary_tensor_data", *statistics.EXTENSIONS]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/status.js", "/status.css")  # without a token: probes, and a page that holds no data
@@ -161,13 +162,13 @@ def _routes(service: Service) -> list[Route]:
 
     async def load(request: Request) -> Response:
         service.allow_control()
-        _refuse_other_pages(request)
+        _refuse_other_pages(request, settings)
         await models.aside(partial(models.load, request.path_params["name"]))
         return JSONResponse({})
 
     async def unload(request: Request) -> Response:
         service.allow_control()
-        _refuse_other_pages(request)
+        _refuse_other_pages(request, settings)
         await models.aside(partial(models.unload, request.path_params["name"]))
         return JSONResponse({})
 
@@ -207,11 +208,14 @@ def _routes(service: Service) -> list[Route]:
     ]
 
 
-def _refuse_other_pages(request: Request) -> None:
-    """A browser lets any page send a POST without a body to any address that it reaches, the loopback one among them, and says who does.
-    Raises Refused."""
+def _refuse_other_pages(request: Request, settings: Settings) -> None:
+    """A browser lets any page send a POST without a body to any address that it reaches, the loopback one among them, and says who does. A
+    page whose name its owner led to this machine (DNS rebinding) says the same name in both headers. Raises Refused."""
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
-    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+    if origin is None:
+        return
+    elsewhere = settings.loopback and not is_loopback(re.sub(r":\d*$", "", host))
+    if elsewhere or origin.partition("://")[2].lower() != host.lower():
         raise Refused(Kind.FORBIDDEN, "header Origin", "none, or the server's own address", repr(origin[:128]), "ask from no other page")
 
 
