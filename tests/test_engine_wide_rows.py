@@ -65,15 +65,15 @@ def of_both_signs() -> list[FakeNode]:
 
 
 def other_ends() -> list[FakeNode]:
-    """Activations that no multiplication and addition makes steps of."""
+    """Activations that no multiplication and addition makes steps of, and that all sets compute alike."""
     return [
         layer("a0", "x", 24, CHANNELS, seed=9),
         clip("a", "a0", -0.5, 0.7),
         layer("b0", "a", 24, 24, seed=10),
-        FakeNode("b", "activation", ("b0",), {"kind": "silu", "alpha": 0.0, "beta": 0.0}),
+        FakeNode("b", "activation", ("b0",), {"kind": "leaky_relu", "alpha": 0.1, "beta": 0.0}),
         layer("c0", "b", 24, 24, seed=11),
         add("c1", "c0", "a"),
-        FakeNode("c", "activation", ("c1",), {"kind": "gelu", "alpha": 0.0, "beta": 0.0}),
+        FakeNode("c", "activation", ("c1",), {"kind": "abs", "alpha": 0.0, "beta": 0.0}),
         layer("d", "c", 8, 24, seed=12),
     ]
 
