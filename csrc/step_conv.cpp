@@ -178,8 +178,9 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const int rows = w.block_rows();
   const std::vector<const KernelRow*> all = conv_kernels(w.isa, w.number, w.r);
   const bool tiled = conv.made_from == Source::tiled;
-  const bool steps = conv.made_from == Source::planar && conv.x.tiled && conv.geometry->window().stride_x == 1;
-  const bool wide = tiled && conv.x.row_bits > 0, one_tile = all[0]->t == kWideGroups && groups == kWideGroups && (tiled || steps);
+  const bool planes_of_steps = conv.made_from == Source::planar && conv.x.tiled && conv.geometry->window().stride_x == 1;
+  const bool wide = tiled && conv.x.row_bits > 0,
+             one_tile = all[0]->t == kWideGroups && groups == kWideGroups && (tiled || planes_of_steps);
   const bool few = all.back()->t == 0 && !b.options.tile && !wide && !one_tile && pixels - (groups - 1) * kLanes <= few_pixels(*all.back());
   const bool first = !conv.geometry->padded && maps_first(b.node(), w, pixels);
   const bool copied = conv.made_from == Source::planar && reads_in_place(b.node()) && groups - few > 1;  // 1x1, out of planes
@@ -190,7 +191,7 @@ void build_tiles(const Build& b, Step& step, ConvStep conv) {
   const bool by_rows = own || (wide && one_tile) || (in_place && rows_first(w, groups, conv.source == Source::maps));
   std::vector<int> widths;
   bool behind = few && groups > 1;
-  const bool many = pixels >= kManyPixels, fours = wide || one_tile || (steps && many && !by_rows);
+  const bool many = pixels >= kManyPixels, fours = wide || one_tile || (planes_of_steps && many && !by_rows);
   const int tile = chosen_tile(b, step), rule = fours ? kWideGroups : by_rows || many ? kWidestTile : kUsualTile;
   for (const KernelRow* row : choose_kernels(all, tile ? tile : rule)) {
     conv.kernels.resize(std::max<size_t>(conv.kernels.size(), row->t + 1));

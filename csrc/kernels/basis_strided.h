@@ -52,11 +52,7 @@ void basis_step_runs(const ConvArgs& a, const Chunk& chunk, const StridedRun<V> 
         }
         return Dct3<V>(V::even(left[0], left[1]), V::even(both[0], both[1]), V::odd(both[0], both[1]));
       };
-      const Dct3<V> top = line(0), middle = line(1), bottom = line(2);
-      const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
-          bend(top.bend, middle.bend, bottom.bend);
-      const typename V::Reg nine[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
-      N::store_nine(a, to[t] + (int64_t)u.begin * N::floats, u.wanted, nine);
+      store_dct3<V, N>(a, to[t] + (int64_t)u.begin * N::floats, u.wanted, line(0), line(1), line(2));
     }
   }
 }

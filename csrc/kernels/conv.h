@@ -315,10 +315,10 @@ void conv_tile(const ConvArgs& a, int64_t group, int begin, int end, float* scra
     if (!in_place) copy_tiled<V, N, vectors>(a, group, maps);
     if constexpr (kBehind)
       if (!in_place) copy_tiled<V, N, per>(a, group + T, maps_behind);
-    if constexpr (R == 8 && !takes_pixel<L>() && !std::is_void<typename N::Wide>::value)
+    if constexpr (R == 8 && !takes_pixel<L>() && !std::is_void<typename N::OutOfWideRows>::value)
       if (a.x.row_bits > 0) {
         for (int v = 0; v < vectors; ++v) x[v] = a.x.at(0, group + v);
-        return product_rows<V, typename N::Wide, L, R, T>(a, 0, group, begin, end, x);
+        return product_rows<V, typename N::OutOfWideRows, L, R, T>(a, 0, group, begin, end, x);
       }
     for (int v = 0; v < all; ++v)
       x[v] = in_place ? a.x.at(0, group + v / per) + v % per * vector_floats<V, N>() : map_rows<V, N>(a, maps, v);

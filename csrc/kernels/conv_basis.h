@@ -21,6 +21,15 @@ template <class V> struct Dct3 {
   }
 };
 
+// The nine maps of a channel, of which each row of taps has been transformed.
+template <class V, class N> inline __attribute__((always_inline)) void store_dct3(const ConvArgs& a, float* to, uint32_t wanted,
+                                                                                  const Dct3<V>& top, const Dct3<V>& middle,
+                                                                                  const Dct3<V>& bottom) {
+  const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd), bend(top.bend, middle.bend, bottom.bend);
+  const typename V::Reg nine[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
+  N::store_nine(a, to, wanted, nine);
+}
+
 // Channels whose bottom row is asked for before it is loaded: it is new to the tile, and the processor does not foresee the next plane. With
 // AVX2 alone, the second-level cache is small as a rule, and weights have taken the other rows' place in it: they are asked for, too.
 constexpr int kChannelsAhead = 3;
@@ -31,7 +40,6 @@ enum class Reach { pieces, plain, inside };  // as Taps::plain, Taps::inside
 // load it anew.
 template <class V, class N, int T, Reach reach>
 void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& taps, float* maps) {
-  using Reg = typename V::Reg;
   int64_t start[T], offset[9];
   float* to[T];
   typename V::Mask mask[T][9], left[T], right[T];
@@ -69,10 +77,7 @@ void basis_step_dct3(const ConvArgs& a, const Chunk& chunk, const Taps<V, T>& ta
         return V::mask_load(k % 3 ? right[t] : left[t], from);
       };
       const Dct3<V> top(tap(0), tap(1), tap(2)), middle(tap(3), tap(4), tap(5)), bottom(tap(6), tap(7), tap(8));
-      const Dct3<V> even(top.even, middle.even, bottom.even), odd(top.odd, middle.odd, bottom.odd),
-          bend(top.bend, middle.bend, bottom.bend);
-      const Reg nine[9] = {even.even, odd.even, bend.even, even.odd, odd.odd, bend.odd, even.bend, odd.bend, bend.bend};
-      N::store_nine(a, to[t] + (int64_t)u.begin * N::floats, u.wanted, nine);
+      store_dct3<V, N>(a, to[t] + (int64_t)u.begin * N::floats, u.wanted, top, middle, bottom);
     }
   }
 }

@@ -38,7 +38,7 @@ template <class V> struct F32 {
   static constexpr bool joins = false;    // shifted copies hold the columns of a step joined (Joined)
   static constexpr bool joined = false;   // such a number
   static constexpr bool ends_apart = false;  // sums of a row end out of line (end_sums_apart)
-  using Wide = void;                      // the number out of rows of several groups (Rows::row_bits), where there are such
+  using OutOfWideRows = void;                // the number out of rows of several groups (Rows::row_bits), where there are such
   static constexpr int together = 1;      // values of neighbouring filters that store_values, where there is one, puts into a tile at once
   using Sum = typename V::Reg;
   using Value = float;  // of one filter and step

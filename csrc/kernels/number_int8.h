@@ -9,7 +9,7 @@ template <class V> struct InWideRows;
 template <class V> struct Int8 : F32<V> {
   static constexpr Number number = Number::int8;
   static constexpr bool whole = true, joins = true;
-  using Wide = InWideRows<V>;
+  using OutOfWideRows = InWideRows<V>;
   static constexpr int columns = 4, floats = kLanes / 4, together = 4;
   using Reg = typename V::Reg;
   using Sum = __m512i;
